@@ -1,0 +1,20 @@
+"""The registry: an architecture is one file here and one line below; everything else picks it up."""
+
+from model.architectures.base import Architecture
+from model.architectures.tta import TTA
+from model.architectures.vanilla import Vanilla
+
+REGISTRY: dict[str, type[Architecture]] = {
+    "tta": TTA,
+    "vanilla": Vanilla,
+}
+
+
+def architecture_class(name: str) -> type[Architecture]:
+    """The registered class. Raises ValueError for an unknown name."""
+    if name not in REGISTRY:
+        raise ValueError(f"Unknown architecture {name!r}; registered are {', '.join(sorted(REGISTRY))}.")
+    return REGISTRY[name]
+
+
+__all__ = ["REGISTRY", "Architecture", "architecture_class"]

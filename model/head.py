@@ -1,0 +1,38 @@
+"""From a hidden state to a distribution over the vocabulary: dense, GELU, norm, the tied table, a bias."""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from kernels.linear_cross_entropy import linear_cross_entropy
+from model.config import ModelConfig
+from model.layers import make_norm
+
+
+class Head(nn.Module):
+    """BERT's head; with a factorised table the dense layer is also the way down from D to E."""
+
+    def __init__(self, config: ModelConfig, table: nn.Embedding) -> None:
+        super().__init__()
+        # In pre-norm no layer normalises the last residual stream, so the head does.
+        self.norm_in = make_norm(config, config.d_model) if config.norm == "pre" else nn.Identity()
+        self.dense = nn.Linear(config.d_model, config.d_embed, bias=config.bias)
+        self.norm_out = make_norm(config, config.d_embed)
+        self.table = table  # shared with the input embedding, not copied
+        self.bias = nn.Parameter(torch.zeros(config.vocab_size))
+
+    def features(self, hidden: Tensor) -> Tensor:
+        """(..., D) -> (..., E): what is multiplied with the table."""
+        return self.norm_out(F.gelu(self.dense(self.norm_in(hidden))))
+
+    def logits(self, hidden: Tensor) -> Tensor:
+        """(..., D) -> (..., V). For a few rows; losses and scores never hold all logits at once."""
+        return F.linear(self.features(hidden), self.table.weight, self.bias)
+
+    def loss(self, hidden: Tensor, targets: Tensor) -> Tensor:
+        """Mean cross-entropy in nats of targets (T,) given hidden (T, D); target -100 is ignored."""
+        return linear_cross_entropy(self.features(hidden), self.table.weight, targets, self.bias)
+
+    def flops(self, config: ModelConfig) -> float:
+        """Forward FLOPs of one predicted position."""
+        return 2.0 * config.d_embed * (config.d_model + config.vocab_size)

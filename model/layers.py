@@ -1,0 +1,189 @@
+"""Embedding, rotary positions, feed-forward and the one Block that every stream of every architecture is made of.
+
+Shapes: B batch, N sequence, H heads, D model width, K head width, E embedding width, F feed-forward width.
+"""
+
+import math
+from functools import lru_cache
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from kernels.attention import attention
+from model.config import ModelConfig
+
+
+def make_norm(config: ModelConfig, width: int) -> nn.LayerNorm:
+    # LayerNorm rather than RMSNorm: PyTorch fuses its backward on every device, and quality is the same.
+    return nn.LayerNorm(width, eps=config.norm_epsilon, bias=config.bias)
+
+
+def document_positions(documents: Tensor) -> Tensor:
+    """Place of each token in its own document, from document ids (B, N); contiguous ids. Returns (B, N) int64."""
+    place = torch.arange(documents.shape[1], device=documents.device).expand_as(documents)
+    starts = torch.ones_like(documents, dtype=torch.bool)
+    starts[:, 1:] = documents[:, 1:] != documents[:, :-1]
+    return place - torch.where(starts, place, 0).cummax(dim=1).values
+
+
+@lru_cache(maxsize=16)
+def rotary_table(length: int, d_head: int, dtype: torch.dtype, device: torch.device) -> tuple[Tensor, Tensor]:
+    """cos and signed sin of RoPE (Su et al. 2021, arXiv 2104.09864, half-split form), each (N, 1, K)."""
+    inverse_frequency = 10_000.0 ** (-torch.arange(0, d_head, 2, dtype=torch.float64) / d_head)
+    angle = torch.outer(torch.arange(length, dtype=torch.float64), inverse_frequency)  # (N, K/2)
+    cos, sin = angle.cos().repeat(1, 2), torch.cat([-angle.sin(), angle.sin()], dim=1)
+    return cos[:, None].to(device, dtype), sin[:, None].to(device, dtype)
+
+
+def rotate(x: Tensor) -> Tensor:
+    """Rotary positions on (..., N, H, K). Relative, so counting from the window's start serves packed documents too."""
+    cos, sin = rotary_table(x.shape[-3], x.shape[-1], x.dtype, x.device)
+    return torch.addcmul(x * cos, x.roll(x.shape[-1] // 2, dims=-1), sin)
+
+
+class Embedding(nn.Module):
+    """Token table (V, E), widened to D if E < D, plus learned positions if the config says so, normalised."""
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.table = nn.Embedding(config.vocab_size, config.d_embed)
+        self.widen = nn.Linear(config.d_embed, config.d_model, bias=False) if config.d_embed < config.d_model else None
+        self.positions = nn.Embedding(config.max_length, config.d_model) if config.positions == "learned" else None
+        self.norm = make_norm(config, config.d_model)
+        self.dropout = nn.Dropout(config.dropout)
+
+    def forward(self, tokens: Tensor, documents: Tensor | None = None) -> Tensor:  # (B, N) -> (B, N, D)
+        length = tokens.shape[1]
+        if length > self.config.max_length:
+            raise ValueError(
+                f"A sequence has {length} tokens and the model reads at most {self.config.max_length}; "
+                "cut or split the text, or train with a larger max_length."
+            )
+        x = self.table(tokens)
+        if self.widen is not None:
+            x = self.widen(x)
+        if self.positions is not None:
+            restart = torch.arange(length, device=tokens.device) if documents is None else document_positions(documents)
+            x = x + self.positions(restart)
+        return self.dropout(self.norm(x))
+
+    def queries(self, tokens: Tensor, documents: Tensor | None = None) -> Tensor:
+        """Where every query stream starts: [MASK] plus place, whatever the tokens are. (B, N) -> (B, N, D)"""
+        return self(torch.full_like(tokens, self.config.mask_id), documents)
+
+
+class FeedForward(nn.Module):
+    """GEGLU (Shazeer 2020) or BERT's two-matrix erf-GELU."""
+
+    def __init__(self, config: ModelConfig, width: int, d_ff: int) -> None:
+        super().__init__()
+        self.gated = config.feed_forward == "gated"
+        self.enter = nn.Linear(width, 2 * d_ff if self.gated else d_ff, bias=config.bias)
+        self.leave = nn.Linear(d_ff, width, bias=config.bias)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.enter(x)
+        if self.gated:
+            gate, x = x.chunk(2, dim=-1)
+            return self.leave(F.gelu(gate) * x)
+        return self.leave(F.gelu(x))
+
+
+class Block(nn.Module):
+    """One Transformer layer whose rows may read keys and values of another stream.
+
+    A stream x (B, N, D) is updated by `block(x, k, v, ...)`; k and v come from `block.keys_values(content)`, where
+    content is whatever the architecture lets the rows read: `block.read(x)` for self-attention, the raw embeddings for
+    T-TA. `width`, `d_ff` and `n_heads` default to the config's; `d_content` is the width of what keys and values read.
+    """
+
+    def __init__(
+        self,
+        config: ModelConfig,
+        *,
+        width: int | None = None,
+        n_heads: int | None = None,
+        d_content: int | None = None,
+    ) -> None:
+        super().__init__()
+        width = width or config.d_model
+        self.n_heads = n_heads or config.n_heads
+        self.rotary = config.positions == "rotary"
+        self.pre_norm = config.norm == "pre"
+        self.norm_attention, self.norm_feed_forward = make_norm(config, width), make_norm(config, width)
+        self.query = nn.Linear(width, width, bias=config.bias)
+        self.key = nn.Linear(d_content or width, width, bias=config.bias)
+        self.value = nn.Linear(d_content or width, width, bias=config.bias)
+        self.out = nn.Linear(width, width, bias=config.bias)
+        d_ff = config.d_ff if width == config.d_model else max(16, config.d_ff * width // config.d_model // 16 * 16)
+        self.feed_forward = FeedForward(config, width, d_ff)
+        self.dropout = nn.Dropout(config.dropout)
+
+    def read(self, x: Tensor) -> Tensor:
+        """What attention sees of a stream of this depth: normalised in pre-norm, as it is in post-norm."""
+        return self.norm_attention(x) if self.pre_norm else x
+
+    def heads(self, x: Tensor, rotary: bool = False) -> Tensor:  # (B, N, D) -> (B, H, N, K), a view
+        x = x.unflatten(-1, (self.n_heads, -1))
+        return (rotate(x) if rotary else x).transpose(1, 2)
+
+    def keys_values(self, content: Tensor) -> tuple[Tensor, Tensor]:
+        """Keys (with their places) and values of content (B, N, D'), each (B, H, N, K)."""
+        return self.heads(self.key(content), self.rotary), self.heads(self.value(content))
+
+    def queries(self, x: Tensor) -> Tensor:
+        return self.heads(self.query(self.read(x)), self.rotary)
+
+    def forward(
+        self, x: Tensor, k: Tensor, v: Tensor, visibility: str, documents: Tensor | None = None, **options: Tensor
+    ) -> Tensor:
+        return self.update(x, attention(self.queries(x), k, v, visibility, documents=documents, **options))
+
+    def update(self, x: Tensor, attended: Tensor) -> Tensor:
+        """The rest of the layer, given what the rows' attention returned: (B, N, D), (B, H, N, K) -> (B, N, D)."""
+        attended = self.dropout(self.out(attended.transpose(1, 2).flatten(2)))
+        if self.pre_norm:
+            x = x + attended
+            return x + self.dropout(self.feed_forward(self.norm_feed_forward(x)))
+        x = self.norm_attention(x + attended)
+        return self.norm_feed_forward(x + self.dropout(self.feed_forward(x)))
+
+
+def hoisted_keys_values(blocks: "nn.ModuleList", content: Tensor) -> list[tuple[Tensor, Tensor]]:
+    """`block.keys_values(content)` of every block in one matrix multiplication.
+
+    Content that no layer changes needs no layer's result, so all keys and values can be had before the first one.
+    """
+    linears = [block.key for block in blocks] + [block.value for block in blocks]
+    weight = torch.cat([linear.weight for linear in linears])
+    bias = None if linears[0].bias is None else torch.cat([linear.bias for linear in linears])
+    kv = F.linear(content, weight, bias).unflatten(-1, (2, len(blocks), blocks[0].n_heads, -1))  # (B, N, 2, L, H, K)
+    k, v = kv.movedim(-3, 0).unbind(-3)  # L first, then keys and values apart: (L, B, N, H, K)
+    if blocks[0].rotary:
+        k = rotate(k)
+    return [(k[i].transpose(1, 2), v[i].transpose(1, 2)) for i in range(len(blocks))]
+
+
+def block_flops(config: ModelConfig, sequence_length: int, *, width: int | None = None, visible: float = 1.0) -> float:
+    """Forward FLOPs of one Block for one token: a multiply-add counts two; softmax, norms and biases count nothing.
+
+    visible: the share of keys that a row sees (1/2 for ordered visibilities).
+    """
+    width = width or config.d_model
+    d_ff = config.d_ff if width == config.d_model else max(16, config.d_ff * width // config.d_model // 16 * 16)
+    matrices = 4 * width * width + (3 if config.feed_forward == "gated" else 2) * width * d_ff
+    return 2.0 * matrices + 4.0 * visible * sequence_length * width
+
+
+@torch.no_grad()
+def initialise(module: nn.Module, config: ModelConfig) -> None:
+    """Normal weights, zero biases; in pre-norm, what enters the residual stream is scaled by 1/sqrt(2L) (GPT-2)."""
+    for name, child in module.named_modules():
+        if isinstance(child, nn.Linear | nn.Embedding):
+            residual = config.norm == "pre" and name.endswith((".out", ".leave"))
+            std = config.initializer_std / math.sqrt(2 * config.n_layers) if residual else config.initializer_std
+            nn.init.normal_(child.weight, std=std)
+            if getattr(child, "bias", None) is not None:
+                nn.init.zeros_(child.bias)

@@ -1,0 +1,87 @@
+"""An architecture with its head: the training loss, the pseudo-log-likelihood, and the arithmetic both cost."""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from data.batch import Batch
+from kernels.linear_cross_entropy import linear_nll
+from model.architectures import architecture_class
+from model.config import ModelConfig
+from model.head import Head
+from model.layers import initialise
+
+
+@dataclass(frozen=True)
+class LeaveOneOut:
+    """Predictions of places (B, P), each given all other tokens of its document.
+
+    nll:      (B, P) float32, nats.
+    top:      (B, P) int64, the most probable token.
+    passes:   forward passes that one sentence took.
+    """
+
+    nll: Tensor
+    top: Tensor
+    passes: int
+
+
+@dataclass(frozen=True)
+class PseudoLogLikelihood:
+    """log p(x_i | all other tokens): `log_probs` (B, N) float32 in nats, 0 at padding; `passes` per sentence."""
+
+    log_probs: Tensor
+    passes: int
+
+
+class MaskedLM(nn.Module):
+    """`config.architecture` from the registry, wrapped with the LM head."""
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.architecture = architecture_class(config.architecture)(config)
+        self.head = Head(config, self.architecture.embedding.table)
+        initialise(self, config)
+
+    def loss(self, batch: Batch) -> Tensor:
+        """Mean cross-entropy in nats over the places that this pass predicts: every one, or the masked ones."""
+        hidden = self.architecture.predict(batch)  # (B, N, D)
+        if self.architecture.masking is not None:
+            return self.head.loss(hidden[batch.masked], batch.tokens[batch.masked])
+        targets = batch.tokens.flatten()
+        if batch.documents is not None:
+            targets = targets.masked_fill(batch.documents.flatten() < 0, -100)
+        return self.head.loss(hidden.flatten(0, 1), targets)
+
+    def encode(self, batch: Batch, *, with_self: bool = True) -> Tensor:
+        return self.architecture.encode(batch, with_self=with_self)
+
+    @torch.no_grad()
+    def leave_one_out(self, batch: Batch, places: Tensor) -> LeaveOneOut:
+        """Score the tokens at `places` (B, P), each predicted from all others. Call in eval mode."""
+        hidden, passes = self.architecture.leave_one_out(batch, places)
+        targets = batch.tokens.gather(1, places)
+        features = self.head.features(hidden.flatten(0, 1))
+        nll, top = linear_nll(features, self.head.table.weight, targets.flatten(), self.head.bias)
+        return LeaveOneOut(nll.view_as(targets), top.view_as(targets), passes)
+
+    @torch.no_grad()
+    def pseudo_log_likelihood(self, batch: Batch) -> PseudoLogLikelihood:
+        """The leave-one-out log-probability of every token: (B, N), 0 at padding. Call in eval mode."""
+        rows, length = batch.tokens.shape
+        places = torch.arange(length, device=batch.tokens.device).expand(rows, length)
+        scored = self.leave_one_out(batch, places)
+        log_probs = -scored.nll
+        if batch.documents is not None:
+            log_probs = log_probs.masked_fill(batch.documents < 0, 0.0)
+        return PseudoLogLikelihood(log_probs, scored.passes)
+
+    def flops_per_token(self, sequence_length: int) -> float:
+        """Training FLOPs of one input token: forward, and twice that for the backward (Kaplan et al. 2020)."""
+        head = self.architecture.predicted_fraction * self.head.flops(self.config)
+        return 3.0 * (self.architecture.flops_per_token(sequence_length) + head)
+
+    def parameter_count(self) -> int:
+        return sum(p.numel() for p in self.parameters())
