@@ -1,0 +1,219 @@
+"""The public operators: check, choose a backend, run. What the visibilities mean stands in `visibility.py`.
+
+Shapes: B batch, H heads, N places, K head width. Queries, keys and values are (B, H, N, K); strided views such as
+`projection_BND.view(B, N, H, K).transpose(1, 2)` are taken as they are. Outputs are stored as (B, N, H, K) and returned
+as (B, H, N, K), so that `out.transpose(1, 2).reshape(B, N, H * K)` copies nothing. The log-sum-exp is natural, float32.
+"""
+
+import torch
+from torch import Tensor
+
+from ..dispatch import choose_backend
+from . import reference
+from .layout import layout_of, rank_order
+from .visibility import TWO_STREAM, VISIBILITIES
+
+DTYPES = (torch.float32, torch.float16, torch.bfloat16, torch.float64)
+
+
+def attention(
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    visibility: str = "full",
+    *,
+    documents: Tensor | None = None,
+    rank: Tensor | None = None,
+    scale: float | None = None,
+    return_lse: bool = False,
+    backend: str | None = None,
+) -> Tensor | tuple[Tensor, Tensor]:
+    """Attention of one stream of rows: row i attends to the keys its visibility allows.
+
+    Args:
+        q, k, v: (B, H, N, K), one dtype of float32, float16, bfloat16; autocast casts them as it does for PyTorch's SDPA.
+        visibility: full, exclude_self, before(_strict), after(_strict), rank(_strict).
+        documents: (B, N) int32, the document of each place, -1 for padding; the places of a document are contiguous.
+            None: every row of the batch is one whole document. Documents never see each other.
+        rank: (B, N) integers, for rank and rank_strict only: within each document a permutation of 0..n-1.
+        scale: multiplies q . k; K ** -0.5 by default.
+        return_lse: also return the log-sum-exp (B, H, N) of each row, float32. No gradient flows through it.
+        backend: overrides the choice of `kernels.dispatch`.
+
+    Returns:
+        (B, H, N, K) in the dtype of q. A row that sees nothing is exactly 0, its log-sum-exp -inf, its gradients 0.
+
+    Raises:
+        ValueError: an argument that is not as above; the message names it.
+    """
+    if visibility not in VISIBILITIES:
+        raise ValueError(f"visibility was {visibility!r}; it must be one of {', '.join(VISIBILITIES)}")
+    q, k, v = _autocast(q, k, v)
+    _check(q, {"k": k, "v": v}, documents, rank, visibility)
+    scale = q.shape[-1] ** -0.5 if scale is None else float(scale)
+    chosen = choose_backend(q.device, backend)
+    if chosen == "reference":
+        _check_contents(documents, rank)
+        out, lse = _as_stored(q, *reference.attention(q, k, v, visibility, documents, rank, scale))
+        return (out, lse) if return_lse else out
+    if not visibility.startswith("rank"):
+        out, lse = _rows(chosen, q, ((k, v),), visibility, documents, scale, return_lse)
+        return (out, lse) if return_lse else out
+    order, slot = rank_order(rank, documents)
+    q, k, v = (_reorder(x, order, slot) for x in (q, k, v))
+    out, lse = _rows(chosen, q, ((k, v),), visibility.replace("rank", "before"), documents, scale, return_lse)
+    out = _reorder(out, slot, order)
+    return (out, lse.gather(2, slot[:, None].expand_as(lse))) if return_lse else out
+
+
+def two_stream_attention(
+    q_content: Tensor,
+    q_query: Tensor,
+    k: Tensor,
+    v: Tensor,
+    visibility: str,
+    *,
+    documents: Tensor | None = None,
+    rank: Tensor | None = None,
+    scale: float | None = None,
+    return_lse: bool = False,
+    backend: str | None = None,
+) -> tuple[Tensor, ...]:
+    """Content and query rows over the same keys: content rows see inclusively, query rows strictly.
+
+    Args:
+        q_content, q_query, k, v: (B, H, N, K).
+        visibility: exclude_self (content: full), before, after, or rank.
+        The others are those of `attention`.
+
+    Returns:
+        content_out, query_out; with return_lse also content_lse, query_lse.
+
+    Raises:
+        ValueError: as `attention`.
+    """
+    if visibility not in TWO_STREAM:
+        raise ValueError(f"visibility was {visibility!r}; for two streams it must be one of {', '.join(TWO_STREAM)}")
+    inclusive, strict = TWO_STREAM[visibility]
+    q_content, q_query, k, v = _autocast(q_content, q_query, k, v)
+    _check(q_content, {"q_query": q_query, "k": k, "v": v}, documents, rank, visibility, first="q_content")
+    options = dict(documents=documents, rank=rank, scale=scale, return_lse=return_lse, backend=backend)
+    content = attention(q_content, k, v, inclusive, **options)
+    query = attention(q_query, k, v, strict, **options)
+    return (content[0], query[0], content[1], query[1]) if return_lse else (content, query)
+
+
+def union_attention(
+    q: Tensor,
+    k_past: Tensor,
+    v_past: Tensor,
+    k_future: Tensor,
+    v_future: Tensor,
+    *,
+    documents: Tensor | None = None,
+    scale: float | None = None,
+    return_lse: bool = False,
+    backend: str | None = None,
+) -> Tensor | tuple[Tensor, Tensor]:
+    """One softmax over two sets of keys: row i sees the past keys j < i and the future keys j > i.
+
+    With the same set given twice this is `attention(..., "exclude_self")`.
+
+    Args:
+        q, k_past, v_past, k_future, v_future: (B, H, N, K). The others are those of `attention`.
+
+    Returns, raises: as `attention`.
+    """
+    q, k_past, v_past, k_future, v_future = _autocast(q, k_past, v_past, k_future, v_future)
+    others = {"k_past": k_past, "v_past": v_past, "k_future": k_future, "v_future": v_future}
+    _check(q, others, documents, None, "union")
+    scale = q.shape[-1] ** -0.5 if scale is None else float(scale)
+    chosen = choose_backend(q.device, backend)
+    if chosen == "reference":
+        _check_contents(documents, None)
+        result = reference.union_attention(q, k_past, v_past, k_future, v_future, documents, scale)
+        out, lse = _as_stored(q, *result)
+    else:
+        sets = ((k_past, v_past), (k_future, v_future))
+        out, lse = _rows(chosen, q, sets, "union", documents, scale, return_lse)
+    return (out, lse) if return_lse else out
+
+
+def _rows(backend, q, sets, visibility, documents, scale, return_lse) -> tuple[Tensor, Tensor]:
+    """One stream of rows on a fast backend; rank has become order by now."""
+    layout = None if documents is None else layout_of(documents)
+    if backend == "torch":
+        from . import blocked
+
+        return blocked.attend(q, sets, visibility, layout, scale, return_lse)
+    raise NotImplementedError("the Triton backend of attention")
+
+
+class _Reorder(torch.autograd.Function):
+    """Places of (B, H, N, K) in another order; the gradient takes the inverse order, with no scatter-add."""
+
+    @staticmethod
+    def forward(ctx, x, order, inverse):
+        ctx.save_for_backward(order, inverse)
+        return _take(x, order)
+
+    @staticmethod
+    def backward(ctx, grad):
+        order, inverse = ctx.saved_tensors
+        return _take(grad, inverse), None, None
+
+
+def _take(x: Tensor, order: Tensor) -> Tensor:
+    row = torch.arange(x.shape[0], device=x.device)[:, None]
+    return x.transpose(1, 2)[row, order].transpose(1, 2)
+
+
+def _reorder(x: Tensor, order: Tensor, inverse: Tensor) -> Tensor:
+    return _Reorder.apply(x, order, inverse)
+
+
+def _as_stored(q: Tensor, out: Tensor, lse: Tensor) -> tuple[Tensor, Tensor]:
+    return out.to(q.dtype).transpose(1, 2).contiguous().transpose(1, 2), lse.detach().float()
+
+
+def _autocast(*tensors: Tensor) -> tuple[Tensor, ...]:
+    device = tensors[0].device.type
+    if not torch.is_autocast_enabled(device):
+        return tensors
+    dtype = torch.get_autocast_dtype(device)
+    return tuple(x.to(dtype) if x.is_floating_point() and x.dtype != torch.float64 else x for x in tensors)
+
+
+def _check(q, others, documents, rank, visibility, first="q") -> None:
+    """Shapes, dtypes and devices; nothing that reads contents."""
+    if q.dim() != 4:
+        raise ValueError(f"{first} had shape {tuple(q.shape)}; it must be (B, H, N, K)")
+    if q.dtype not in DTYPES:
+        raise ValueError(f"{first} had dtype {q.dtype}; it must be float32, float16 or bfloat16")
+    for name, x in others.items():
+        for what, found, wanted in (("shape", x.shape, q.shape), ("dtype", x.dtype, q.dtype)):
+            if found != wanted:
+                found, wanted = (tuple(found), tuple(wanted)) if what == "shape" else (found, wanted)
+                raise ValueError(f"{name} had {what} {found}; it must have that of {first}, {wanted}")
+        if x.device != q.device:
+            raise ValueError(f"{name} was on {x.device}; it must be on the device of {first}, {q.device}")
+    if rank is None and visibility.startswith("rank"):
+        raise ValueError(f"rank was None; visibility {visibility!r} needs a (B, N) tensor of ranks")
+    if rank is not None and not visibility.startswith("rank"):
+        raise ValueError(f"rank was given, but visibility {visibility!r} does not read it; it must be None")
+    for name, ids in (("documents", documents), ("rank", rank)):
+        if ids is None:
+            continue
+        if ids.shape != (q.shape[0], q.shape[2]):
+            raise ValueError(f"{name} had shape {tuple(ids.shape)}; it must be (B, N) = {(q.shape[0], q.shape[2])}")
+        if ids.dtype not in (torch.int32, torch.int64):
+            raise ValueError(f"{name} had dtype {ids.dtype}; it must be int32 or int64")
+        if ids.device != q.device:
+            raise ValueError(f"{name} was on {ids.device}; it must be on the device of {first}, {q.device}")
+
+
+def _check_contents(documents: Tensor | None, rank: Tensor | None) -> None:
+    if documents is not None:
+        layout_of(documents)
+    if rank is not None:
+        rank_order(rank, documents)

@@ -1,0 +1,63 @@
+"""Which implementation of an operator runs.
+
+    reference   float64 mathematics, the specification; slow
+    torch       PyTorch operations; the fast path on a CPU
+    triton      Triton kernels; CUDA, or any device under Triton's interpreter (TRITON_INTERPRET=1)
+
+The first of these that speaks decides: the `backend=` argument of the operator, the innermost `use_backend(...)` block,
+the environment variable KERNELS, the device (CUDA: triton, everything else: torch).
+"""
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+
+import torch
+
+BACKENDS = ("reference", "torch", "triton")
+
+_forced: ContextVar[str | None] = ContextVar("kernels_backend", default=None)
+
+
+@contextmanager
+def use_backend(backend: str) -> Iterator[None]:
+    """Run every operator inside the block on `backend`; blocks nest."""
+    token = _forced.set(_checked(backend, "use_backend"))
+    try:
+        yield
+    finally:
+        _forced.reset(token)
+
+
+def choose_backend(device: torch.device, backend: str | None = None) -> str:
+    """Name of the backend for tensors on `device`.
+
+    Raises:
+        ValueError: an unknown name, or Triton for tensors it cannot reach.
+    """
+    if backend is not None:
+        name = _checked(backend, "the argument backend")
+    elif (forced := _forced.get()) is not None:
+        name = forced
+    elif environment := os.environ.get("KERNELS"):
+        name = _checked(environment, "the environment variable KERNELS")
+    else:
+        return "triton" if device.type == "cuda" else "torch"
+    if name == "triton" and device.type != "cuda" and not interpreting():
+        raise ValueError(
+            f"backend 'triton' was asked for tensors on {device}, but it runs on CUDA only: move the tensors, choose "
+            "'torch', or set TRITON_INTERPRET=1 before the first import to run the kernels in the interpreter"
+        )
+    return name
+
+
+def interpreting() -> bool:
+    """Whether Triton kernels run in Triton's CPU interpreter (a property of the process, set before import)."""
+    return os.environ.get("TRITON_INTERPRET") == "1"
+
+
+def _checked(name: str, source: str) -> str:
+    if name not in BACKENDS:
+        raise ValueError(f"{source} was {name!r}; it must be one of {', '.join(BACKENDS)}")
+    return name
