@@ -1,0 +1,159 @@
+"""Chunks of tokens through the vocabulary: library matrix products, one softmax pass, gradients in the same sweep.
+
+        vocabulary V                       For each chunk of C tokens:
+      +--------------+                       1. logits (C, V) = hidden @ weight.T     into one reused buffer
+    C | logits chunk | -> lse, loss          2. in place: logits -> softmax - onehot
+      +--------------+ -> d hidden           3. d hidden (C, E) = dlogits @ weight
+    C |  (same       | -> d weight +=        4. d weight (V, E) += dlogits.T @ hidden   fp32 accumulator
+      |   buffer)    |
+      +--------------+                     The loss is a scalar, so its gradient is known in the forward but for one
+      ...                                  factor: logits are computed once and never kept.
+
+With a_t = 1 + 2 c lse_t and a gradient g_t that arrives at row t (notation of reference.py),
+
+    d loss / d z_tv = g_t (a_t softmax_tv - (1 - s) [v = y_t] - s / V).
+
+The last term is the same for every row and column. It stays out of the chunk: d hidden -= s g_t mean_v(weight_v), and
+d weight -= (s / V) sum_t g_t hidden_t. Label smoothing therefore costs no pass over the logits.
+"""
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from .onednn import exact_float32_products
+
+# (logits_CV, targets_C, label_smoothing, z_loss, dlogits_wanted) -> lse_C; turns logits into dlogits in place.
+# Made once for a sweep from its buffer of logits, so that scratch memory is reused from chunk to chunk.
+RowPass = Callable[[Tensor, Tensor, float, float, bool], Tensor]
+
+
+class Sweep(NamedTuple):
+    """What one sweep over the tokens gives; a gradient that was not asked for is None."""
+
+    loss_T: Tensor
+    lse_T: Tensor
+    dhidden_TE: Tensor | None
+    dweight_VE: Tensor | None
+    dbias_V: Tensor | None
+
+
+def sweep(
+    hidden_TE: Tensor,
+    weight_VE: Tensor,
+    bias_V: Tensor | None,
+    targets_T: Tensor,
+    *,
+    label_smoothing: float,
+    z_loss: float,
+    chunk_bytes: int,
+    make_row_pass: Callable[[Tensor], RowPass],
+    needs: tuple[bool, bool, bool] = (False, False, False),
+    row_gradient_T: Tensor | None = None,
+) -> Sweep:
+    """Loss, log-sum-exp and the gradients in `needs` (hidden, weight, bias) of rows that all have a target.
+
+    hidden and weight have one dtype, in which the products run; sums and softmax run in fp32 (fp64 for fp64 input), and
+    loss, lse and gradients come back in that wider dtype. `row_gradient_T` multiplies each row's gradient; None is 1.
+    """
+    tokens, width = hidden_TE.shape
+    vocabulary = weight_VE.shape[0]
+    wide = torch.promote_types(hidden_TE.dtype, torch.float32)
+    new = {"device": hidden_TE.device, "dtype": wide}
+    needs_hidden, needs_weight, needs_bias = needs[0], needs[1], needs[2] and bias_V is not None
+    rows = chunk_rows(tokens, vocabulary, chunk_bytes, hidden_TE.element_size())
+
+    lse_T, target_logit_T = torch.empty(tokens, **new), torch.empty(tokens, **new)
+    dhidden_TE = torch.empty(tokens, width, **new) if needs_hidden else None
+    dweight_VE = torch.zeros(vocabulary, width, **new) if needs_weight else None
+    dbias_V = torch.zeros(vocabulary, **new) if needs_bias else None
+
+    narrow = hidden_TE.new_empty  # the dtype of the products
+    logits_buffer = narrow(rows * vocabulary)
+    row_pass = make_row_pass(logits_buffer)
+    dhidden_buffer = narrow(width * rows if needs_hidden else 0)
+    # Library products accumulate in fp32 inside; a narrow result has to be added to the fp32 sum afterwards.
+    partial_VE = narrow(vocabulary, width) if needs_weight and hidden_TE.dtype != wide else None
+
+    with exact_float32_products(hidden_TE):
+        for start in range(0, tokens, rows):
+            chunk = slice(start, min(start + rows, tokens))
+            hidden_CE, targets_C = hidden_TE[chunk], targets_T[chunk]
+            count = len(hidden_CE)
+            logits_CV = logits_buffer[: count * vocabulary].view(count, vocabulary)
+            torch.mm(hidden_CE, weight_VE.T, out=logits_CV)
+            if bias_V is not None:
+                logits_CV.add_(bias_V)
+            target_logit_T[chunk] = logits_CV.gather(1, targets_C[:, None])[:, 0]
+            lse_T[chunk] = row_pass(logits_CV, targets_C, label_smoothing, z_loss, any(needs))
+            dlogits_CV = logits_CV
+            gradient_C1 = None if row_gradient_T is None else row_gradient_T[chunk, None].to(wide)
+            if dhidden_TE is not None:
+                # Transposed, (E, V) @ (V, C): oneDNN and MKL run it a fifth faster than (C, V) @ (V, E).
+                dhidden_EC = dhidden_buffer[: width * count].view(width, count)
+                torch.mm(weight_VE.T, dlogits_CV.T, out=dhidden_EC)
+                dhidden_TE[chunk] = dhidden_EC.T if gradient_C1 is None else dhidden_EC.T * gradient_C1
+            if gradient_C1 is not None:
+                hidden_CE = (hidden_CE * gradient_C1).to(hidden_CE.dtype)
+            if partial_VE is not None:
+                dweight_VE.add_(torch.mm(dlogits_CV.T, hidden_CE, out=partial_VE))
+            elif dweight_VE is not None:
+                dweight_VE.addmm_(dlogits_CV.T, hidden_CE)
+            if dbias_V is not None:
+                ones_C = dlogits_CV.new_ones(count) if gradient_C1 is None else gradient_C1[:, 0].to(dlogits_CV.dtype)
+                dbias_V.add_(torch.mv(dlogits_CV.T, ones_C))
+
+    loss_T = lse_T - (1 - label_smoothing) * target_logit_T
+    if z_loss:
+        loss_T += z_loss * lse_T.square()
+    if label_smoothing:
+        mean_weight_E = weight_VE.mean(0, dtype=wide)
+        loss_T -= label_smoothing * (hidden_TE.to(wide) @ mean_weight_E)
+        if bias_V is not None:
+            loss_T -= label_smoothing * bias_V.mean(dtype=wide)
+        gradient_T = torch.ones_like(lse_T) if row_gradient_T is None else row_gradient_T.to(wide)
+        if dhidden_TE is not None:
+            dhidden_TE.addr_(gradient_T, mean_weight_E, alpha=-label_smoothing)
+        if dweight_VE is not None:
+            dweight_VE.sub_(gradient_T @ hidden_TE.to(wide), alpha=label_smoothing / vocabulary)
+        if dbias_V is not None:
+            dbias_V.sub_(gradient_T.sum(), alpha=label_smoothing / vocabulary)
+    return Sweep(loss_T, lse_T, dhidden_TE, dweight_VE, dbias_V)
+
+
+def chunk_rows(tokens: int, vocabulary: int, chunk_bytes: int, element_size: int) -> int:
+    """Tokens in a chunk: as many logits as the budget holds, in the products' dtype and, if that is narrow, in fp32."""
+    bytes_per_logit = element_size + (4 if element_size < 4 else 0)
+    return max(1, min(tokens, chunk_bytes // (vocabulary * bytes_per_logit)))
+
+
+class SoftmaxRows:
+    """The row pass in PyTorch: lse_C in fp32 or wider; logits become a_t softmax - (1 - s) onehot in place.
+
+    PyTorch's in-place softmax is one fused, vectorised pass and its exp is faster than `exp_`. It keeps the log-sum-exp
+    to itself, but the largest probability of a row is exp(max - lse), never below 1 / V, and gives it back.
+    """
+
+    def __init__(self, logits_buffer: Tensor):
+        wide = torch.promote_types(logits_buffer.dtype, torch.float32)
+        self.scratch = None if logits_buffer.dtype == wide else torch.empty_like(logits_buffer, dtype=wide)
+
+    def __call__(
+        self, logits_CV: Tensor, targets_C: Tensor, label_smoothing: float, z_loss: float, dlogits_wanted: bool
+    ) -> Tensor:
+        if self.scratch is None:
+            wide_CV = logits_CV
+        else:
+            wide_CV = self.scratch[: logits_CV.numel()].view_as(logits_CV).copy_(logits_CV)
+        highest_C = wide_CV.amax(-1)
+        torch.softmax(wide_CV, -1, out=wide_CV)
+        lse_C = highest_C - wide_CV.amax(-1).log()
+        if dlogits_wanted:
+            if z_loss:
+                wide_CV.mul_(1 + 2 * z_loss * lse_C[:, None])
+            wide_CV.scatter_add_(1, targets_C[:, None], wide_CV.new_full((len(wide_CV), 1), label_smoothing - 1))
+            if wide_CV is not logits_CV:
+                logits_CV.copy_(wide_CV)
+        return lse_C

@@ -1,0 +1,226 @@
+"""The custom operators behind the public functions: opaque to torch.compile, with fakes and autograd rules.
+
+    loss_and_gradients   scalar loss; gradients are made in the forward and only scaled in the backward
+    losses               a loss for every row; its backward is the third operator, which computes the logits again
+    losses_backward
+
+All take rows that may be ignored, drop them, and sweep over the rest with the implementation that `backend` names.
+"""
+
+import torch
+from torch import Tensor
+
+from ..dispatch import choose_backend
+from .chunked import SoftmaxRows, Sweep, sweep
+
+# A CPU chunk should stay in the last-level cache, and allocations below 32 MiB come back to the process without fresh
+# page faults (glibc's M_MMAP_THRESHOLD). A GPU chunk should give each matrix product enough rows to fill the chip.
+CHUNK_BYTES = {"cpu": 24 << 20, "cuda": 256 << 20}
+
+
+@torch.library.custom_op("twostream::linear_cross_entropy", mutates_args=())
+def loss_and_gradients(
+    hidden: Tensor,
+    weight: Tensor,
+    targets: Tensor,
+    bias: Tensor | None,
+    ignore_index: int,
+    label_smoothing: float,
+    z_loss: float,
+    mean: bool,
+    needs: list[bool],
+    compute_dtype: torch.dtype,
+    chunk_bytes: int,
+    backend: str,
+) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+    """-> loss (), lse (T,), dhidden (T, E), dweight (V, E), dbias (V,); a gradient not needed is empty."""
+    kept = kept_rows(targets, ignore_index, weight.shape[0])
+    swept = _sweep(
+        hidden, weight, targets, bias, kept, label_smoothing, z_loss, needs, compute_dtype, chunk_bytes, backend
+    )
+    scale = 1 / max(1, len(swept.loss_T)) if mean else 1.0
+    gradients = [None if g is None else g.mul_(scale) for g in swept[2:]]
+    return (
+        swept.loss_T.sum() * scale,
+        _all_rows(swept.lse_T, kept, len(targets)),
+        _gradient(_all_rows(gradients[0], kept, len(targets)), hidden),
+        _gradient(gradients[1], weight),
+        _gradient(gradients[2], bias, like=weight),
+    )
+
+
+@loss_and_gradients.register_fake
+def _(hidden, weight, targets, bias, ignore_index, label_smoothing, z_loss, mean, needs, compute_dtype, *_):
+    wide = torch.promote_types(compute_dtype, torch.float32)
+    return (
+        hidden.new_empty((), dtype=wide),
+        hidden.new_empty(len(targets), dtype=wide),
+        torch.empty_like(hidden, memory_format=torch.contiguous_format) if needs[0] else hidden.new_empty(0),
+        torch.empty_like(weight, memory_format=torch.contiguous_format) if needs[1] else weight.new_empty(0),
+        torch.empty_like(bias) if needs[2] and bias is not None else weight.new_empty(0),
+    )
+
+
+def _save_gradients(ctx, inputs, output):
+    _, lse, *gradients = output
+    ctx.save_for_backward(*gradients)
+    ctx.mark_non_differentiable(lse, *gradients)
+    ctx.needs = inputs[8]
+
+
+def _scale_gradients(ctx, grad_loss, *_):
+    # The usual gradient of a loss is exactly 1. Reading it costs nothing on a CPU and saves a copy of every gradient.
+    in_place_of_scaling = not torch.compiler.is_compiling() and grad_loss.device.type == "cpu" and grad_loss.item() == 1
+    hidden, weight, bias = (
+        (g if in_place_of_scaling else (g * grad_loss).to(g.dtype)) if needed and g.numel() else None
+        for needed, g in zip(ctx.needs, ctx.saved_tensors)
+    )
+    return hidden, weight, None, bias, *[None] * 8
+
+
+loss_and_gradients.register_autograd(_scale_gradients, setup_context=_save_gradients)
+
+
+@torch.library.custom_op("twostream::linear_cross_entropy_rows", mutates_args=())
+def losses(
+    hidden: Tensor,
+    weight: Tensor,
+    targets: Tensor,
+    bias: Tensor | None,
+    ignore_index: int,
+    label_smoothing: float,
+    z_loss: float,
+    compute_dtype: torch.dtype,
+    chunk_bytes: int,
+    backend: str,
+) -> tuple[Tensor, Tensor]:
+    """-> loss (T,), lse (T,); 0 where ignored. No gradient is prepared."""
+    kept = kept_rows(targets, ignore_index, weight.shape[0])
+    swept = _sweep(
+        hidden, weight, targets, bias, kept, label_smoothing, z_loss, [False] * 3, compute_dtype, chunk_bytes, backend
+    )
+    return _all_rows(swept.loss_T, kept, len(targets)), _all_rows(swept.lse_T, kept, len(targets))
+
+
+@losses.register_fake
+def _(hidden, weight, targets, bias, ignore_index, label_smoothing, z_loss, compute_dtype, *_):
+    wide = torch.promote_types(compute_dtype, torch.float32)
+    return hidden.new_empty(len(targets), dtype=wide), hidden.new_empty(len(targets), dtype=wide)
+
+
+@torch.library.custom_op("twostream::linear_cross_entropy_rows_backward", mutates_args=())
+def losses_backward(
+    grad_losses: Tensor,
+    hidden: Tensor,
+    weight: Tensor,
+    targets: Tensor,
+    bias: Tensor | None,
+    ignore_index: int,
+    label_smoothing: float,
+    z_loss: float,
+    needs: list[bool],
+    compute_dtype: torch.dtype,
+    chunk_bytes: int,
+    backend: str,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Gradients of sum_t grad_losses_t loss_t -> dhidden (T, E), dweight (V, E), dbias (V,); unneeded ones empty."""
+    kept = kept_rows(targets, ignore_index, weight.shape[0])
+    row_gradient = grad_losses if kept is None else grad_losses[kept]
+    swept = _sweep(
+        hidden,
+        weight,
+        targets,
+        bias,
+        kept,
+        label_smoothing,
+        z_loss,
+        needs,
+        compute_dtype,
+        chunk_bytes,
+        backend,
+        row_gradient,
+    )
+    return (
+        _gradient(_all_rows(swept.dhidden_TE, kept, len(targets)), hidden),
+        _gradient(swept.dweight_VE, weight),
+        _gradient(swept.dbias_V, bias, like=weight),
+    )
+
+
+@losses_backward.register_fake
+def _(grad_losses, hidden, weight, targets, bias, ignore_index, label_smoothing, z_loss, needs, *_):
+    return (
+        torch.empty_like(hidden, memory_format=torch.contiguous_format) if needs[0] else hidden.new_empty(0),
+        torch.empty_like(weight, memory_format=torch.contiguous_format) if needs[1] else weight.new_empty(0),
+        torch.empty_like(bias) if needs[2] and bias is not None else weight.new_empty(0),
+    )
+
+
+def _save_inputs(ctx, inputs, output):
+    hidden, weight, targets, bias, *ctx.settings = inputs
+    ctx.save_for_backward(hidden, weight, targets, bias)
+    ctx.mark_non_differentiable(output[1])
+
+
+def _backward_rows(ctx, grad_losses, _):
+    needs = [ctx.needs_input_grad[i] for i in (0, 1, 3)]
+    gradients = losses_backward(
+        grad_losses.contiguous(), *ctx.saved_tensors, *ctx.settings[:3], needs, *ctx.settings[3:]
+    )
+    hidden, weight, bias = (g if needed else None for needed, g in zip(needs, gradients))
+    return hidden, weight, None, bias, *[None] * 6
+
+
+losses.register_autograd(_backward_rows, setup_context=_save_inputs)
+
+
+def _sweep(
+    hidden, weight, targets, bias, kept, label_smoothing, z_loss, needs, dtype, chunk_bytes, backend, row_gradient=None
+) -> Sweep:
+    """Sweep over the kept rows with the chosen implementation."""
+    if kept is not None:
+        hidden, targets = hidden[kept], targets[kept]
+    backend = choose_backend(hidden.device, backend or None)
+    if backend == "reference":
+        raise ValueError("backend was 'reference'; under torch.compile it must be 'torch' or 'triton'")
+    with torch.amp.autocast(hidden.device.type, enabled=False):
+        return sweep(
+            hidden.to(dtype).contiguous(),
+            weight.to(dtype).contiguous(),
+            None if bias is None else bias.to(dtype),
+            targets,
+            label_smoothing=label_smoothing,
+            z_loss=z_loss,
+            chunk_bytes=chunk_bytes or CHUNK_BYTES.get(hidden.device.type, CHUNK_BYTES["cuda"]),
+            make_row_pass=SoftmaxRows,
+            needs=tuple(needs),
+            row_gradient_T=row_gradient,
+        )
+
+
+def kept_rows(targets: Tensor, ignore_index: int, vocabulary: int) -> Tensor | None:
+    """Indices of the rows that have a target, None for all; a target that is no token is an error."""
+    ignored = targets == ignore_index
+    wrong = ((targets < 0) | (targets >= vocabulary)) & ~ignored
+    any_ignored, any_wrong = torch.stack([ignored.any(), wrong.any()]).tolist()  # one wait for the device
+    if any_wrong:
+        row = int(wrong.nonzero()[0, 0])
+        raise ValueError(
+            f"targets[{row}] was {int(targets[row])}; it must be a token id from 0 to {vocabulary - 1} "
+            f"(weight has {vocabulary} rows) or ignore_index={ignore_index}"
+        )
+    return (~ignored).nonzero()[:, 0] if any_ignored else None
+
+
+def _all_rows(kept_values: Tensor | None, kept: Tensor | None, tokens: int) -> Tensor | None:
+    """Put the rows back in place, zeros where they were ignored."""
+    if kept is None or kept_values is None:
+        return kept_values
+    return kept_values.new_zeros(tokens, *kept_values.shape[1:]).index_copy_(0, kept, kept_values)
+
+
+def _gradient(wide: Tensor | None, parameter: Tensor | None, like: Tensor | None = None) -> Tensor:
+    """The gradient in its parameter's dtype; an operator must return a tensor, so an empty one stands for None."""
+    if wide is None:
+        return (like if parameter is None else parameter).new_empty(0)
+    return wide.to(parameter.dtype)
