@@ -1,0 +1,80 @@
+"""Which documents are held out for validation: decided by their content, so that it streams and never changes."""
+
+import hashlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+
+from data.corpora import Corpus
+from data.readers import Part
+
+MINIMUM = 16_000  # characters of the held-out part: some thousand tokens
+_LARGEST_SHARE = 0.2  # of the corpus; beyond that it is too small to be split
+_BUCKETS = 1 << 16
+_CUT = 1 << 16  # characters of a document
+
+
+@dataclass(frozen=True)
+class Split:
+    """Documents whose hash falls into the first `threshold` of 2**16 buckets are held out.
+
+    by_part: whether a part of an over-long document counts as a document of its own; otherwise all parts follow the
+             first, so that whole documents are held out.
+    cut:     parts have at most this many characters.
+    train_characters, held_out_characters: what falls to each side.
+    """
+
+    threshold: int
+    by_part: bool
+    cut: int
+    train_characters: int
+    held_out_characters: int
+
+    def __call__(self, corpus: Corpus) -> Iterator[tuple[str, bool]]:
+        """(text, held out) for each document of the corpus, in order."""
+        held_out = False
+        for part in corpus.parts(self.cut):
+            if part.first or self.by_part:
+                held_out = _bucket(part) < self.threshold
+            yield part.text, held_out
+
+
+def find_split(corpus: Corpus, fraction: float) -> Split:
+    """Hold out `fraction` of the characters of `corpus`, 0 for none, and at least MINIMUM; one pass, O(1) memory.
+
+    Whole documents are held out if that comes to less than a fifth of the corpus. Otherwise it has too few documents,
+    as one long book, and parts of documents are, if need be smaller ones.
+
+    Raises ValueError for a corpus that is too small to be split.
+    """
+    for cut in (_CUT, _CUT // 32):
+        by_document, by_part = _characters_by_bucket(corpus, cut)
+        total = int(by_part.sum())
+        wanted = max(MINIMUM, round(fraction * total)) if fraction else 0
+        for characters in (by_document, by_part):
+            cumulative = np.concatenate([[0], characters.cumsum()])
+            threshold = int(np.searchsorted(cumulative, wanted))
+            if threshold <= _BUCKETS and cumulative[threshold] <= _LARGEST_SHARE * total:
+                held_out = int(cumulative[threshold])
+                return Split(threshold, characters is by_part, cut, total - held_out, held_out)
+    raise ValueError(
+        f"{corpus.name}: the corpus holds {total:,} characters, too few to hold {wanted:,} of them out for validation; "
+        f"take at least {round(wanted / _LARGEST_SHARE):,}, or name a validation corpus of its own with --validation"
+    )
+
+
+def _characters_by_bucket(corpus: Corpus, cut: int) -> tuple[np.ndarray, np.ndarray]:
+    """Characters in each bucket, counting by document and by part."""
+    by_document, by_part = np.zeros((2, _BUCKETS), np.int64)
+    bucket = 0
+    for part in corpus.parts(cut):
+        own = _bucket(part)
+        bucket = own if part.first else bucket
+        by_document[bucket] += len(part.text)
+        by_part[own] += len(part.text)
+    return by_document, by_part
+
+
+def _bucket(part: Part) -> int:
+    return int.from_bytes(hashlib.blake2b(part.text.encode(), digest_size=2).digest(), "little")

@@ -1,0 +1,158 @@
+"""From the name of a corpus to token shards and their tokenizer, in one call that does its work once."""
+
+import hashlib
+import json
+import time
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from data.cache import building, cache_root
+from data.corpora import Corpus, open_corpus
+from data.holdout import Split, find_split
+from data.shards import Shards, encode
+from data.tokenizer import Tokenizer, sample_lines
+
+_VERSION = 1  # raise when the same input would give other shards, so that old ones are not taken for them
+_TRAIN, _VALID, _TOKENIZER, _INFO = "train", "valid", "tokenizer.model", "info.json"
+
+
+@dataclass(frozen=True)
+class DataConfig:
+    """What to read and how.
+
+    corpus:         a named corpus, a file, a folder, a quoted glob (.txt .jsonl .parquet, .gz .zst) or
+                    hf:owner/name[:config[:column]].
+    vocab_size:     pieces of the tokenizer that is trained on the training part.
+    validation:     another corpus to validate on; without one, whole documents of `corpus` are held out.
+    tokenizer:      a SentencePiece .model file to use instead of training one.
+    column:         where .jsonl, .parquet and hub rows keep their text.
+    held_out:       the share of the characters that is held out.
+    max_characters: read no more of the corpus than this.
+    cache:          folder for downloads and shards; the default is $TWOSTREAM_CACHE or ~/.cache/twostream.
+    threads:        to encode with; the result does not depend on them.
+    """
+
+    corpus: str = "botocore"
+    vocab_size: int = 8192
+    validation: str | None = None
+    tokenizer: Path | None = None
+    column: str = "text"
+    held_out: float = 0.02
+    max_characters: int | None = None
+    cache: Path | None = None
+    threads: int = 2
+
+    def __post_init__(self):
+        if not 1 <= self.vocab_size <= 1 << 24:
+            raise ValueError(f"found a vocabulary of {self.vocab_size}, expected between 1 and {1 << 24:,} pieces")
+        if not 0 < self.held_out <= 0.2:
+            raise ValueError(f"found a held-out share of {self.held_out}, expected more than 0 and at most 0.2")
+        if self.threads < 1 or (self.max_characters or 1) < 1:
+            raise ValueError(f"found {self.threads} threads and {self.max_characters} characters, expected 1 or more")
+
+
+@dataclass(frozen=True)
+class CorpusInfo:
+    """Counts of a prepared corpus; tokens include one BOS and one EOS a document. `seconds` it took, the first time."""
+
+    corpus: str
+    vocab_size: int
+    train_documents: int
+    train_tokens: int
+    train_characters: int
+    valid_documents: int
+    valid_tokens: int
+    valid_characters: int
+    seconds: float
+
+    def __str__(self) -> str:
+        parts = [
+            f"{name} {documents:,} documents, {tokens:,} tokens, {characters / tokens:.2f} characters a token"
+            for name, documents, tokens, characters in (
+                ("train", self.train_documents, self.train_tokens, self.train_characters),
+                ("held out", self.valid_documents, self.valid_tokens, self.valid_characters),
+            )
+        ]
+        return f"{self.corpus}, vocabulary of {self.vocab_size:,}: {'; '.join(parts)}"
+
+
+@dataclass(frozen=True)
+class PreparedCorpus:
+    tokenizer: Tokenizer
+    train: Shards
+    valid: Shards
+    info: CorpusInfo
+
+
+def prepare(config: DataConfig) -> PreparedCorpus:
+    """The corpus of `config`, split, tokenized and encoded; what an earlier run prepared from the same bytes is used.
+
+    Several processes may call this at once: one prepares, the others wait and share.
+
+    Raises ValueError, FileNotFoundError, ConnectionError (no network) or OSError (disk full), each with one sentence
+    that says what was found, what was expected and what to do. Nothing half-written is left behind.
+    """
+    cache = cache_root(config.cache)
+    own_tokenizer = Tokenizer.load(config.tokenizer) if config.tokenizer else None
+    corpus = open_corpus(config.corpus, cache, config.column, config.max_characters)
+    validation = open_corpus(config.validation, cache, config.column) if config.validation else None
+    corpora = [corpus] + ([validation] if validation else [])
+    before = [each.state() for each in corpora]
+
+    inputs = {
+        "version": _VERSION,
+        "corpora": [each.digest() for each in corpora],
+        "tokenizer": own_tokenizer.hash if own_tokenizer else config.vocab_size,
+        "held_out": None if validation else config.held_out,
+    }
+    target = cache / "prepared" / hashlib.sha256(json.dumps(inputs).encode()).hexdigest()[:20]
+    if not target.exists():
+        with building(target) as partial:
+            if partial is not None:
+                _build(partial, config, corpus, validation, own_tokenizer)
+                if before != [each.state() for each in corpora]:
+                    raise ValueError(f"{config.corpus}: a file changed while it was read; run again when it is at rest")
+    return _open(target, config.corpus)
+
+
+def _build(
+    folder: Path, config: DataConfig, corpus: Corpus, validation: Corpus | None, own_tokenizer: Tokenizer | None
+) -> None:
+    started = time.perf_counter()
+    folder.mkdir(parents=True)
+    split = find_split(corpus, 0 if validation else config.held_out)
+    tokenizer = own_tokenizer
+    if tokenizer is None:
+        training_part = (text for text, held_out in split(corpus) if not held_out)
+        tokenizer = Tokenizer.train(sample_lines(training_part, split.train_characters), config.vocab_size)
+    folders = {False: folder / _TRAIN, True: folder / _VALID}
+    total = split.train_characters + split.held_out_characters
+    encode(_sides(corpus, validation, split), tokenizer, folders, total, config.threads)
+    tokenizer.save(folder / _TOKENIZER)
+
+    train, valid = Shards(folders[False], tokenizer), Shards(folders[True], tokenizer)
+    info = CorpusInfo(
+        corpus=config.corpus,
+        vocab_size=tokenizer.vocab_size,
+        train_documents=train.documents,
+        train_tokens=train.tokens,
+        train_characters=train.characters,
+        valid_documents=valid.documents,
+        valid_tokens=valid.tokens,
+        valid_characters=valid.characters,
+        seconds=round(time.perf_counter() - started, 2),
+    )
+    (folder / _INFO).write_text(json.dumps(asdict(info), indent=1))
+
+
+def _sides(corpus: Corpus, validation: Corpus | None, split: Split) -> Iterator[tuple[str, bool]]:
+    yield from split(corpus)
+    if validation is not None:
+        yield from ((text, True) for text in validation.documents())
+
+
+def _open(folder: Path, name: str) -> PreparedCorpus:
+    tokenizer = Tokenizer.load(folder / _TOKENIZER)
+    info = CorpusInfo(**json.loads((folder / _INFO).read_text()) | {"corpus": name})
+    return PreparedCorpus(tokenizer, Shards(folder / _TRAIN, tokenizer), Shards(folder / _VALID, tokenizer), info)

@@ -1,0 +1,218 @@
+"""Encoded text on disk: documents as BOS tokens EOS, one after the other, in memory-mapped files.
+
+A split (train, valid) is a folder of shards 00000.shard, 00001.shard, ... Layout of a shard, little-endian:
+    4096 bytes      header: a line of magic, then JSON (ShardHeader), padded with spaces
+    tokens          uint16, or uint32 for a vocabulary of more than 65,536
+    padding         to a multiple of 8 bytes
+    boundaries      uint64 for each document: the place after its last token, counted from the start of the shard
+Documents do not cross shards, so that memory and boundaries stay small however large the corpus is.
+"""
+
+import json
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+
+import numpy as np
+from tqdm import tqdm
+
+from data.cache import full_disk_explained
+from data.tokenizer import Tokenizer, Vocabulary
+
+_MAGIC = b"twostream shard 1\n"
+_HEADER = 4096  # bytes
+_SHARD = 1 << 26  # tokens after which the next shard begins
+_GROUP = 1 << 20  # characters that are encoded at a time
+
+
+@dataclass(frozen=True)
+class ShardHeader:
+    """`last` marks the final shard of its folder; `characters` are those of the text, before encoding."""
+
+    index: int
+    last: bool
+    dtype: str
+    tokens: int
+    documents: int
+    characters: int
+    tokenizer: str
+    vocabulary: Vocabulary
+
+    @property
+    def boundaries_at(self) -> int:
+        """Bytes before the boundaries."""
+        return _HEADER + -(-self.tokens * np.dtype(self.dtype).itemsize // 8) * 8
+
+    @property
+    def size(self) -> int:
+        """Bytes of the whole file."""
+        return self.boundaries_at + 8 * self.documents
+
+    def to_bytes(self) -> bytes:
+        return (_MAGIC + json.dumps(asdict(self)).encode()).ljust(_HEADER)
+
+    @classmethod
+    def read(cls, path: Path) -> "ShardHeader":
+        """Raises ValueError for a file that is no shard or not a whole one."""
+        advice = f"delete the folder {path.parent.parent} and run again"
+        with open(path, "rb") as file:
+            header = file.read(_HEADER)
+        if not header.startswith(_MAGIC):
+            raise ValueError(f"{path}: not a shard of this version of twostream; {advice}")
+        try:
+            fields = json.loads(header.removeprefix(_MAGIC))
+            found = cls(**fields | {"vocabulary": Vocabulary(**fields["vocabulary"])})
+        except (ValueError, TypeError, KeyError):
+            raise ValueError(f"{path}: the header of this shard is damaged; {advice}") from None
+        if (size := path.stat().st_size) != found.size:
+            raise ValueError(f"{path}: truncated, found {size:,} bytes, expected {found.size:,}; {advice}")
+        return found
+
+
+class Shards:
+    """The shards of a folder as one endless cycle of tokens.
+
+    tokens, documents, characters: totals. tokens counts BOS and EOS.
+    """
+
+    def __init__(self, folder: Path, tokenizer: Tokenizer | None = None):
+        """Raises FileNotFoundError or ValueError for missing, foreign, damaged or truncated shards, or those of another
+        tokenizer than `tokenizer`."""
+        paths = sorted(folder.glob("*.shard"))
+        if not paths:
+            raise FileNotFoundError(f"{folder}: no shards here; run again to encode the corpus")
+        self.folder = folder
+        self._headers = [ShardHeader.read(path) for path in paths]
+        numbers = [header.index for header in self._headers]
+        if numbers != list(range(len(paths))) or [h.last for h in self._headers].index(True) != len(paths) - 1:
+            raise ValueError(f"{folder}: shards are missing, found {numbers}; delete {folder.parent} and run again")
+        self.vocabulary = self._headers[0].vocabulary
+        self.tokenizer_hash = self._headers[0].tokenizer
+        if tokenizer and {header.tokenizer for header in self._headers} != {tokenizer.hash}:
+            raise ValueError(
+                f"{folder}: encoded with another tokenizer (sha256 {self.tokenizer_hash[:12]}, expected "
+                f"{tokenizer.hash[:12]}); delete {folder.parent} and run again"
+            )
+        self.tokens = sum(header.tokens for header in self._headers)
+        self.documents = sum(header.documents for header in self._headers)
+        self.characters = sum(header.characters for header in self._headers)
+        if not self.documents:
+            raise ValueError(f"{folder}: not a single document; name a corpus that has text")
+        self._first_tokens = np.cumsum([0] + [header.tokens for header in self._headers]).tolist()
+        self._maps = [
+            np.memmap(path, header.dtype, "r", offset=_HEADER, shape=(header.tokens,))
+            for path, header in zip(paths, self._headers)
+        ]
+        self._boundaries = [
+            np.memmap(path, np.uint64, "r", offset=header.boundaries_at, shape=(header.documents,))
+            for path, header in zip(paths, self._headers)
+        ]
+
+    def windows(self, starts: np.ndarray, length: int) -> np.ndarray:
+        """(B,) places -> (B, length) int64, the tokens from each place on; after the last token comes the first."""
+        starts = starts % self.tokens
+        windows = np.empty((len(starts), length), np.int64)
+        shards = np.searchsorted(self._first_tokens, starts, side="right") - 1
+        for window, start, shard in zip(windows, starts.tolist(), shards.tolist()):
+            offset, filled = start - self._first_tokens[shard], 0
+            while filled < length:
+                piece = self._maps[shard][offset : offset + length - filled]
+                window[filled : filled + len(piece)] = piece
+                filled += len(piece)
+                shard, offset = (shard + 1) % len(self._maps), 0
+        return windows
+
+    def document(self, index: int) -> np.ndarray:
+        """Tokens of a document, BOS and EOS included."""
+        for tokens, boundaries in zip(self._maps, self._boundaries):
+            if index < len(boundaries):
+                return np.asarray(tokens[int(boundaries[index - 1]) if index else 0 : int(boundaries[index])])
+            index -= len(boundaries)
+        raise IndexError(f"document {index} of {self.documents}")
+
+
+class ShardWriter:
+    """Writes documents into shards in `folder`; a context manager, which completes the last shard when left."""
+
+    def __init__(self, folder: Path, tokenizer: Tokenizer):
+        folder.mkdir(parents=True)
+        dtype = "<u2" if tokenizer.vocab_size <= 1 << 16 else "<u4"
+        self._folder = folder
+        self._fresh = ShardHeader(0, False, dtype, 0, 0, 0, tokenizer.hash, tokenizer.vocabulary)
+        self._begin(self._fresh)
+
+    def write(self, documents: list[np.ndarray], characters: int) -> None:
+        """Append documents that came from a text of so many characters."""
+        if self._header.tokens >= _SHARD:
+            self._complete(last=False)
+            self._begin(replace(self._fresh, index=self._header.index + 1))
+        self._file.write(np.concatenate(documents).astype(self._header.dtype).tobytes())
+        ends = self._header.tokens + np.cumsum([len(document) for document in documents])
+        self._ends.append(ends.astype(np.uint64))
+        self._header = replace(
+            self._header,
+            tokens=int(ends[-1]),
+            documents=self._header.documents + len(documents),
+            characters=self._header.characters + characters,
+        )
+
+    def __enter__(self) -> "ShardWriter":
+        return self
+
+    def __exit__(self, kind: type | None, *_: object) -> None:
+        if kind is None:
+            self._complete(last=True)
+        else:
+            self._file.close()
+
+    def _begin(self, header: ShardHeader) -> None:
+        self._header = header
+        self._ends: list[np.ndarray] = []
+        self._file = open(self._folder / f"{header.index:05d}.shard", "wb")  # noqa: SIM115 (closed in _complete)
+        self._file.write(b"".ljust(_HEADER))
+
+    def _complete(self, last: bool) -> None:
+        self._header = replace(self._header, last=last)
+        with self._file as file:
+            file.write(b"\0" * (self._header.boundaries_at - file.tell()))
+            file.write(np.concatenate([*self._ends, np.empty(0, np.uint64)]).tobytes())
+            file.seek(0)
+            file.write(self._header.to_bytes())
+
+
+def encode(
+    documents: Iterable[tuple[str, bool]],
+    tokenizer: Tokenizer,
+    folders: dict[bool, Path],
+    characters: int | None = None,
+    threads: int = 2,
+) -> None:
+    """Encode (text, held out) pairs into `folders[held out]`, with a progress bar if stderr is a terminal.
+
+    characters: of all documents, for the bar's time left. Raises OSError with one sentence when the disk is full.
+    """
+    writers = {side: ShardWriter(folder, tokenizer) for side, folder in folders.items()}
+    bar = tqdm(total=characters, desc="encoding", unit="char", unit_scale=True, disable=None)
+    with bar, full_disk_explained(folders[False].parent), writers[False] as train, writers[True] as held_out:
+        tokens = 0
+        for group in _groups(documents):
+            for writer, side in ((train, False), (held_out, True)):
+                if texts := [text for text, is_held_out in group if is_held_out is side]:
+                    encoded = tokenizer.encode_documents(texts, threads)
+                    writer.write(encoded, sum(map(len, texts)))
+                    tokens += sum(map(len, encoded))
+            bar.update(sum(len(text) for text, _ in group))
+            bar.set_postfix_str(f"{tokens / max(bar.format_dict['elapsed'], 1e-9) / 1e6:.2f} M tokens/s", refresh=False)
+
+
+def _groups(documents: Iterable[tuple[str, bool]]) -> Iterable[list[tuple[str, bool]]]:
+    """Consecutive documents of about _GROUP characters together."""
+    group, characters = [], 0
+    for document in documents:
+        group.append(document)
+        characters += len(document[0])
+        if characters >= _GROUP:
+            yield group
+            group, characters = [], 0
+    if group:
+        yield group

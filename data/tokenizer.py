@@ -1,0 +1,201 @@
+"""SentencePiece with bytes to fall back on: every text has an encoding and, U+2581 aside, decodes to itself.
+
+Text is not normalised: no case folding and no NFKC, which would turn Chinese punctuation into ASCII's.
+"""
+
+import hashlib
+import io
+import re
+import zlib
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+import sentencepiece
+
+SPECIALS = ("[PAD]", "[BOS]", "[EOS]", "[MASK]", "[UNK]")  # ids 0 to 4
+_SMALLEST = len(SPECIALS) + 256 + 64  # the bytes, and an alphabet
+_MASK_NAMES = ("[MASK]", "<mask>", "<MASK>")
+
+_SAMPLE = 8_000_000  # characters to train on: seconds, and more changes the vocabulary little
+_LINE = 1_000  # characters; longer lines are trained on in pieces
+_COVERAGE = 0.9999  # of the characters of the sample; rarer ones are spelt in bytes
+_THREADS = 4  # fixed, since the number of threads decides the order of summation and so the vocabulary
+
+
+@dataclass(frozen=True)
+class Vocabulary:
+    """What batches need to know of a tokenizer; it travels in the header of the shards."""
+
+    size: int
+    pad_id: int
+    bos_id: int
+    eos_id: int
+    mask_id: int
+    unk_id: int
+
+    @property
+    def special_ids(self) -> tuple[int, ...]:
+        return (self.pad_id, self.bos_id, self.eos_id, self.mask_id, self.unk_id)
+
+
+class Tokenizer:
+    """Text to token ids and back. Specials never come out of `encode`, whatever the text spells."""
+
+    def __init__(self, model: bytes, name: str = "the tokenizer"):
+        """`model`: the content of a SentencePiece .model file. Raises ValueError for one that lacks the specials."""
+        try:
+            self._processor = sentencepiece.SentencePieceProcessor(model_proto=model)
+        except RuntimeError:
+            raise ValueError(f"{name}: not a SentencePiece model; expected the .model file of spm_train") from None
+        self.model = model
+        masks = [self._processor.piece_to_id(piece) for piece in _MASK_NAMES]
+        mask_id = next((mask for mask in masks if self._processor.is_control(mask)), -1)
+        self.vocabulary = Vocabulary(
+            size=self._processor.vocab_size(),
+            pad_id=self._processor.pad_id(),
+            bos_id=self._processor.bos_id(),
+            eos_id=self._processor.eos_id(),
+            mask_id=mask_id,
+            unk_id=self._processor.unk_id(),
+        )
+        names = [special for special, number in zip(SPECIALS, self.vocabulary.special_ids) if number < 0]
+        if names:
+            raise ValueError(
+                f"{name}: lacks {', '.join(names)}; train it with --pad_id, --bos_id, --eos_id, --unk_id of 0 or more "
+                f"and --control_symbols={_MASK_NAMES[0]}"
+            )
+
+    @classmethod
+    def load(cls, path: Path | str) -> "Tokenizer":
+        """From a .model file. Raises FileNotFoundError or ValueError."""
+        path = Path(path).expanduser()
+        if not path.is_file():
+            raise FileNotFoundError(f"{path}: no such tokenizer; expected a SentencePiece .model file")
+        return cls(path.read_bytes(), str(path))
+
+    @classmethod
+    def train(cls, lines: Iterable[str], vocab_size: int) -> "Tokenizer":
+        """A unigram model (it encodes five times as fast as BPE, and as short) of exactly `vocab_size` pieces.
+
+        `lines` should come from `sample_lines`, since all of them are held in memory.
+
+        Raises ValueError when the text does not support that many pieces.
+        """
+        lines = [line[start : start + _LINE] for line in lines for start in range(0, len(line), _LINE)]
+        if vocab_size < _SMALLEST:
+            raise ValueError(
+                f"a vocabulary of {vocab_size} is too small: {len(SPECIALS)} specials and 256 bytes are in it, "
+                f"take {_SMALLEST} or more"
+            )
+        if not any(line.strip() for line in lines):
+            raise ValueError("there is no text to train a tokenizer on; expected at least some lines of it")
+        model = io.BytesIO()
+        try:
+            sentencepiece.SentencePieceTrainer.train(
+                sentence_iterator=iter(lines),
+                model_writer=model,
+                model_type="unigram",
+                vocab_size=vocab_size,
+                character_coverage=_coverage(lines, vocab_size),
+                byte_fallback=True,
+                normalization_rule_name="identity",
+                remove_extra_whitespaces=False,
+                max_sentence_length=8 * _LINE,  # bytes
+                num_threads=_THREADS,
+                minloglevel=3,
+                **{f"{name}_id": number for name, number in (("pad", 0), ("bos", 1), ("eos", 2), ("unk", 4))},
+                **{f"{name}_piece": f"[{name.upper()}]" for name in ("pad", "bos", "eos", "unk")},
+                control_symbols=[SPECIALS[3]],  # takes the lowest free id: 3
+            )
+        except RuntimeError as error:
+            limit = re.search(r"value <= (\d+)", str(error))
+            found = f"supports at most {limit[1]} pieces" if limit else "is too small or too uniform"
+            characters = sum(map(len, lines))
+            raise ValueError(
+                f"a vocabulary of {vocab_size} is too large for this corpus: its training text ({characters:,} "
+                f"characters) {found}; take a smaller vocabulary or a larger corpus"
+            ) from None
+        return cls(model.getvalue())
+
+    def save(self, path: Path) -> None:
+        path.write_bytes(self.model)
+
+    def encode(self, text: str) -> list[int]:
+        """Ids of `text`, without BOS and EOS."""
+        return self._processor.encode(text)
+
+    def encode_batch(self, texts: list[str], threads: int = 1) -> list[list[int]]:
+        return self._processor.encode(texts, num_threads=threads)
+
+    def encode_documents(self, texts: list[str], threads: int = 1) -> list[np.ndarray]:
+        """For each text BOS, its ids, EOS, as int32."""
+        options = {"add_bos": True, "add_eos": True, "num_threads": threads}
+        return self._processor.encode(texts, return_type="numpy", **options)
+
+    def decode(self, ids: Iterable[int]) -> str:
+        """The text of `ids`; specials are left out."""
+        return self._processor.decode([int(i) for i in ids])
+
+    def pieces(self, ids: Iterable[int]) -> list[str]:
+        """What each id stands for, "▁" for a space: for showing, not for decoding."""
+        return [self._processor.id_to_piece(int(i)) for i in ids]
+
+    @cached_property
+    def hash(self) -> str:
+        """sha256 of the model: two tokenizers with equal hashes encode alike."""
+        return hashlib.sha256(self.model).hexdigest()
+
+    @property
+    def vocab_size(self) -> int:
+        return self.vocabulary.size
+
+    @property
+    def pad_id(self) -> int:
+        return self.vocabulary.pad_id
+
+    @property
+    def bos_id(self) -> int:
+        return self.vocabulary.bos_id
+
+    @property
+    def eos_id(self) -> int:
+        return self.vocabulary.eos_id
+
+    @property
+    def mask_id(self) -> int:
+        return self.vocabulary.mask_id
+
+    @property
+    def unk_id(self) -> int:
+        return self.vocabulary.unk_id
+
+    @property
+    def special_ids(self) -> tuple[int, ...]:
+        return self.vocabulary.special_ids
+
+
+def sample_lines(documents: Iterable[str], characters: int) -> Iterator[str]:
+    """About _SAMPLE characters of lines of `documents`, which hold `characters` in all.
+
+    A line is taken or not by a hash of its text: the same text gives the same sample, and memory stays bounded.
+    """
+    share = int(min(1.0, _SAMPLE / max(characters, 1)) * 2**32)
+    for document in documents:
+        for line in document.split("\n"):
+            for start in range(0, len(line), _LINE):
+                piece = line[start : start + _LINE]
+                if zlib.crc32(piece.encode()) < share:
+                    yield piece
+
+
+def _coverage(lines: list[str], vocab_size: int) -> float:
+    """_COVERAGE, or less where the alphabet (Chinese has thousands) would fill more than half of the vocabulary."""
+    counts = Counter()
+    for line in lines:
+        counts.update(line)
+    frequent = [count for _, count in counts.most_common((vocab_size - len(SPECIALS) - 256) // 2)]
+    return min(_COVERAGE, sum(frequent) / counts.total())
