@@ -1,7 +1,6 @@
 """The one structure that travels from data to models and kernels."""
 
 from dataclasses import dataclass, replace
-from typing import Literal
 
 import torch
 from torch import Tensor
@@ -29,21 +28,3 @@ class Batch:
             name: value.to(device, non_blocking=True) for name, value in vars(self).items() if value is not None
         }
         return replace(self, **moved)
-
-
-@dataclass(frozen=True)
-class Masking:
-    """How a masked model's input is corrupted.
-
-    rate:    the share of a row's ordinary tokens that is masked and predicted; special tokens never are.
-    scheme:  "mask" replaces all of them by [MASK]; "bert" 80% by [MASK], 10% by a random token, 10% not at all.
-    """
-
-    rate: float
-    scheme: Literal["mask", "bert"] = "mask"
-
-    def __post_init__(self) -> None:
-        if not 0.0 < self.rate < 1.0:
-            raise ValueError(f"The masking rate is {self.rate}; it must lie strictly between 0 and 1.")
-        if self.scheme not in ("mask", "bert"):
-            raise ValueError(f"The masking scheme is {self.scheme!r}; it must be 'mask' or 'bert'.")

@@ -45,7 +45,9 @@ class Masking:
         Where some row has fewer ordinary tokens than round(rate N), as among documents of one word, all rows of the
         batch have that many masked.
         """
-        special = np.isin(tokens, vocabulary.special_ids)
+        is_special = np.zeros(vocabulary.size, bool)
+        is_special[list(vocabulary.special_ids)] = True
+        special = is_special[tokens]
         scores = random.random(tokens.shape, np.float32)
         scores[special] = 2  # behind every ordinary token
         ordinary = int((~special).sum(1).min())
@@ -55,8 +57,8 @@ class Masking:
         np.put_along_axis(masked, chosen, True, axis=1)
         if self.scheme == "mask":
             return np.where(masked, vocabulary.mask_id, tokens), masked
-        replacements = np.setdiff1d(np.arange(vocabulary.size), vocabulary.special_ids)
-        drawn = replacements[random.integers(len(replacements), size=tokens.shape)]
+        ordinary_ids = np.flatnonzero(~is_special)
+        drawn = ordinary_ids[random.integers(len(ordinary_ids), size=tokens.shape)]
         lot = random.random(tokens.shape, np.float32)
         replaced = np.where(lot < 0.8, vocabulary.mask_id, np.where(lot < 0.9, drawn, tokens))
         return np.where(masked, replaced, tokens), masked

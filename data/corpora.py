@@ -13,6 +13,7 @@ from pathlib import Path
 from zipfile import ZipFile
 
 import zstandard
+from tqdm import tqdm
 
 from data.cache import building
 from data.embedded import EMBEDDED
@@ -24,7 +25,7 @@ _EXTRACTION = 1  # raise when the extraction of a corpus changes, so that old ex
 
 @dataclass(frozen=True)
 class Corpus:
-    """Documents in the order of `files`, at most `characters` of them (counted in characters) if given."""
+    """The documents of `files`, in order, up to the one in which `characters` characters are reached, if given."""
 
     name: str
     files: tuple[Path, ...]
@@ -154,7 +155,10 @@ def _extracted(cache: Path, name: str, documents: Callable[[], Iterable[str]]) -
     if not target.exists():
         with building(target) as partial:
             if partial is not None:
-                with open(partial, "wb") as file, zstandard.ZstdCompressor(level=3).stream_writer(file) as packed:
+                packer = zstandard.ZstdCompressor(level=3)
+                bar = tqdm(desc=f"extracting {name}", unit="char", unit_scale=True, disable=None)
+                with bar, open(partial, "wb") as file, packer.stream_writer(file) as packed:
                     for text in documents():
                         packed.write(json.dumps({"text": text}, ensure_ascii=False).encode() + b"\n")
+                        bar.update(len(text))
     return target

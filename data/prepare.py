@@ -19,29 +19,27 @@ _TRAIN, _VALID, _TOKENIZER, _INFO = "train", "valid", "tokenizer.model", "info.j
 
 @dataclass(frozen=True)
 class DataConfig:
-    """What to read and how.
-
-    corpus:         a named corpus, a file, a folder, a quoted glob (.txt .jsonl .parquet, .gz .zst) or
-                    hf:owner/name[:config[:column]].
-    vocab_size:     pieces of the tokenizer that is trained on the training part.
-    validation:     another corpus to validate on; without one, whole documents of `corpus` are held out.
-    tokenizer:      a SentencePiece .model file to use instead of training one.
-    column:         where .jsonl, .parquet and hub rows keep their text.
-    held_out:       the share of the characters that is held out.
-    max_characters: read no more of the corpus than this.
-    cache:          folder for downloads and shards; the default is $TWOSTREAM_CACHE or ~/.cache/twostream.
-    threads:        to encode with; the result does not depend on them.
-    """
+    """What to read and how."""
 
     corpus: str = "botocore"
+    """A named corpus, a file, a folder, a quoted glob (.txt .jsonl .parquet, the first two also .gz .zst), or
+    hf:owner/name[:config[:column]]."""
     vocab_size: int = 8192
+    """Pieces of the tokenizer that is trained on the training part."""
     validation: str | None = None
+    """Another corpus to validate on; without one, whole documents of the corpus are held out."""
     tokenizer: Path | None = None
+    """A SentencePiece .model file to use instead of training one."""
     column: str = "text"
+    """Where .jsonl, .parquet and hub rows keep their text."""
     held_out: float = 0.02
+    """The share of the characters that is held out."""
     max_characters: int | None = None
+    """Read no more of the corpus than this."""
     cache: Path | None = None
+    """For downloads and shards; the default is $TWOSTREAM_CACHE or ~/.cache/twostream."""
     threads: int = 2
+    """To encode with; the result does not depend on them."""
 
     def __post_init__(self):
         if not 1 <= self.vocab_size <= 1 << 24:
@@ -54,7 +52,10 @@ class DataConfig:
 
 @dataclass(frozen=True)
 class CorpusInfo:
-    """Counts of a prepared corpus; tokens include one BOS and one EOS a document. `seconds` it took, the first time."""
+    """Counts of a prepared corpus; tokens include one BOS and one EOS a document.
+
+    seconds, encoding_seconds: what preparing took in all, and encoding alone, when it was done.
+    """
 
     corpus: str
     vocab_size: int
@@ -65,6 +66,7 @@ class CorpusInfo:
     valid_tokens: int
     valid_characters: int
     seconds: float
+    encoding_seconds: float
 
     def __str__(self) -> str:
         parts = [
@@ -128,7 +130,9 @@ def _build(
         tokenizer = Tokenizer.train(sample_lines(training_part, split.train_characters), config.vocab_size)
     folders = {False: folder / _TRAIN, True: folder / _VALID}
     total = split.train_characters + split.held_out_characters
+    encoding_started = time.perf_counter()
     encode(_sides(corpus, validation, split), tokenizer, folders, total, config.threads)
+    encoding_seconds = time.perf_counter() - encoding_started
     tokenizer.save(folder / _TOKENIZER)
 
     train, valid = Shards(folders[False], tokenizer), Shards(folders[True], tokenizer)
@@ -142,6 +146,7 @@ def _build(
         valid_tokens=valid.tokens,
         valid_characters=valid.characters,
         seconds=round(time.perf_counter() - started, 2),
+        encoding_seconds=round(encoding_seconds, 2),
     )
     (folder / _INFO).write_text(json.dumps(asdict(info), indent=1))
 

@@ -1,0 +1,87 @@
+"""How fast a large corpus is prepared, and in how much memory.
+
+    python -m data.measure                     generates 1 GB of text, prepares it, prints tokens/s and peak memory
+    python -m data.measure --megabytes 100     the same, smaller
+
+Everything is written below --folder (a temporary one by default) and removed at the end.
+"""
+
+import resource
+import subprocess
+import sys
+import tempfile
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import tyro
+
+from data.prepare import DataConfig, prepare
+
+
+@dataclass(frozen=True)
+class MeasureConfig:
+    megabytes: int = 1000
+    vocab_size: int = 8192
+    threads: int = 2
+    folder: Path | None = None
+    """Where there is room for the text and half as much again."""
+    prepare_only: Path | None = None
+    """Used by this script itself, so that generating the text does not count: the file to prepare."""
+
+
+def write_text(path: Path, megabytes: int, seed: int = 0) -> None:
+    """A text in which hardly a line repeats: made-up words, their frequencies those of a natural language.
+
+    200,000 words of one to five syllables drawn from Zipf's law (Zipf, 1949), every hundredth a number or a word never
+    seen before, in sentences, paragraphs and documents of random length.
+    """
+    random = np.random.default_rng(seed)
+    syllables = np.array(
+        [c + v for c in "b c d f g h k l m n p r s t v w st tr ch".split() for v in "a e i o u y".split()]
+    )
+    counts = 1 + random.binomial(4, 0.35, 200_000)
+    words = np.array(["".join(syllables[random.integers(len(syllables), size=count)]) for count in counts])
+    cumulative = np.cumsum(1 / (np.arange(len(words)) + 2.7))
+    cumulative /= cumulative[-1]
+    ends = np.array([" "] * 88 + [", "] * 5 + [". "] * 5 + [".\n"] + [".\n\n"])
+    with open(path, "w", encoding="utf-8") as file:
+        while file.tell() < megabytes * 10**6:
+            text = words[np.searchsorted(cumulative, random.random(100_000))].astype("U24")
+            fresh = random.random(len(text)) < 0.01
+            text[fresh] = random.integers(10**9, size=int(fresh.sum())).astype(str)
+            file.write("".join(np.char.add(text, ends[random.integers(len(ends), size=len(text))])))
+
+
+def main(config: MeasureConfig) -> None:
+    if config.prepare_only:
+        _prepare(config)
+        return
+    with tempfile.TemporaryDirectory(dir=config.folder) as folder:
+        path = Path(folder) / "generated.txt"
+        started = time.perf_counter()
+        write_text(path, config.megabytes)
+        print(f"generated {path.stat().st_size / 1e9:.2f} GB in {time.perf_counter() - started:.0f} s")
+        command = [sys.executable, "-m", "data.measure", "--prepare-only", str(path), "--threads", str(config.threads)]
+        subprocess.run([*command, "--vocab-size", str(config.vocab_size)], check=True)
+
+
+def _prepare(config: MeasureConfig) -> None:
+    path = config.prepare_only
+    data = DataConfig(str(path), config.vocab_size, cache=path.parent / "cache", threads=config.threads)
+    started = time.perf_counter()
+    info = prepare(data).info
+    seconds = time.perf_counter() - started
+    tokens = info.train_tokens + info.valid_tokens
+    peak = sum(resource.getrusage(who).ru_maxrss for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
+    print(info)
+    print(
+        f"prepared {tokens / 1e6:.1f} M tokens in {seconds:.0f} s, {tokens / seconds / 1e6:.2f} M tokens/s from file to"
+    )
+    print(f"shards with everything; encoding alone {tokens / info.encoding_seconds / 1e6:.2f} M tokens/s")
+    print(f"peak memory {peak / 2**10:.0f} MiB, of the process and its children")  # ru_maxrss counts KiB on Linux
+
+
+if __name__ == "__main__":
+    main(tyro.cli(MeasureConfig, description=__doc__))
