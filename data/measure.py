@@ -38,9 +38,8 @@ def write_text(path: Path, megabytes: int, seed: int = 0) -> None:
     seen before, in sentences, paragraphs and documents of random length.
     """
     random = np.random.default_rng(seed)
-    syllables = np.array(
-        [c + v for c in "b c d f g h k l m n p r s t v w st tr ch".split() for v in "a e i o u y".split()]
-    )
+    onsets = ["st", "tr", "ch", *"bdfghklmnprsvw"]
+    syllables = np.array([onset + vowel for onset in onsets for vowel in "aeiouy"])
     counts = 1 + random.binomial(4, 0.35, 200_000)
     words = np.array(["".join(syllables[random.integers(len(syllables), size=count)]) for count in counts])
     cumulative = np.cumsum(1 / (np.arange(len(words)) + 2.7))
