@@ -105,14 +105,8 @@ def sweep(
                 ones_C = dlogits_CV.new_ones(count) if gradient_C1 is None else gradient_C1[:, 0].to(dlogits_CV.dtype)
                 dbias_V.add_(torch.mv(dlogits_CV.T, ones_C))
 
-    loss_T = lse_T - (1 - label_smoothing) * target_logit_T
-    if z_loss:
-        loss_T += z_loss * lse_T.square()
     if label_smoothing:
         mean_weight_E = weight_VE.mean(0, dtype=wide)
-        loss_T -= label_smoothing * (hidden_TE.to(wide) @ mean_weight_E)
-        if bias_V is not None:
-            loss_T -= label_smoothing * bias_V.mean(dtype=wide)
         gradient_T = torch.ones_like(lse_T) if row_gradient_T is None else row_gradient_T.to(wide)
         if dhidden_TE is not None:
             dhidden_TE.addr_(gradient_T, mean_weight_E, alpha=-label_smoothing)
@@ -120,7 +114,28 @@ def sweep(
             dweight_VE.sub_(gradient_T @ hidden_TE.to(wide), alpha=label_smoothing / vocabulary)
         if dbias_V is not None:
             dbias_V.sub_(gradient_T.sum(), alpha=label_smoothing / vocabulary)
+    loss_T = losses_of_rows(lse_T, target_logit_T, hidden_TE, weight_VE, bias_V, label_smoothing, z_loss)
     return Sweep(loss_T, lse_T, dhidden_TE, dweight_VE, dbias_V)
+
+
+def losses_of_rows(
+    lse_T: Tensor,
+    target_logit_T: Tensor,
+    hidden_TE: Tensor,
+    weight_VE: Tensor,
+    bias_V: Tensor | None,
+    label_smoothing: float,
+    z_loss: float,
+) -> Tensor:
+    """loss_T of reference.py; the mean logit of a row is hidden . mean(weight) + mean(bias), without the logits."""
+    loss_T = lse_T - (1 - label_smoothing) * target_logit_T
+    if z_loss:
+        loss_T += z_loss * lse_T.square()
+    if label_smoothing:
+        loss_T -= label_smoothing * (hidden_TE.to(lse_T.dtype) @ weight_VE.mean(0, dtype=lse_T.dtype))
+        if bias_V is not None:
+            loss_T -= label_smoothing * bias_V.mean(dtype=lse_T.dtype)
+    return loss_T
 
 
 def chunk_rows(tokens: int, vocabulary: int, chunk_bytes: int, element_size: int) -> int:

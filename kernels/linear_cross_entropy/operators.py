@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from ..dispatch import choose_backend
-from .chunked import SoftmaxRows, Sweep, sweep
+from .chunked import SoftmaxRows, Sweep, losses_of_rows, sweep
 
 # A CPU chunk should stay in the last-level cache, and allocations below 32 MiB come back to the process without fresh
 # page faults (glibc's M_MMAP_THRESHOLD). A GPU chunk should give each matrix product enough rows to fill the chip.
@@ -184,15 +184,26 @@ def _sweep(
     if backend == "reference":
         raise ValueError("backend was 'reference'; under torch.compile it must be 'torch' or 'triton'")
     with torch.amp.autocast(hidden.device.type, enabled=False):
+        hidden, weight = hidden.to(dtype).contiguous(), weight.to(dtype).contiguous()
+        bias = None if bias is None else bias.to(dtype)
+        make_row_pass = SoftmaxRows
+        if backend == "triton":
+            from . import triton_path
+
+            if not any(needs):
+                lse, target_logit = triton_path.log_sum_exp(hidden, weight, bias, targets)
+                loss = losses_of_rows(lse, target_logit, hidden, weight, bias, label_smoothing, z_loss)
+                return Sweep(loss, lse, None, None, None)
+            make_row_pass = triton_path.GradientRows
         return sweep(
-            hidden.to(dtype).contiguous(),
-            weight.to(dtype).contiguous(),
-            None if bias is None else bias.to(dtype),
+            hidden,
+            weight,
+            bias,
             targets,
             label_smoothing=label_smoothing,
             z_loss=z_loss,
             chunk_bytes=chunk_bytes or CHUNK_BYTES.get(hidden.device.type, CHUNK_BYTES["cuda"]),
-            make_row_pass=SoftmaxRows,
+            make_row_pass=make_row_pass,
             needs=tuple(needs),
             row_gradient_T=row_gradient,
         )

@@ -1,0 +1,136 @@
+"""The two Triton kernels. Every output element has one writer: no atomics, the same bits on every run.
+
+    gradient_rows        one program a row of a logits chunk: log-sum-exp, then logits -> dlogits in place
+    partial_lse          one program a (token tile, vocabulary split): logits live in registers only
+
+Reductions run in base 2, where the hardware has its exponential: exp(z) = exp2(z log2 e).
+"""
+
+import triton
+import triton.language as tl
+
+LOG2E = tl.constexpr(1.4426950408889634)
+LN2 = tl.constexpr(0.6931471805599453)
+
+
+@triton.jit
+def _finite(pivot):
+    """The pivot of a softmax: 0 where nothing finite was seen, because -inf - (-inf) is not a number."""
+    return tl.where(pivot == float("-inf"), 0.0, pivot)
+
+
+@triton.jit
+def gradient_rows(
+    logits_ptr,  # (C, V) in and out
+    targets_ptr,  # (C,)
+    lse_ptr,  # (C,) out, fp32
+    V,
+    stride_c,
+    label_smoothing,
+    z_loss,
+    BLOCK_V: tl.constexpr,
+    WHOLE_ROW: tl.constexpr,
+):
+    """dlogits_v = (1 + 2 c lse) exp(z_v - lse) - (1 - s) [v = y]. A row of up to BLOCK_V logits is read once."""
+    row = tl.program_id(0).to(tl.int64)
+    logits_ptr += row * stride_c
+    target = tl.load(targets_ptr + row)
+    columns = tl.arange(0, BLOCK_V)
+    if WHOLE_ROW:
+        z = tl.load(logits_ptr + columns, mask=columns < V, other=float("-inf")).to(tl.float32) * LOG2E
+        highest = _finite(tl.max(z, 0))
+        exponentials = tl.exp2(z - highest)
+        total = tl.sum(exponentials, 0)
+        lse = (highest + tl.log2(total)) * LN2
+        dlogits = exponentials * ((1 + 2 * z_loss * lse) / total)
+        dlogits = tl.where(columns == target, dlogits - (1 - label_smoothing), dlogits)
+        tl.store(logits_ptr + columns, dlogits.to(logits_ptr.dtype.element_ty), mask=columns < V)
+    else:
+        # One running maximum and sum for each lane; lanes meet once, after the loop.
+        lane_highest = tl.full([BLOCK_V], float("-inf"), tl.float32)
+        lane_total = tl.zeros([BLOCK_V], tl.float32)
+        for start in range(0, V, BLOCK_V):
+            v = start + columns
+            z = tl.load(logits_ptr + v, mask=v < V, other=float("-inf")).to(tl.float32) * LOG2E
+            higher = tl.maximum(lane_highest, z)
+            pivot = _finite(higher)
+            lane_total = lane_total * tl.exp2(lane_highest - pivot) + tl.exp2(z - pivot)
+            lane_highest = higher
+        highest = _finite(tl.max(lane_highest, 0))
+        total = tl.sum(lane_total * tl.exp2(lane_highest - highest), 0)
+        log2_sum = highest + tl.log2(total)
+        lse = log2_sum * LN2
+        scale = 1 + 2 * z_loss * lse
+        for start in range(0, V, BLOCK_V):
+            v = start + columns
+            z = tl.load(logits_ptr + v, mask=v < V, other=float("-inf")).to(tl.float32) * LOG2E
+            dlogits = tl.exp2(z - log2_sum) * scale
+            dlogits = tl.where(v == target, dlogits - (1 - label_smoothing), dlogits)
+            tl.store(logits_ptr + v, dlogits.to(logits_ptr.dtype.element_ty), mask=v < V)
+    tl.store(lse_ptr + row, lse)
+
+
+@triton.jit
+def partial_lse(
+    hidden_ptr,  # (T, E)
+    weight_ptr,  # (V, E)
+    bias_ptr,  # (V,) or unused
+    targets_ptr,  # (T,)
+    highest_ptr,  # (S, T) out: maximum of z log2 e over the split
+    total_ptr,  # (S, T) out: sum of exp2(z log2 e - maximum) over the split
+    target_logit_ptr,  # (S, T) out: z of the target where the split holds it, else 0
+    T,
+    V,
+    stride_t,
+    stride_v,
+    v_per_split,
+    E: tl.constexpr,
+    HAS_BIAS: tl.constexpr,
+    BLOCK_T: tl.constexpr,
+    BLOCK_V: tl.constexpr,
+    BLOCK_E: tl.constexpr,
+):
+    """Online softmax over one share of the vocabulary. Splits combine by (max, sum, target logit): see triton_path."""
+    t = tl.program_id(0) * BLOCK_T + tl.arange(0, BLOCK_T)
+    split = tl.program_id(1)
+    first = split * v_per_split
+    last = tl.minimum(V, first + v_per_split)
+    rows = t < T
+    targets = tl.load(targets_ptr + t, mask=rows, other=-1)
+    hidden_rows = hidden_ptr + t[:, None].to(tl.int64) * stride_t
+    e = tl.arange(0, BLOCK_E)
+    if BLOCK_E >= E:  # narrow states stay on the chip for the whole sweep
+        hidden = tl.load(hidden_rows + e[None, :], mask=rows[:, None] & (e < E)[None, :], other=0.0)
+
+    highest = tl.full([BLOCK_T], float("-inf"), tl.float32)
+    total = tl.zeros([BLOCK_T], tl.float32)
+    target_logit = tl.zeros([BLOCK_T], tl.float32)
+    for start in range(first, last, BLOCK_V):
+        v = start + tl.arange(0, BLOCK_V)
+        inside = v < last
+        weight_columns = weight_ptr + v[None, :].to(tl.int64) * stride_v
+        if BLOCK_E >= E:
+            weight = tl.load(weight_columns + e[:, None], mask=inside[None, :] & (e < E)[:, None], other=0.0)
+            z = tl.dot(hidden, weight, input_precision="ieee")
+        else:
+            z = tl.zeros([BLOCK_T, BLOCK_V], tl.float32)
+            for e0 in range(0, E, BLOCK_E):
+                columns = e0 + e
+                hidden = tl.load(hidden_rows + columns[None, :], mask=rows[:, None] & (columns < E)[None, :], other=0.0)
+                weight = tl.load(
+                    weight_columns + columns[:, None], mask=inside[None, :] & (columns < E)[:, None], other=0.0
+                )
+                z = tl.dot(hidden, weight, z, input_precision="ieee")
+        if HAS_BIAS:
+            z += tl.load(bias_ptr + v, mask=inside, other=0.0).to(tl.float32)[None, :]
+        is_target = (v[None, :] == targets[:, None]) & inside[None, :]
+        target_logit += tl.sum(tl.where(is_target, z, 0.0), 1)
+        z = tl.where(inside[None, :], z * LOG2E, float("-inf"))
+        higher = tl.maximum(highest, tl.max(z, 1))
+        pivot = _finite(higher)
+        total = total * tl.exp2(highest - pivot) + tl.sum(tl.exp2(z - pivot[:, None]), 1)
+        highest = higher
+    place = split.to(tl.int64) * T + t
+    tl.store(highest_ptr + place, highest, mask=rows)
+    tl.store(total_ptr + place, total, mask=rows)
+    tl.store(target_logit_ptr + place, target_logit, mask=rows)
