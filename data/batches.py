@@ -101,7 +101,8 @@ class Batches:
         batch = _batch(tokens, self.shards.vocabulary)
         if self.masking is None:
             return batch
-        random = np.random.Generator(np.random.Philox(key=[hash64(self.seed, _MASKING), step]))
+        key = np.array([hash64(self.seed, _MASKING), step], np.uint64)
+        random = np.random.Generator(np.random.Philox(key=key))
         corrupted, masked = self.masking.apply(tokens, self.shards.vocabulary, random)
         return Batch(batch.tokens, batch.documents, torch.from_numpy(corrupted), torch.from_numpy(masked))
 

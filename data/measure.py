@@ -24,7 +24,7 @@ from data.prepare import DataConfig, prepare
 class MeasureConfig:
     megabytes: int = 1000
     vocab_size: int = 8192
-    threads: int = 2
+    threads: int | None = None
     folder: Path | None = None
     """Where there is room for the text and half as much again."""
     prepare_only: Path | None = None

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import os
 import time
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
@@ -38,16 +39,17 @@ class DataConfig:
     """Read no more of the corpus than this."""
     cache: Path | None = None
     """For downloads and shards; the default is $TWOSTREAM_CACHE or ~/.cache/twostream."""
-    threads: int = 2
-    """To encode with; the result does not depend on them."""
+    threads: int | None = None
+    """To encode with, None for as many as there are cores; the result does not depend on them."""
 
     def __post_init__(self):
         if not 1 <= self.vocab_size <= 1 << 24:
             raise ValueError(f"found a vocabulary of {self.vocab_size}, expected between 1 and {1 << 24:,} pieces")
         if not 0 < self.held_out <= 0.2:
             raise ValueError(f"found a held-out share of {self.held_out}, expected more than 0 and at most 0.2")
-        if self.threads < 1 or (self.max_characters or 1) < 1:
-            raise ValueError(f"found {self.threads} threads and {self.max_characters} characters, expected 1 or more")
+        for name in ("threads", "max_characters"):
+            if (number := getattr(self, name)) is not None and number < 1:
+                raise ValueError(f"found {name} = {number}, expected 1 or more")
 
 
 @dataclass(frozen=True)
@@ -131,7 +133,7 @@ def _build(
     folders = {False: folder / _TRAIN, True: folder / _VALID}
     total = split.train_characters + split.held_out_characters
     encoding_started = time.perf_counter()
-    encode(_sides(corpus, validation, split), tokenizer, folders, total, config.threads)
+    encode(_sides(corpus, validation, split), tokenizer, folders, total, config.threads or os.cpu_count() or 1)
     encoding_seconds = time.perf_counter() - encoding_started
     tokenizer.save(folder / _TOKENIZER)
 

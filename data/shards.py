@@ -16,7 +16,6 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
-from data.cache import full_disk_explained
 from data.tokenizer import Tokenizer, Vocabulary
 
 _MAGIC = b"twostream shard 1\n"
@@ -185,15 +184,15 @@ def encode(
     tokenizer: Tokenizer,
     folders: dict[bool, Path],
     characters: int | None = None,
-    threads: int = 2,
+    threads: int = 1,
 ) -> None:
     """Encode (text, held out) pairs into `folders[held out]`, with a progress bar if stderr is a terminal.
 
-    characters: of all documents, for the bar's time left. Raises OSError with one sentence when the disk is full.
+    characters: of all documents, for the bar's time left.
     """
     writers = {side: ShardWriter(folder, tokenizer) for side, folder in folders.items()}
     bar = tqdm(total=characters, desc="encoding", unit="char", unit_scale=True, disable=None)
-    with bar, full_disk_explained(folders[False].parent), writers[False] as train, writers[True] as held_out:
+    with bar, writers[False] as train, writers[True] as held_out:
         tokens = 0
         for group in _groups(documents):
             for writer, side in ((train, False), (held_out, True)):

@@ -1,0 +1,187 @@
+import time
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from data.batch import Batch
+from data.batches import Batches, Masking, held_out_windows
+from data.prepare import PreparedCorpus
+from data.shards import Shards
+from data.tokenizer import Vocabulary
+
+VOCABULARY = Vocabulary(size=1_000, pad_id=0, bos_id=1, eos_id=2, mask_id=3, unk_id=4)
+
+
+class Stream(Shards):
+    """A stream in memory whose tokens say where they are: token = place + 5. Places in `begins` hold BOS."""
+
+    def __init__(self, tokens: int, begins: tuple[int, ...] = ()):
+        self.stream = np.arange(tokens) + 5
+        self.stream[list(begins)] = VOCABULARY.bos_id
+        self.tokens, self.vocabulary, self.folder = tokens, replace(VOCABULARY, size=tokens + 5), "memory"
+
+    def windows(self, starts: np.ndarray, length: int) -> np.ndarray:
+        return self.stream[(starts[:, None] + np.arange(length)) % self.tokens]
+
+
+def equal(a: Batch, b: Batch) -> bool:
+    pairs = [(getattr(a, name), getattr(b, name)) for name in vars(a)]
+    return all(x is y if x is None or y is None else torch.equal(x, y) for x, y in pairs)
+
+
+@given(st.integers(64, 700), st.integers(1, 7), st.integers(8, 13), st.integers(0, 9))
+def test_an_epoch_covers_the_stream_exactly_once(tokens: int, rows: int, length: int, seed: int) -> None:
+    if rows * length > tokens:
+        return
+    batches = Batches(Stream(tokens), rows, length, seed)
+    per_epoch = batches.windows_per_epoch
+    steps = -(-2 * per_epoch // rows)
+    windows = torch.cat([batches.at(step).tokens for step in range(steps)])
+    for epoch in range(2):
+        places = windows[epoch * per_epoch : (epoch + 1) * per_epoch].flatten() - 5
+        assert len(places.unique()) == len(places) == per_epoch * length  # nothing twice
+        assert tokens - len(places) < length  # and less than a window left over
+
+
+def test_what_is_left_over_differs_between_epochs() -> None:
+    batches = Batches(Stream(103), 1, 10)
+    left = [
+        set(range(103)) - {int(t) - 5 for step in range(10) for t in batches.at(10 * epoch + step).tokens[0]}
+        for epoch in range(4)
+    ]
+    assert all(len(places) == 3 for places in left) and len({frozenset(places) for places in left}) > 1
+
+
+def test_a_batch_is_a_pure_function_of_seed_and_step(prepared: PreparedCorpus) -> None:
+    masking = Masking(0.3, "bert")
+    first = Batches(prepared.train, 4, 32, 5, masking)
+    reference = [first.at(step) for step in range(6)]
+    fresh = Batches(Shards(prepared.train.folder), 4, 32, 5, masking)
+    for step in (5, 0, 3, 3, 1):  # any order, any number of times, in another object
+        assert equal(fresh.at(step), reference[step])
+    assert not equal(reference[0], reference[1])
+    assert not equal(reference[0], Batches(prepared.train, 4, 32, 6, masking).at(0))
+
+
+def test_tokens_do_not_depend_on_masking(prepared: PreparedCorpus) -> None:
+    plain = Batches(prepared.train, 4, 32, 1).at(3)
+    assert plain.corrupted is None and plain.masked is None
+    for masking in (Masking(0.15), Masking(0.4, "bert")):
+        batch = Batches(prepared.train, 4, 32, 1, masking).at(3)
+        assert equal(plain, replace(batch, corrupted=None, masked=None))
+
+
+@given(
+    tokens=st.lists(st.lists(st.integers(0, 40), min_size=12, max_size=12), min_size=1, max_size=5),
+    rate=st.floats(0.01, 0.99),
+    scheme=st.sampled_from(["mask", "bert"]),
+)
+def test_masking_invariants(tokens: list[list[int]], rate: float, scheme: str) -> None:
+    tokens = np.array(tokens)
+    corrupted, masked = Masking(rate, scheme).apply(tokens, VOCABULARY, np.random.default_rng(0))
+    special = np.isin(tokens, VOCABULARY.special_ids)
+    assert not (masked & special).any()
+    assert set(masked.sum(1)) == {min(max(1, round(rate * 12)), (~special).sum(1).min())}
+    assert (corrupted[~masked] == tokens[~masked]).all()
+    if scheme == "mask":
+        assert (corrupted[masked] == VOCABULARY.mask_id).all()
+    else:
+        assert not np.isin(corrupted[masked], [0, 1, 2, 4]).any()
+
+
+def test_bert_scheme_is_80_10_10_and_uniform() -> None:
+    tokens = np.full((200, 500), 77)
+    corrupted, masked = Masking(0.4, "bert").apply(tokens, VOCABULARY, np.random.default_rng(1))
+    chosen = corrupted[masked]
+    n = len(chosen)
+    assert n == 200 * 200
+    tolerance = 5 * (0.16 / n) ** 0.5  # five standard deviations
+    assert (chosen == VOCABULARY.mask_id).mean() == pytest.approx(0.8, abs=tolerance)
+    assert (chosen == 77).mean() == pytest.approx(0.1, abs=tolerance)
+    drawn = chosen[(chosen != VOCABULARY.mask_id) & (chosen != 77)]
+    assert len(np.unique(drawn)) > 900 and drawn.mean() == pytest.approx((5 + 999) / 2, abs=5 * 289 / len(drawn) ** 0.5)
+    assert np.abs(masked.mean(0) - 0.4).max() < 5 * (0.24 / 200) ** 0.5  # no place is preferred
+
+
+def test_documents_restart_in_each_row() -> None:
+    batch = held_out_windows(Stream(64, begins=(0, 3, 10, 17, 40)), 16)
+    last = (batch.tokens[:, -1] - 5).tolist()  # the place of each row's last token
+    assert dict(zip(last, batch.documents.tolist())) == {
+        15: [0] * 3 + [1] * 7 + [2] * 6,
+        31: [0] + [1] * 15,
+        47: [0] * 8 + [1] * 8,
+        63: [0] * 16,
+    }
+    assert batch.documents.dtype == torch.int32 and batch.tokens.dtype == torch.int64
+
+
+def test_documents_are_none_when_each_row_is_one_document() -> None:
+    assert held_out_windows(Stream(64), 16).documents is None
+    assert held_out_windows(Stream(64, begins=(0, 16, 32)), 16).documents is None
+    assert held_out_windows(Stream(64, begins=(0, 15)), 16).documents is not None
+
+
+def test_documents_follow_the_document_boundaries(prepared: PreparedCorpus) -> None:
+    """Each run of equal ids is a piece of one document of the corpus."""
+    shards, tokenizer = prepared.train, prepared.tokenizer
+    texts = {tokenizer.decode(shards.document(i)) for i in range(shards.documents)}
+    batch = Batches(shards, 4, 64, 2).at(9)
+    for tokens, ids in zip(batch.tokens, batch.documents):
+        assert ids[0] == 0 and set(ids.diff().tolist()) <= {0, 1}
+        for document in range(1, int(ids[-1])):  # whole ones: neither cut by the window's start nor by its end
+            assert tokenizer.decode(tokens[ids == document]) in texts
+
+
+@settings(max_examples=30)
+@given(count=st.integers(1, 40), seed=st.integers(0, 100))
+def test_held_out_windows_do_not_overlap(count: int, seed: int) -> None:
+    batch = held_out_windows(Stream(405), 10, count, seed)
+    assert batch.tokens.shape == (count, 10)
+    assert len(batch.tokens.unique()) == 10 * count
+    assert equal(batch, held_out_windows(Stream(405), 10, count, seed))
+
+
+def test_held_out_windows_differ_by_seed_and_nest() -> None:
+    few, many = held_out_windows(Stream(405), 10, 5), held_out_windows(Stream(405), 10, 20)
+    assert torch.equal(few.tokens, many.tokens[:5])
+    assert not torch.equal(few.tokens, held_out_windows(Stream(405), 10, 5, seed=1).tokens)
+    with pytest.raises(ValueError, match="40 windows of 10; 41 were asked for"):
+        held_out_windows(Stream(405), 10, 41)
+
+
+def test_a_corpus_smaller_than_one_batch_is_refused() -> None:
+    with pytest.raises(
+        ValueError, match=r"smaller than one batch: .* holds 1,000 tokens, a batch of 8 x 128"
+    ):
+        Batches(Stream(1_000), 8, 128)
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: Masking(0.0), "masking rate of 0.0"),
+        (lambda: Masking(1.0), "masking rate of 1.0"),
+        (lambda: Masking(0.15, "span"), "masking scheme 'span'"),
+        (lambda: Batches(Stream(100), 1, 4), "sequence length of 4"),
+        (lambda: Batches(Stream(100), 0, 16), "batch size 0"),
+        (lambda: Batches(Stream(100), 1, 16, seed=-1), "seed -1"),
+    ],
+)
+def test_contradictory_options_are_refused(make: object, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        make()
+
+
+def test_a_batch_takes_about_a_millisecond(prepared: PreparedCorpus) -> None:
+    """Less than 1 ms for 4,096 tokens, the best of many tries since the machine has other work too."""
+    batches = Batches(prepared.train, 32, 128, 0, Masking(0.4))
+    seconds = []
+    for step in range(60):
+        started = time.perf_counter()
+        batches.at(step)
+        seconds.append(time.perf_counter() - started)
+    assert min(seconds) < 1e-3
