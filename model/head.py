@@ -4,7 +4,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from kernels.linear_cross_entropy import linear_cross_entropy
+from kernels.linear_cross_entropy import TopK, linear_cross_entropy, linear_top_k
 from model.config import ModelConfig
 from model.layers import make_norm
 
@@ -32,6 +32,10 @@ class Head(nn.Module):
     def loss(self, hidden: Tensor, targets: Tensor) -> Tensor:
         """Mean cross-entropy in nats of targets (T,) given hidden (T, D); target -100 is ignored."""
         return linear_cross_entropy(self.features(hidden), self.table.weight, targets, self.bias)
+
+    def score(self, hidden: Tensor, targets: Tensor, k: int = 1) -> TopK:
+        """Likelihood of targets (T,) given hidden (T, D), and the k likeliest tokens, in one sweep. Not differentiable."""
+        return linear_top_k(self.features(hidden), self.table.weight, targets, self.bias, k=k)
 
     def flops(self, config: ModelConfig) -> float:
         """Forward FLOPs of one predicted position."""

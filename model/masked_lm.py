@@ -6,7 +6,6 @@ import torch
 from torch import Tensor, nn
 
 from data.batch import Batch
-from kernels.linear_cross_entropy import linear_nll
 from model.architectures import architecture_class
 from model.config import ModelConfig
 from model.head import Head
@@ -17,13 +16,15 @@ from model.layers import initialise
 class LeaveOneOut:
     """Predictions of places (B, P), each given all other tokens of its document.
 
-    nll:      (B, P) float32, nats.
-    top:      (B, P) int64, the most probable token.
-    passes:   forward passes that one sentence took.
+    nll:                (B, P) float32, nats, of the true tokens.
+    top:                (B, P, k) int64, the most probable tokens, best first.
+    log_probabilities:  (B, P, k) float32, of these.
+    passes:             forward passes that one sentence took.
     """
 
     nll: Tensor
     top: Tensor
+    log_probabilities: Tensor
     passes: int
 
 
@@ -59,13 +60,14 @@ class MaskedLM(nn.Module):
         return self.architecture.encode(batch, with_self=with_self)
 
     @torch.no_grad()
-    def leave_one_out(self, batch: Batch, places: Tensor) -> LeaveOneOut:
+    def leave_one_out(self, batch: Batch, places: Tensor, k: int = 1) -> LeaveOneOut:
         """Score the tokens at `places` (B, P), each predicted from all others. Call in eval mode."""
         hidden, passes = self.architecture.leave_one_out(batch, places)
-        targets = batch.tokens.gather(1, places)
-        features = self.head.features(hidden.flatten(0, 1))
-        nll, top = linear_nll(features, self.head.table.weight, targets.flatten(), self.head.bias)
-        return LeaveOneOut(nll.view_as(targets), top.view_as(targets), passes)
+        scored = self.head.score(hidden.flatten(0, 1), batch.tokens.gather(1, places).flatten(), k)
+        nll, top, log_probabilities = (
+            x.unflatten(0, places.shape) for x in (scored.nll, scored.indices, scored.log_probabilities)
+        )
+        return LeaveOneOut(nll, top, log_probabilities, passes)
 
     @torch.no_grad()
     def pseudo_log_likelihood(self, batch: Batch) -> PseudoLogLikelihood:

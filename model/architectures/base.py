@@ -6,7 +6,8 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from data.batch import Batch, Masking
+from data.batch import Batch
+from data.batches import Masking
 from model.config import ModelConfig
 from model.layers import Embedding
 

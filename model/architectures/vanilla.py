@@ -10,7 +10,8 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from data.batch import Batch, Masking
+from data.batch import Batch
+from data.batches import Masking
 from model.architectures.base import Architecture
 from model.config import ModelConfig
 from model.layers import Block, block_flops

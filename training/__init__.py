@@ -1,0 +1,1 @@
+"""The machinery behind pretrain.py: budgets, optimisers, checkpoints, and the interleaved race of contestants."""

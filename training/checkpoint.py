@@ -1,0 +1,143 @@
+"""Checkpoints that a kill at any moment cannot harm: written beside, synced, then renamed; verified when read.
+
+    DIRECTORY/step-00001234/   model.safetensors   weights
+                               config.json         the ModelConfig
+                               tokenizer.model     the SentencePiece model its tokens came from
+                               training.pt         optimiser states and progress
+                               manifest.json       size and SHA-256 of each of these, written last
+"""
+
+import hashlib
+import json
+import os
+import shutil
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_model, save_model
+
+from model import MaskedLM, ModelConfig
+
+KEEP = 2  # the newest, and the one before it should the newest turn out to be damaged
+
+
+class DamagedCheckpoint(ValueError):
+    """A checkpoint folder that is not what its manifest says."""
+
+
+def sync(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def write_atomically(path: Path, text: str) -> None:
+    """The file holds the old text or the new one, never a part."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        temporary.write_text(text, encoding="utf-8")
+        sync(temporary)
+        os.replace(temporary, path)
+    except OSError as error:
+        temporary.unlink(missing_ok=True)
+        raise OSError(error.errno, f"Could not write {path}: {error.strerror}. The old file, if any, is untouched.") from error
+
+
+def digest(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def save(directory: Path, step: int, model: MaskedLM, training: dict[str, Any], tokenizer: bytes) -> Path:
+    """Write a checkpoint and drop all but the newest two. Raises OSError, with the earlier ones intact."""
+    final = directory / f"step-{step:08d}"
+    temporary = directory / f".step-{step:08d}.{os.getpid()}.tmp"
+    try:
+        shutil.rmtree(temporary, ignore_errors=True)
+        temporary.mkdir(parents=True)
+        save_model(model, str(temporary / "model.safetensors"))
+        (temporary / "config.json").write_text(model.config.to_json())
+        (temporary / "tokenizer.model").write_bytes(tokenizer)
+        torch.save(training, temporary / "training.pt")
+        files = sorted(temporary.iterdir())
+        manifest = {path.name: {"bytes": path.stat().st_size, "sha256": digest(path)} for path in files}
+        (temporary / "manifest.json").write_text(json.dumps({"step": step, "files": manifest}, indent=2))
+        for path in temporary.iterdir():
+            sync(path)
+        if final.exists():
+            shutil.rmtree(final)
+        os.rename(temporary, final)
+        sync(directory)
+    except (OSError, SafetensorError, RuntimeError) as error:
+        shutil.rmtree(temporary, ignore_errors=True)
+        raise OSError(
+            getattr(error, "errno", None), f"Could not save {final}: {error}. Earlier checkpoints are untouched."
+        ) from error
+    for old in complete(directory)[:-KEEP]:
+        shutil.rmtree(old, ignore_errors=True)
+    return final
+
+
+def complete(directory: Path) -> list[Path]:
+    """Checkpoint folders that were renamed into place, oldest first."""
+    return sorted(path for path in directory.glob("step-*") if path.is_dir())
+
+
+def verify(path: Path) -> int:
+    """Check a checkpoint against its manifest and return its step. Raises DamagedCheckpoint with what is wrong."""
+    try:
+        manifest = json.loads((path / "manifest.json").read_text())
+        for name, expected in manifest["files"].items():
+            file = path / name
+            if file.stat().st_size != expected["bytes"]:
+                raise DamagedCheckpoint(
+                    f"{file} has {file.stat().st_size} bytes and its manifest says {expected['bytes']}: it is truncated."
+                )
+            if digest(file) != expected["sha256"]:
+                raise DamagedCheckpoint(f"{file} does not match the SHA-256 in its manifest: it was changed or damaged.")
+        return manifest["step"]
+    except (OSError, KeyError, TypeError, json.JSONDecodeError) as error:
+        raise DamagedCheckpoint(
+            f"{path} is no whole checkpoint ({error}); expected model.safetensors, config.json, training.pt and "
+            "manifest.json as `pretrain.py` writes them."
+        ) from error
+
+
+def last_good(directory: Path) -> tuple[Path | None, list[str]]:
+    """The newest checkpoint that verifies, and a sentence for each newer one that does not."""
+    damaged = []
+    for path in reversed(complete(directory)):
+        try:
+            verify(path)
+            return path, damaged
+        except DamagedCheckpoint as error:
+            damaged.append(str(error))
+    return None, damaged
+
+
+def load_model_from(path: Path, device: torch.device | str = "cpu") -> MaskedLM:
+    """The model of a checkpoint folder, or of the newest good one in a folder of checkpoints.
+
+    Raises FileNotFoundError or DamagedCheckpoint.
+    """
+    path = Path(path)
+    if not path.exists():
+        raise FileNotFoundError(f"There is no checkpoint at {path}; give a folder that `pretrain.py` wrote.")
+    if not (path / "manifest.json").exists():
+        newest, damaged = last_good(path)
+        if newest is None:
+            raise FileNotFoundError(" ".join([f"No whole checkpoint lies in {path}.", *damaged]))
+        path = newest
+    else:
+        verify(path)
+    model = MaskedLM(ModelConfig.from_json((path / "config.json").read_text()))
+    load_model(model, str(path / "model.safetensors"))
+    return model.to(device)
+
+
+def load_training(path: Path) -> dict[str, Any]:
+    return torch.load(path / "training.pt", weights_only=True, map_location="cpu")

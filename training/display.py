@@ -1,0 +1,69 @@
+"""What a run shows while it works: a live bar for each model on a terminal, plain lines elsewhere."""
+
+import time
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TaskID, TextColumn
+
+from training.contestant import Contestant
+
+PLAIN_SECONDS = 20.0  # between lines when the output is not a terminal
+
+
+def clock(seconds: float) -> str:
+    minutes, seconds = divmod(round(max(0.0, seconds)), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02}:{seconds:02}" if hours else f"{minutes}:{seconds:02}"
+
+
+class Display:
+    """Use as a context; call `update` after each slice."""
+
+    def __init__(self, contestants: list[Contestant], console: Console) -> None:
+        self.contestants, self.console = contestants, console
+        self.bars = Progress(
+            TextColumn("{task.fields[label]}", style="bold"),
+            BarColumn(bar_width=24),
+            TextColumn("{task.percentage:>3.0f}%"),
+            TextColumn("{task.fields[numbers]}"),
+            console=console,
+            disable=not console.is_terminal,
+        )
+        width = max(len(self.label(c)) for c in contestants)
+        self.tasks: dict[int, TaskID] = {
+            id(c): self.bars.add_task("", total=1.0, completed=c.fraction, label=self.label(c).ljust(width), numbers="")
+            for c in contestants
+        }
+        # The clock starts with what was spent before, so that time left is right after a resume.
+        self.start, self.start_fraction, self.printed = time.monotonic(), self.overall(), 0.0
+
+    def label(self, contestant: Contestant) -> str:
+        several = len({c.seed for c in self.contestants}) > 1
+        return f"{contestant.label} #{contestant.seed}" if several else contestant.label
+
+    def overall(self) -> float:
+        return sum(min(1.0, c.fraction) for c in self.contestants) / len(self.contestants)
+
+    def __enter__(self) -> "Display":
+        self.bars.start()
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self.bars.stop()
+
+    def update(self, contestant: Contestant) -> None:
+        done = self.overall() - self.start_fraction
+        elapsed = time.monotonic() - self.start
+        left = elapsed / done * (1.0 - self.overall()) if done > 0 else 0.0
+        last = contestant.last
+        parts = [f"loss {last['loss']:.3f}"] if last else []
+        if contestant.progress.history:
+            parts.append(f"leave-one-out {contestant.progress.history[-1]['curve']['nll']:.3f}")
+        if last:
+            parts.append(f"{last['tokens_per_second']:,.0f} tokens/s")
+        parts.append("done" if contestant.finished else f"{clock(left)} left in all")
+        numbers = "  ".join(parts)
+        self.bars.update(self.tasks[id(contestant)], completed=min(1.0, contestant.fraction), numbers=numbers)
+        if not self.console.is_terminal and (time.monotonic() - self.printed > PLAIN_SECONDS or contestant.finished):
+            self.printed = time.monotonic()
+            self.console.print(f"{self.label(contestant)}  {min(1.0, contestant.fraction):.0%}  {numbers}", highlight=False)

@@ -1,0 +1,82 @@
+"""`pretrain.py --dry-run`: what a run would take, without data and without training."""
+
+import time
+
+import torch
+from rich.console import Console
+from rich.table import Table
+
+from data.batch import Batch
+from model import MaskedLM
+from training.budget import Budget
+from training.config import PretrainConfig
+from training.contestant import Contestant, Entry
+from training.machine import keep_freed_memory
+from training.memory import training_memory_bytes
+from training.run import autocast_dtype, make_contestant, resolve_device
+
+TIMED_STEPS = 3
+
+
+class RandomBatches:
+    """Stands in for data.batches.Batches: random tokens of the right shape and masking."""
+
+    def __init__(self, config: PretrainConfig, model: MaskedLM) -> None:
+        self.batch_size, self.sequence_length = config.batch_size, config.sequence_length
+        shape = (self.batch_size, self.sequence_length)
+        tokens = torch.randint(5, model.config.vocab_size, shape, generator=torch.Generator().manual_seed(0))
+        masking = model.architecture.masking
+        self.batch = Batch(tokens)
+        if masking is not None:
+            masked = torch.zeros(shape, dtype=torch.bool)
+            masked[:, : max(1, round(masking.rate * self.sequence_length))] = True
+            self.batch = Batch(tokens, corrupted=tokens.masked_fill(masked, model.config.mask_id), masked=masked)
+
+    def at(self, step: int) -> Batch:
+        return self.batch
+
+
+def expected_steps(contestant: Contestant, budget: Budget) -> float:
+    """Steps until the budget is spent; for wall-clock from a few timed steps."""
+    if budget.kind == "flops":
+        return budget.amount / contestant.flops_per_step
+    if budget.kind == "tokens":
+        return budget.amount / contestant.tokens_per_step
+    contestant.warm_up()
+    start = time.perf_counter()
+    for _ in range(TIMED_STEPS):
+        contestant.step(0.0)
+    if contestant.device.type == "cuda":
+        torch.cuda.synchronize(contestant.device)
+    return budget.amount / ((time.perf_counter() - start) / TIMED_STEPS)
+
+
+def dry_run(config: PretrainConfig, console: Console) -> None:
+    keep_freed_memory()
+    device, budget = resolve_device(config.device), Budget.parse(config.budget)
+    table = Table(title=f"{config.budget} for each model, batches of {config.batch_size} x {config.sequence_length} tokens")
+    for column in ("", "parameters", "FLOPs a token", "predicted", "memory", "steps", "tokens"):
+        table.add_column(column, justify="right" if column else "left")
+    for text in config.architectures:
+        contestant = make_contestant(
+            config,
+            Entry.parse(text),
+            config.seeds[0],
+            device,
+            vocab_size=config.data.vocab_size,
+            mask_id=3,
+            batches=lambda model, seed: RandomBatches(config, model),
+        )
+        steps = expected_steps(contestant, budget)
+        table.add_row(
+            text,
+            f"{contestant.model.parameter_count() / 1e6:.2f} M",
+            f"{contestant.model.flops_per_token(config.sequence_length) / 1e6:.1f} M",
+            f"{contestant.model.architecture.predicted_fraction:.0%}",
+            f"{training_memory_bytes(contestant) / 2**20:,.0f} MiB",
+            f"{steps:,.0f}",
+            f"{steps * contestant.tokens_per_step / 1e6:.2f} M",
+        )
+    console.print(table)
+    precision = "bf16" if autocast_dtype(config.precision, device) else "fp32"
+    console.print(f"{len(config.seeds)} seed(s), {precision} on {device}, vocabulary {config.data.vocab_size:,}.")

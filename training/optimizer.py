@@ -1,0 +1,94 @@
+"""AdamW, or Muon on the matrices of the blocks with AdamW on the rest."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import nn
+
+from model import MaskedLM
+from model.layers import Block
+
+
+@dataclass(frozen=True)
+class OptimizerConfig:
+    """name:          adamw, or muon (Jordan et al. 2024; rates made AdamW's by the 0.2 sqrt(max dim) rule of Liu et al.
+                      2025, arXiv 2502.16982), which serves the blocks' matrices while AdamW serves the rest.
+    learning_rate: the plateau's height, for both optimisers.
+    warmup, decay: shares of the budget spent rising and falling.
+    clip:          global gradient norm above which gradients are scaled down; 0 never does.
+    """
+
+    name: Literal["muon", "adamw"] = "muon"
+    learning_rate: float = 4e-3
+    weight_decay: float = 0.05
+    betas: tuple[float, float] = (0.9, 0.98)
+    momentum: float = 0.95
+    warmup: float = 0.05
+    decay: float = 0.5
+    clip: float = 1.0
+
+    def __post_init__(self) -> None:
+        if self.learning_rate <= 0:
+            raise ValueError(f"The learning rate is {self.learning_rate}; it must be more than 0.")
+        if not (0 <= self.warmup <= 1 and 0 <= self.decay <= 1 and self.warmup + self.decay <= 1):
+            raise ValueError(
+                f"warmup {self.warmup} and decay {self.decay} are shares of the budget; "
+                "each must lie in [0, 1] and their sum too."
+            )
+        if self.clip < 0 or self.weight_decay < 0:
+            raise ValueError(f"clip {self.clip} and weight_decay {self.weight_decay} must not be negative.")
+
+
+class Optimizers:
+    """The optimisers of one model, stepped and saved together."""
+
+    def __init__(self, model: MaskedLM, config: OptimizerConfig) -> None:
+        self.config = config
+        self.parameters = list(model.parameters())
+        matrices: list[nn.Parameter] = []
+        if config.name == "muon":
+            blocks = (m for m in model.modules() if isinstance(m, Block))
+            matrices = list({id(p): p for block in blocks for p in block.parameters() if p.ndim == 2}.values())
+        in_blocks = {id(p) for p in matrices}
+        rest = [p for p in self.parameters if id(p) not in in_blocks]
+        # Norms, biases and embedding rows are not decayed: decay is for weights that multiply activations.
+        tables = {id(m.weight) for m in model.modules() if isinstance(m, nn.Embedding)}
+        decayed = [p for p in rest if p.ndim >= 2 and id(p) not in tables]
+        plain = [p for p in rest if p.ndim < 2 or id(p) in tables]
+        groups = [{"params": decayed, "weight_decay": config.weight_decay}, {"params": plain, "weight_decay": 0.0}]
+        self.optimizers: list[torch.optim.Optimizer] = [
+            torch.optim.AdamW([g for g in groups if g["params"]], lr=0.0, betas=config.betas, eps=1e-8, fused=True)
+        ]
+        if matrices:
+            self.optimizers.append(
+                torch.optim.Muon(
+                    matrices,
+                    lr=0.0,
+                    weight_decay=config.weight_decay,
+                    momentum=config.momentum,
+                    adjust_lr_fn="match_rms_adamw",
+                )
+            )
+
+    def step(self, learning_rate: float) -> torch.Tensor:
+        """Clip, step, clear. Returns the gradient norm before clipping, not read from the device."""
+        norm = nn.utils.clip_grad_norm_(self.parameters, self.config.clip or float("inf"))
+        for optimizer in self.optimizers:
+            for group in optimizer.param_groups:
+                group["lr"] = learning_rate
+            optimizer.step()
+            optimizer.zero_grad(set_to_none=True)
+        return norm
+
+    def state_dict(self) -> list[dict]:
+        return [optimizer.state_dict() for optimizer in self.optimizers]
+
+    def load_state_dict(self, states: list[dict]) -> None:
+        for optimizer, state in zip(self.optimizers, states, strict=True):
+            optimizer.load_state_dict(state)
+
+    def state_bytes(self) -> int:
+        """What the optimiser states will hold: two fp32 moments under AdamW, one under Muon."""
+        muon = {id(p) for o in self.optimizers[1:] for group in o.param_groups for p in group["params"]}
+        return sum(p.numel() * (4 if id(p) in muon else 8) for p in self.parameters)
