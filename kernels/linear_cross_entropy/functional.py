@@ -163,6 +163,8 @@ def _check(hidden: Tensor, weight: Tensor, targets: Tensor, bias: Tensor | None)
             raise ValueError(
                 f"{name} had dtype {tensor.dtype}; it must be {hidden.dtype}, as hidden is (outside autocast)"
             )
+    if weight.shape[0] == 0 or weight.shape[1] == 0:
+        raise ValueError(f"weight had shape {tuple(weight.shape)}; neither V nor E may be 0")
     for name, found, expected, source in (
         ("weight", weight.shape[1], hidden.shape[1], "columns, the width of hidden"),
         ("targets", targets.shape[0], hidden.shape[0], "entries, one for each row of hidden"),
@@ -175,8 +177,6 @@ def _check(hidden: Tensor, weight: Tensor, targets: Tensor, bias: Tensor | None)
     ):
         if found != expected:
             raise ValueError(f"{name} had {found} {source.split(',')[0]}; it must have {expected} {source}")
-    if weight.shape[0] == 0 or weight.shape[1] == 0:
-        raise ValueError(f"weight had shape {tuple(weight.shape)}; neither V nor E may be 0")
 
 
 def _compute_dtype(hidden: Tensor) -> torch.dtype:
