@@ -83,7 +83,7 @@ class Shards:
         self.folder = folder
         self._headers = [ShardHeader.read(path) for path in paths]
         numbers = [header.index for header in self._headers]
-        if numbers != list(range(len(paths))) or [h.last for h in self._headers].index(True) != len(paths) - 1:
+        if numbers != list(range(len(paths))) or not self._headers[-1].last:
             raise ValueError(f"{folder}: shards are missing, found {numbers}; delete {folder.parent} and run again")
         self.vocabulary = self._headers[0].vocabulary
         self.tokenizer_hash = self._headers[0].tokenizer

@@ -23,6 +23,7 @@ _MASK_NAMES = ("[MASK]", "<mask>", "<MASK>")
 _SAMPLE = 8_000_000  # characters to train on: seconds, and more changes the vocabulary little
 _LINE = 1_000  # characters; longer lines are trained on in pieces
 _COVERAGE = 0.9999  # of the characters of the sample; rarer ones are spelt in bytes
+_LEAST_COVERAGE = 0.98  # what SentencePiece accepts
 _THREADS = 4  # fixed, since the number of threads decides the order of summation and so the vocabulary
 
 
@@ -112,13 +113,7 @@ class Tokenizer:
                 control_symbols=[SPECIALS[3]],  # takes the lowest free id: 3
             )
         except RuntimeError as error:
-            limit = re.search(r"value <= (\d+)", str(error))
-            found = f"supports at most {limit[1]} pieces" if limit else "is too small or too uniform"
-            characters = sum(map(len, lines))
-            raise ValueError(
-                f"a vocabulary of {vocab_size} is too large for this corpus: its training text ({characters:,} "
-                f"characters) {found}; take a smaller vocabulary or a larger corpus"
-            ) from None
+            raise ValueError(_explanation(str(error), vocab_size, sum(map(len, lines)))) from None
         return cls(model.getvalue())
 
     def save(self, path: Path) -> None:
@@ -198,4 +193,19 @@ def _coverage(lines: list[str], vocab_size: int) -> float:
     for line in lines:
         counts.update(line)
     frequent = [count for _, count in counts.most_common((vocab_size - len(SPECIALS) - 256) // 2)]
-    return min(_COVERAGE, sum(frequent) / counts.total())
+    return min(_COVERAGE, max(_LEAST_COVERAGE, sum(frequent) / counts.total()))
+
+
+def _explanation(error: str, vocab_size: int, characters: int) -> str:
+    """What SentencePiece's C++ error says to the user."""
+    if needed := re.search(r"smaller than required_chars. \d+ vs (\d+)", error):
+        return (
+            f"a vocabulary of {vocab_size} is too small for the alphabet of this corpus: {_LEAST_COVERAGE:.0%} of its "
+            f"characters, the bytes and the specials are {needed[1]} pieces; take a larger vocabulary"
+        )
+    limit = re.search(r"value <= (\d+)", error)
+    found = f"supports at most {limit[1]} pieces" if limit else "is too small or too uniform"
+    return (
+        f"a vocabulary of {vocab_size} is too large for this corpus: its training text ({characters:,} characters) "
+        f"{found}; take a smaller vocabulary or a larger corpus"
+    )

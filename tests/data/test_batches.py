@@ -154,9 +154,7 @@ def test_held_out_windows_differ_by_seed_and_nest() -> None:
 
 
 def test_a_corpus_smaller_than_one_batch_is_refused() -> None:
-    with pytest.raises(
-        ValueError, match=r"smaller than one batch: .* holds 1,000 tokens, a batch of 8 x 128"
-    ):
+    with pytest.raises(ValueError, match=r"smaller than one batch: .* holds 1,000 tokens, a batch of 8 x 128"):
         Batches(Stream(1_000), 8, 128)
 
 
