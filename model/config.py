@@ -97,7 +97,9 @@ class ModelConfig:
         return self.d_model // self.n_heads
 
     @classmethod
-    def preset(cls, architecture: str, *, size: str = "small", preset: str = "modern", **overrides: Any) -> "ModelConfig":
+    def preset(
+        cls, architecture: str, *, size: str = "small", preset: str = "modern", **overrides: Any
+    ) -> "ModelConfig":
         """A named size and block preset, with any field overridden.
 
         Raises ValueError for an unknown size, preset or field.
@@ -108,7 +110,9 @@ class ModelConfig:
             raise ValueError(f"Unknown block preset {preset!r}; choose one of {', '.join(PRESETS)}.")
         known = {field.name for field in dataclasses.fields(cls)}
         if unknown := set(overrides) - known:
-            raise ValueError(f"Unknown model option {', '.join(sorted(unknown))}; known are {', '.join(sorted(known))}.")
+            raise ValueError(
+                f"Unknown model option {', '.join(sorted(unknown))}; known are {', '.join(sorted(known))}."
+            )
         return cls(**{"architecture": architecture, **dataclasses.asdict(SIZES[size]), **PRESETS[preset], **overrides})
 
     def to_json(self) -> str:

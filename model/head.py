@@ -34,7 +34,7 @@ class Head(nn.Module):
         return linear_cross_entropy(self.features(hidden), self.table.weight, targets, self.bias)
 
     def score(self, hidden: Tensor, targets: Tensor, k: int = 1) -> TopK:
-        """Likelihood of targets (T,) given hidden (T, D), and the k likeliest tokens, in one sweep. Not differentiable."""
+        """Likelihood of targets (T,) given hidden (T, D), and the k likeliest tokens, in one sweep; no gradient."""
         return linear_top_k(self.features(hidden), self.table.weight, targets, self.bias, k=k)
 
     def flops(self, config: ModelConfig) -> float:

@@ -1,4 +1,4 @@
-"""A budget is what a comparison holds equal: wall-clock, arithmetic or tokens. Schedules follow the share of it spent."""
+"""A budget is what a comparison holds equal: wall-clock, arithmetic or tokens. Schedules follow the share spent."""
 
 import re
 from dataclasses import dataclass

@@ -1,10 +1,10 @@
 """Checkpoints that a kill at any moment cannot harm: written beside, synced, then renamed; verified when read.
 
-    DIRECTORY/step-00001234/   model.safetensors   weights
-                               config.json         the ModelConfig
-                               tokenizer.model     the SentencePiece model its tokens came from
-                               training.pt         optimiser states and progress
-                               manifest.json       size and SHA-256 of each of these, written last
+DIRECTORY/step-00001234/   model.safetensors   weights
+                           config.json         the ModelConfig
+                           tokenizer.model     the SentencePiece model its tokens came from
+                           training.pt         optimiser states and progress
+                           manifest.json       size and SHA-256 of each of these, written last
 """
 
 import hashlib
@@ -44,7 +44,9 @@ def write_atomically(path: Path, text: str) -> None:
         os.replace(temporary, path)
     except OSError as error:
         temporary.unlink(missing_ok=True)
-        raise OSError(error.errno, f"Could not write {path}: {error.strerror}. The old file, if any, is untouched.") from error
+        raise OSError(
+            error.errno, f"Could not write {path}: {error.strerror}. The old file, if any, is untouched."
+        ) from error
 
 
 def digest(path: Path) -> str:
@@ -95,10 +97,12 @@ def verify(path: Path) -> int:
             file = path / name
             if file.stat().st_size != expected["bytes"]:
                 raise DamagedCheckpoint(
-                    f"{file} has {file.stat().st_size} bytes and its manifest says {expected['bytes']}: it is truncated."
+                    f"{file} has {file.stat().st_size} bytes, its manifest says {expected['bytes']}: it is truncated."
                 )
             if digest(file) != expected["sha256"]:
-                raise DamagedCheckpoint(f"{file} does not match the SHA-256 in its manifest: it was changed or damaged.")
+                raise DamagedCheckpoint(
+                    f"{file} does not match the SHA-256 in its manifest: it was changed or damaged."
+                )
         return manifest["step"]
     except (OSError, KeyError, TypeError, json.JSONDecodeError) as error:
         raise DamagedCheckpoint(

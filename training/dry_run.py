@@ -54,7 +54,9 @@ def expected_steps(contestant: Contestant, budget: Budget) -> float:
 def dry_run(config: PretrainConfig, console: Console) -> None:
     keep_freed_memory()
     device, budget = resolve_device(config.device), Budget.parse(config.budget)
-    table = Table(title=f"{config.budget} for each model, batches of {config.batch_size} x {config.sequence_length} tokens")
+    table = Table(
+        title=f"{config.budget} for each model, batches of {config.batch_size} x {config.sequence_length} tokens"
+    )
     for column in ("", "parameters", "FLOPs a token", "predicted", "memory", "steps", "tokens"):
         table.add_column(column, justify="right" if column else "left")
     for text in config.architectures:

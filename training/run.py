@@ -1,12 +1,12 @@
 """A run on disk: its folder, who competes, what was measured, and how it is continued.
 
-    runs/NAME/  run.json        the PretrainConfig
-                facts.json      corpus, tokenizer, machine, and each contestant's size and arithmetic
-                results.jsonl   one line for each evaluation of each contestant
-                examples.json   masked held-out text and what each model would write there
-                report.html, report.md, report.png
-                checkpoints/CONTESTANT/step-*/
-                tensorboard/CONTESTANT/
+runs/NAME/  run.json        the PretrainConfig
+            facts.json      corpus, tokenizer, machine, and each contestant's size and arithmetic
+            results.jsonl   one line for each evaluation of each contestant
+            examples.json   masked held-out text and what each model would write there
+            report.html, report.md, report.png
+            checkpoints/CONTESTANT/step-*/
+            tensorboard/CONTESTANT/
 """
 
 import dataclasses
@@ -38,7 +38,9 @@ def resolve_device(name: str) -> torch.device:
         torch.empty(0, device=device)
         return device
     except (RuntimeError, AssertionError) as error:
-        raise ValueError(f"The device {name!r} cannot be used here ({str(error).splitlines()[0]}); try auto.") from error
+        raise ValueError(
+            f"The device {name!r} cannot be used here ({str(error).splitlines()[0]}); try auto."
+        ) from error
 
 
 def autocast_dtype(precision: str, device: torch.device) -> torch.dtype | None:
@@ -124,7 +126,9 @@ class Run:
         name = config.name or f"{corpus}-{config.budget}-{time.strftime('%Y%m%d-%H%M%S')}"
         folder = config.runs / name
         if (folder / "run.json").exists():
-            raise ValueError(f"{folder} holds a run already; continue it with --resume {folder}, or choose another --name.")
+            raise ValueError(
+                f"{folder} holds a run already; continue it with --resume {folder}, or choose another --name."
+            )
         run = cls(config, folder, resumed=False)  # nothing is written before everything given has been checked
         folder.mkdir(parents=True, exist_ok=True)
         checkpoint.write_atomically(folder / "run.json", config.to_json())
