@@ -49,7 +49,9 @@ class Corpus:
                 if self.characters and total >= self.characters:
                     return
         if not total:
-            raise ValueError(f"{self.name}: the corpus is empty ({len(self.files)} files without any text)")
+            raise ValueError(
+                f"{self.name}: the corpus is empty (no text in any of its files, of which there are {len(self.files)})"
+            )
 
     def digest(self) -> str:
         """A hash of all that decides what documents there are: the bytes of the files and how they are read."""
