@@ -59,9 +59,9 @@ def find_split(corpus: Corpus, fraction: float) -> Split:
                 held_out = int(cumulative[threshold])
                 return Split(threshold, characters is by_part, cut, total - held_out, held_out)
     raise ValueError(
-        f"{corpus.name}: the corpus is too small or too uniform to be split: it holds {total:,} characters, of which at "
-        f"least {wanted:,} and at most {_LARGEST_SHARE:.0%} are to be held out for validation; take a larger corpus, or "
-        f"name another one to validate on with --validation"
+        f"{corpus.name}: the corpus is too small or too uniform to be split: it holds {total:,} characters, of which "
+        f"at least {wanted:,} and at most {_LARGEST_SHARE:.0%} are to be held out for validation; take a larger "
+        f"corpus, or name another one to validate on with --validation"
     )
 
 
