@@ -57,8 +57,8 @@ def aot_cases() -> Iterator[dict]:
             for dtype in ("bf16", "fp32"):
                 tile = row_tile(vocabulary)
                 yield {
-                    "name": f"linear_cross_entropy/gradient_rows-{dtype}-v{vocabulary}",
-                    "group": "linear_cross_entropy/gradient_rows",
+                    "name": f"gradient_rows-{dtype}-v{vocabulary}-sm{arch}",
+                    "group": "gradient_rows",
                     "fn": triton_kernels.gradient_rows,
                     "types": {
                         "logits_ptr": f"*{dtype}",
@@ -80,8 +80,8 @@ def aot_cases() -> Iterator[dict]:
         for dtype, width in (("bf16", 64), ("bf16", 128), ("bf16", 256), ("bf16", 512), ("fp16", 256), ("fp32", 256)):
             tile = lse_tile(dtype, width)
             yield {
-                "name": f"linear_cross_entropy/partial_lse-{dtype}-e{width}",
-                "group": "linear_cross_entropy/partial_lse",
+                "name": f"partial_lse-{dtype}-e{width}-sm{arch}",
+                "group": "partial_lse",
                 "fn": triton_kernels.partial_lse,
                 "types": {
                     **{f"{name}_ptr": f"*{dtype}" for name in ("hidden", "weight", "bias")},
