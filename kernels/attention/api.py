@@ -10,6 +10,7 @@ from torch import Tensor
 
 from ..dispatch import choose_backend
 from . import reference
+from .autograd import attend
 from .layout import layout_of, rank_order
 from .visibility import TWO_STREAM, VISIBILITIES
 
@@ -31,7 +32,7 @@ def attention(
     """Attention of one stream of rows: row i attends to the keys its visibility allows.
 
     Args:
-        q, k, v: (B, H, N, K), one dtype of float32, float16, bfloat16; autocast casts them as it does for PyTorch's SDPA.
+        q, k, v: (B, H, N, K), one dtype of float32, float16, bfloat16; autocast casts them as it casts for SDPA.
         visibility: full, exclude_self, before(_strict), after(_strict), rank(_strict).
         documents: (B, N) int32, the document of each place, -1 for padding; the places of a document are contiguous.
             None: every row of the batch is one whole document. Documents never see each other.
@@ -56,14 +57,8 @@ def attention(
         _check_contents(documents, rank)
         out, lse = _as_stored(q, *reference.attention(q, k, v, visibility, documents, rank, scale))
         return (out, lse) if return_lse else out
-    if not visibility.startswith("rank"):
-        out, lse = _rows(chosen, q, ((k, v),), visibility, documents, scale, return_lse)
-        return (out, lse) if return_lse else out
-    order, slot = rank_order(rank, documents)
-    q, k, v = (_reorder(x, order, slot) for x in (q, k, v))
-    out, lse = _rows(chosen, q, ((k, v),), visibility.replace("rank", "before"), documents, scale, return_lse)
-    out = _reorder(out, slot, order)
-    return (out, lse.gather(2, slot[:, None].expand_as(lse))) if return_lse else out
+    outs, lses = _fast(chosen, (q,), (k, v), visibility, documents, rank, scale, return_lse)
+    return (*outs, *lses) if return_lse else outs[0]
 
 
 def two_stream_attention(
@@ -94,13 +89,20 @@ def two_stream_attention(
     """
     if visibility not in TWO_STREAM:
         raise ValueError(f"visibility was {visibility!r}; for two streams it must be one of {', '.join(TWO_STREAM)}")
-    inclusive, strict = TWO_STREAM[visibility]
     q_content, q_query, k, v = _autocast(q_content, q_query, k, v)
     _check(q_content, {"q_query": q_query, "k": k, "v": v}, documents, rank, visibility, first="q_content")
-    options = dict(documents=documents, rank=rank, scale=scale, return_lse=return_lse, backend=backend)
-    content = attention(q_content, k, v, inclusive, **options)
-    query = attention(q_query, k, v, strict, **options)
-    return (content[0], query[0], content[1], query[1]) if return_lse else (content, query)
+    scale = k.shape[-1] ** -0.5 if scale is None else float(scale)
+    chosen, qs = choose_backend(k.device, backend), (q_content, q_query)
+    if chosen == "reference":
+        _check_contents(documents, rank)
+        found = [
+            _as_stored(q, *reference.attention(q, k, v, seen, documents, rank, scale))
+            for q, seen in zip(qs, TWO_STREAM[visibility])
+        ]
+        outs, lses = zip(*found)
+    else:
+        outs, lses = _fast(chosen, qs, (k, v), visibility, documents, rank, scale, return_lse)
+    return (*outs, *lses) if return_lse else tuple(outs)
 
 
 def union_attention(
@@ -129,24 +131,25 @@ def union_attention(
     _check(q, others, documents, None, "union")
     scale = q.shape[-1] ** -0.5 if scale is None else float(scale)
     chosen = choose_backend(q.device, backend)
+    kv = (k_past, v_past, k_future, v_future)
     if chosen == "reference":
         _check_contents(documents, None)
-        result = reference.union_attention(q, k_past, v_past, k_future, v_future, documents, scale)
-        out, lse = _as_stored(q, *result)
+        found = _as_stored(q, *reference.union_attention(q, *kv, documents, scale))
     else:
-        sets = ((k_past, v_past), (k_future, v_future))
-        out, lse = _rows(chosen, q, sets, "union", documents, scale, return_lse)
-    return (out, lse) if return_lse else out
+        outs, lses = _fast(chosen, (q,), kv, "union", documents, None, scale, return_lse)
+        found = (*outs, *lses)
+    return found if return_lse else found[0]
 
 
-def _rows(backend, q, sets, visibility, documents, scale, return_lse) -> tuple[Tensor, Tensor]:
-    """One stream of rows on a fast backend; rank has become order by now."""
-    layout = None if documents is None else layout_of(documents)
-    if backend == "torch":
-        from . import blocked
-
-        return blocked.attend(q, sets, visibility, layout, scale, return_lse)
-    raise NotImplementedError("the Triton backend of attention")
+def _fast(backend, qs, kv, visibility, documents, rank, scale, with_lse) -> tuple[list[Tensor], list[Tensor]]:
+    """On the torch or Triton backend. Rank is `before` once every document stands in the order of its ranks."""
+    if not visibility.startswith("rank"):
+        return attend(backend, qs, kv, visibility, documents, scale, with_lse)
+    order, slot = rank_order(rank, documents)
+    qs, kv = [_Reorder.apply(q, order, slot) for q in qs], [_Reorder.apply(x, order, slot) for x in kv]
+    outs, lses = attend(backend, qs, kv, visibility.replace("rank", "before"), documents, scale, with_lse)
+    outs = [_Reorder.apply(out, slot, order) for out in outs]
+    return outs, [lse.gather(2, slot[:, None].expand_as(lse)) for lse in lses]
 
 
 class _Reorder(torch.autograd.Function):
@@ -159,17 +162,13 @@ class _Reorder(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx, grad):
-        order, inverse = ctx.saved_tensors
+        _, inverse = ctx.saved_tensors
         return _take(grad, inverse), None, None
 
 
 def _take(x: Tensor, order: Tensor) -> Tensor:
     row = torch.arange(x.shape[0], device=x.device)[:, None]
     return x.transpose(1, 2)[row, order].transpose(1, 2)
-
-
-def _reorder(x: Tensor, order: Tensor, inverse: Tensor) -> Tensor:
-    return _Reorder.apply(x, order, inverse)
 
 
 def _as_stored(q: Tensor, out: Tensor, lse: Tensor) -> tuple[Tensor, Tensor]:

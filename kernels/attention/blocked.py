@@ -11,37 +11,32 @@ from torch import Tensor
 
 from .layout import Layout
 from .tiles import Tile, plan
+from .visibility import TWO_STREAM
+
+KEEPS_RESULTS = False  # the backward recomputes what it needs
 
 
-def attend(q, sets, visibility, layout, scale, with_lse) -> tuple[Tensor, Tensor | None]:
-    """q (B, H, N, K), sets ((k, v),) or ((k_past, v_past), (k_future, v_future)) -> out, lse or None."""
-    flat = tuple(x for kv in reversed(sets) for x in kv)  # the future first
-    return _Blocked.apply(q, visibility, layout, scale, with_lse, *flat)
+def forward(qs, kv, visibility: str, layout: Layout | None, scale: float, with_lse: bool):
+    """See `autograd.attend`."""
+    names = (visibility,) if len(qs) == 1 else TWO_STREAM[visibility]
+    results = [_forward(q, kv, name, layout, scale, with_lse) for q, name in zip(qs, names)]
+    return [out for out, _ in results], [lse for _, lse in results if lse is not None]
 
 
-class _Blocked(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx, q, visibility, layout, scale, with_lse, *flat):
-        ctx.save_for_backward(q, *flat)
-        ctx.options = visibility, layout, scale
-        out, lse = forward(q, flat, visibility, layout, scale, with_lse)
-        if lse is not None:
-            ctx.mark_non_differentiable(lse)
-        return out, lse
-
-    @staticmethod
-    def backward(ctx, grad_out, _):
-        q, *flat = ctx.saved_tensors
-        dq, *grads = backward(grad_out, q, flat, *ctx.options)
-        return dq, None, None, None, None, *grads
+def backward(grads, qs, kv, outs, lses, visibility: str, layout: Layout | None, scale: float):
+    """The gradients of qs and of kv."""
+    names = (visibility,) if len(qs) == 1 else TWO_STREAM[visibility]
+    results = [_backward(g, q, kv, name, layout, scale) for g, q, name in zip(grads, qs, names)]
+    dkv = results[0][1] if len(qs) == 1 else [one.add_(two) for one, two in zip(results[0][1], results[1][1])]
+    return [dq for dq, _ in results], dkv
 
 
-def forward(q, flat, visibility, layout: Layout | None, scale, with_lse) -> tuple[Tensor, Tensor | None]:
+def _forward(q, kv, visibility, layout, scale, with_lse) -> tuple[Tensor, Tensor | None]:
     b, h, n, width = q.shape
     out = q.new_empty(b, n, h, width).transpose(1, 2)
     lse = torch.empty(b, h, n) if with_lse else None
     for rows, tiles in plan(b, h, n, visibility, layout):
-        q_c, k_c, v_c = _load(rows, scale, q, flat)
+        q_c, k_c, v_c = _load(rows, scale, q, kv)
         for tile in tiles:
             p = _scores(q_c, k_c, tile)
             top = p.amax(-1) if with_lse else None
@@ -56,12 +51,11 @@ def forward(q, flat, visibility, layout: Layout | None, scale, with_lse) -> tupl
     return out, lse
 
 
-def backward(grad_out, q, flat, visibility, layout, scale) -> tuple[Tensor, ...]:
+def _backward(grad_out, q, kv, visibility, layout, scale) -> tuple[Tensor, list[Tensor]]:
     b, h, n, width = q.shape
-    grads = [x.new_empty(b, n, h, width).transpose(1, 2) for x in (q, *flat)]
-    dq, dkv = grads[0], grads[1:]
+    dq, *dkv = [x.new_empty(b, n, h, width).transpose(1, 2) for x in (q, *kv)]
     for rows, tiles in plan(b, h, n, visibility, layout):
-        q_c, k_c, v_c = _load(rows, scale, q, flat)
+        q_c, k_c, v_c = _load(rows, scale, q, kv)
         do_c = _compute(grad_out[rows]).reshape(-1, n, width)
         dk_c, dv_c = torch.zeros_like(k_c), torch.zeros_like(v_c)
         for tile in tiles:
@@ -73,18 +67,17 @@ def backward(grad_out, q, flat, visibility, layout, scale) -> tuple[Tensor, ...]
             dk_c[:, window] += torch.bmm(ds.transpose(1, 2), q_c[:, here])
             dq_c = torch.bmm(ds, k_c[:, window]).mul_(scale)
             dq[rows, :, here] = dq_c.view(-1, h, tile.r1 - tile.r0, width)
-        for s in range(len(dkv) // 2):
-            part = slice(s * n, (s + 1) * n)
+        for s, part in enumerate((slice(0, n),) if len(kv) == 2 else (slice(n, 2 * n), slice(0, n))):
             dkv[2 * s][rows] = dk_c[:, part].view(-1, h, n, width)
             dkv[2 * s + 1][rows] = dv_c[:, part].view(-1, h, n, width)
-    return grads[0], *dkv
+    return dq, dkv
 
 
-def _load(rows: slice, scale: float, q: Tensor, flat) -> tuple[Tensor, Tensor, Tensor]:
-    """Contiguous (Z, N, K) copies of a chunk, queries times scale; two sets of keys one after the other."""
+def _load(rows: slice, scale: float, q: Tensor, kv) -> tuple[Tensor, Tensor, Tensor]:
+    """Contiguous (Z, N, K) copies of a chunk, queries times scale; of two sets of keys the future comes first."""
     n, width = q.shape[2:]
     q_c = (_compute(q[rows]) * scale).reshape(-1, n, width)
-    keys, values = [x[rows] for x in flat[0::2]], [x[rows] for x in flat[1::2]]
+    keys, values = [x[rows] for x in kv[-2::-2]], [x[rows] for x in kv[-1::-2]]
     join = (lambda xs: xs[0]) if len(keys) == 1 else (lambda xs: torch.cat(xs, 2))
     m = n * len(keys)
     return q_c, _compute(join(keys)).reshape(-1, m, width), _compute(join(values)).reshape(-1, m, width)

@@ -52,9 +52,8 @@ def rank_order(rank: Tensor, documents: Tensor | None) -> tuple[Tensor, Tensor]:
         ValueError: the ranks of a document of n places are no permutation of 0..n-1.
     """
     known = _orders.get(rank)
-    if known is not None and known[0] is documents and _unchanged(rank, known[1]):
-        if documents is None or _unchanged(documents, known[2]):
-            return known[3]
+    if known is not None and known[0] is documents and _unchanged(rank, known[1]) and _unchanged(documents, known[2]):
+        return known[3]
     place = torch.arange(rank.shape[1], device=rank.device).expand(rank.shape)
     if documents is None:
         start, length, slot = 0, rank.shape[1], rank.long()
@@ -75,7 +74,7 @@ def rank_order(rank: Tensor, documents: Tensor | None) -> tuple[Tensor, Tensor]:
             "permutation of 0..n-1"
         )
     found = (order, slot)
-    _orders[rank] = (documents, _fingerprint(rank), None if documents is None else _fingerprint(documents), found)
+    _orders[rank] = (documents, _fingerprint(rank), _fingerprint(documents), found)
     return found
 
 
@@ -106,11 +105,15 @@ def _build(documents: Tensor) -> Layout:
     return Layout(start.int().contiguous(), end.int().contiguous())
 
 
-def _fingerprint(x: Tensor) -> int | Tensor:
+def _fingerprint(x: Tensor | None) -> int | Tensor:
+    if x is None:
+        return 0
     return x.clone() if x.is_inference() else x._version  # inference tensors count no versions
 
 
-def _unchanged(x: Tensor, fingerprint: int | Tensor) -> bool:
+def _unchanged(x: Tensor | None, fingerprint: int | Tensor) -> bool:
+    if x is None:
+        return True
     if isinstance(fingerprint, Tensor):
         return torch.equal(x, fingerprint)
     return not x.is_inference() and x._version == fingerprint

@@ -1,0 +1,100 @@
+"""What the Triton kernels share: the visibility inside a tile of scores, and which tiles have to be read at all.
+
+Names: t the place of a row; `strict` is 0 where a row sees its own place and 1 where it does not. A tile of two-stream
+rows interleaves content and query, row r = 2 t + s, and strict = s. That is all that two streams change.
+"""
+
+import triton
+import triton.language as tl
+
+FULL: tl.constexpr = tl.constexpr(0)
+EXCLUDE_SELF: tl.constexpr = tl.constexpr(1)
+BEFORE: tl.constexpr = tl.constexpr(2)
+AFTER: tl.constexpr = tl.constexpr(3)
+
+LOG2E: tl.constexpr = tl.constexpr(1.4426950408889634)
+LN2: tl.constexpr = tl.constexpr(0.6931471805599453)
+
+
+@triton.jit
+def visible(t, strict, key, start, end, n, MODE: tl.constexpr, DOCUMENTS: tl.constexpr):
+    """Which keys the rows see. t, strict, start and end belong to rows, key to keys; they broadcast to the tile."""
+    if DOCUMENTS:
+        seen = (key >= start) & (key < end)
+    else:
+        seen = (key < n) & (t < n)
+    if MODE == EXCLUDE_SELF:
+        seen = seen & ((key != t) | (strict == 0))
+    elif MODE == BEFORE:
+        seen = seen & (key <= t - strict)
+    elif MODE == AFTER:
+        seen = seen & (key >= t + strict)
+    return seen
+
+
+@triton.jit
+def reach(first, last, n, START, END, BLOCK: tl.constexpr, MODE: tl.constexpr, DOCUMENTS: tl.constexpr):
+    """lo, hi, a, b: the rows first..last read the keys lo..hi-1, and see all of a..b-1 but for their own place.
+
+    lo is a multiple of BLOCK, the step of the loops. START and END belong to this row of the batch and never decrease
+    along it, so the ends of the tile speak for all its rows. Which rows read the keys first..last is the same question
+    with BEFORE and AFTER exchanged.
+    """
+    lo, hi, a, b = 0, n, 0, n
+    if DOCUMENTS:
+        lo, a = tl.load(START + first), tl.load(START + last)
+        hi, b = tl.load(END + last), tl.load(END + first)
+    if MODE == BEFORE:
+        hi, b = tl.minimum(hi, last + 1), tl.minimum(b, first)
+    elif MODE == AFTER:
+        lo, a = tl.maximum(lo, first), tl.maximum(a, last + 1)
+    return lo // BLOCK * BLOCK, hi, a, b
+
+
+@triton.jit
+def needs_mask(at, a, b, first, last, BLOCK: tl.constexpr, MODE: tl.constexpr):
+    """Whether some row of first..last does not see all of at..at+BLOCK-1."""
+    outside = (at < a) | (at + BLOCK > b)
+    if MODE == EXCLUDE_SELF:
+        outside = outside | ((at <= last) & (at + BLOCK > first))
+    return outside
+
+
+@triton.jit
+def row_pointers(X0, X1, first, stride, ROWS: tl.constexpr, STREAMS: tl.constexpr):
+    """(ROWS, 1) pointers to the rows of a tile: with two streams row 2 t + s is place first + t of stream s."""
+    r = tl.arange(0, ROWS)
+    base = tl.cast(first, tl.int64) * stride
+    if STREAMS == 1:
+        return (X0 + base) + (r * stride)[:, None]
+    else:
+        return tl.where((r % 2 == 0)[:, None], X0 + base, X1 + base) + (r // 2 * stride)[:, None]
+
+
+@triton.jit
+def inside(first, n, WIDTH: tl.constexpr, ROWS: tl.constexpr, BLOCK_D: tl.constexpr, STREAMS: tl.constexpr):
+    """(ROWS, BLOCK_D) bool: a place before n and a column before the head width."""
+    r = tl.arange(0, ROWS)
+    rows = (r // STREAMS < n - first)[:, None]
+    if WIDTH == BLOCK_D:
+        return rows
+    else:
+        return rows & (tl.arange(0, BLOCK_D) < WIDTH)[None, :]
+
+
+@triton.jit
+def load_rows(
+    X0, X1, first, n, stride, WIDTH: tl.constexpr, ROWS: tl.constexpr, BLOCK_D: tl.constexpr, STREAMS: tl.constexpr
+):
+    """(ROWS, BLOCK_D) of one head, from place `first` on; 0 outside the tensor."""
+    pointers = row_pointers(X0, X1, first, stride, ROWS, STREAMS) + tl.arange(0, BLOCK_D)[None, :]
+    return tl.load(pointers, mask=inside(first, n, WIDTH, ROWS, BLOCK_D, STREAMS), other=0.0)
+
+
+@triton.jit
+def store_rows(
+    X0, X1, x, first, n, stride, WIDTH: tl.constexpr, ROWS: tl.constexpr, BLOCK_D: tl.constexpr, STREAMS: tl.constexpr
+):
+    """The inverse of `load_rows`."""
+    pointers = row_pointers(X0, X1, first, stride, ROWS, STREAMS) + tl.arange(0, BLOCK_D)[None, :]
+    tl.store(pointers, x.to(X0.dtype.element_ty), mask=inside(first, n, WIDTH, ROWS, BLOCK_D, STREAMS))
