@@ -47,6 +47,13 @@ def test_an_epoch_covers_the_stream_exactly_once(tokens: int, rows: int, length:
         assert tokens - len(places) < length  # and less than a window left over
 
 
+def test_each_epoch_has_an_order_of_its_own() -> None:
+    batches = Batches(Stream(400), 1, 10)
+    starts = np.array([int(batches.at(step).tokens[0, 0]) for step in range(120)]).reshape(3, 40)
+    steps = {tuple(np.diff(epoch) % 400) for epoch in starts}  # what remains of an order when its offset is taken away
+    assert len(steps) == 3
+
+
 def test_what_is_left_over_differs_between_epochs() -> None:
     batches = Batches(Stream(103), 1, 10)
     left = [
@@ -65,6 +72,12 @@ def test_a_batch_is_a_pure_function_of_seed_and_step(prepared: PreparedCorpus) -
         assert equal(fresh.at(step), reference[step])
     assert not equal(reference[0], reference[1])
     assert not equal(reference[0], Batches(prepared.train, 4, 32, 6, masking).at(0))
+
+
+def test_each_step_and_each_row_masks_other_places() -> None:
+    batches = Batches(Stream(400), 4, 50, masking=Masking(0.3))
+    rows = {tuple(row.tolist()) for step in range(5) for row in batches.at(step).masked}
+    assert len(rows) == 20
 
 
 def test_tokens_do_not_depend_on_masking(prepared: PreparedCorpus) -> None:
@@ -102,6 +115,7 @@ def test_bert_scheme_is_80_10_10_and_uniform() -> None:
     tolerance = 5 * (0.16 / n) ** 0.5  # five standard deviations
     assert (chosen == VOCABULARY.mask_id).mean() == pytest.approx(0.8, abs=tolerance)
     assert (chosen == 77).mean() == pytest.approx(0.1, abs=tolerance)
+    assert not np.isin(chosen, [0, 1, 2, 4]).any()
     drawn = chosen[(chosen != VOCABULARY.mask_id) & (chosen != 77)]
     assert len(np.unique(drawn)) > 900 and drawn.mean() == pytest.approx((5 + 999) / 2, abs=5 * 289 / len(drawn) ** 0.5)
     assert np.abs(masked.mean(0) - 0.4).max() < 5 * (0.24 / 200) ** 0.5  # no place is preferred

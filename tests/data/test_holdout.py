@@ -43,6 +43,14 @@ def test_the_share_held_out(count: int, fraction: float) -> None:
     assert [text for text, _ in sides] == texts(count)
 
 
+def test_the_counts_of_a_split_are_exact() -> None:
+    """With so many documents that the bucket after the last one held out is not empty."""
+    for seed in range(4):
+        corpus = Memory([f"{text} {seed}"] for text in texts(40_000, 10))
+        split = find_split(corpus, 0.1)
+        assert split.held_out_characters == sum(len(text) for text, is_held_out in split(corpus) if is_held_out)
+
+
 def test_a_document_stays_on_its_side_whatever_surrounds_it() -> None:
     """With the same threshold; equal documents therefore never straddle the border."""
     documents = texts(1_000)

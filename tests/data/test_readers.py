@@ -53,13 +53,21 @@ def test_no_character_is_lost_whatever_the_blocks(
 
 
 def test_over_long_documents_are_cut_after_lines_or_hard(write: Write) -> None:
-    path = write("a.txt", "aaaa\nbbbb\ncccccccccccc\n\nd")
+    path = write("a.txt", "aaaa\nbbb\nccc\ndddddddddddd\n\ne")
     assert list(read_parts(path, cut=10)) == [
-        Part("aaaa\nbbbb", True),
-        Part("cccccccccc", False),
-        Part("cc", False),
-        Part("d", True),
+        Part("aaaa\nbbb", True),
+        Part("ccc", False),
+        Part("dddddddddd", False),
+        Part("dd", False),
+        Part("e", True),
     ]
+
+
+def test_line_ends_do_not_depend_on_the_blocks(write: Write, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = write("a.txt", "one\r\ntwo\rthree\r\n\r\nfour\r")
+    for block in range(1, 12):
+        monkeypatch.setattr(readers, "_BLOCK", block)
+        assert texts(path) == ["one\ntwo\nthree", "four"]
 
 
 def test_memory_is_bounded_by_the_cut_not_by_the_file(write: Write) -> None:
