@@ -1,0 +1,88 @@
+import math
+from dataclasses import replace
+
+import pytest
+import torch
+import torch.nn.functional as F
+
+from kernels.dispatch import use_backend
+from model.architectures import REGISTRY
+from tests.conftest import MASK, VOCAB, random_batch
+from tests.model.models import tiny_model
+from tests.model.test_no_leak import masked_batch
+
+
+@pytest.mark.parametrize("layout", ["whole", "padded", "packed"])
+@pytest.mark.parametrize("architecture", REGISTRY)
+def test_loss_is_the_mean_cross_entropy_of_predicted_places(architecture: str, layout: str) -> None:
+    model, batch = tiny_model(architecture), masked_batch(random_batch(layout))
+    if model.architecture.masking is not None:
+        places = batch.masked
+    else:
+        places = torch.ones_like(batch.masked) if batch.documents is None else batch.documents >= 0
+    logits = model.head.logits(model.architecture.predict(batch))
+    expected = F.cross_entropy(logits[places], batch.tokens[places])
+    torch.testing.assert_close(model.loss(batch), expected, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("architecture", REGISTRY)
+def test_gradients_agree_with_the_reference(architecture: str) -> None:
+    batch = masked_batch(random_batch("packed"))
+    gradients = {}
+    for backend in ("torch", "reference"):
+        model = tiny_model(architecture)
+        with use_backend(backend):
+            model.loss(batch).backward()
+        gradients[backend] = {name: p.grad for name, p in model.named_parameters()}
+    assert all(g is not None for g in gradients["torch"].values())
+    for name, gradient in gradients["torch"].items():
+        torch.testing.assert_close(gradient, gradients["reference"][name], rtol=1e-3, atol=1e-5)
+
+
+@pytest.mark.parametrize("layout", ["whole", "padded", "packed"])
+@pytest.mark.parametrize("architecture", ["vanilla", "tta"])
+def test_pseudo_log_likelihood_by_hand(architecture: str, layout: str) -> None:
+    """log p of each token, its own place masked (vanilla) or unseen (two-stream), one at a time."""
+    model, batch = tiny_model(architecture), random_batch(layout)
+    scored = model.pseudo_log_likelihood(batch)
+    assert scored.passes == (1 if architecture == "tta" else batch.tokens.shape[1])
+    for row, place in torch.ones_like(batch.tokens).nonzero().tolist():
+        if batch.documents is not None and batch.documents[row, place] < 0:
+            assert scored.log_probs[row, place] == 0
+            continue
+        tokens = batch.tokens.clone()
+        tokens[row, place] = MASK  # tta does not see it either way
+        hidden = model.architecture.predict(replace(batch, tokens=tokens, corrupted=tokens))[row, place]
+        expected = model.head.logits(hidden).log_softmax(-1)[batch.tokens[row, place]]
+        torch.testing.assert_close(scored.log_probs[row, place], expected, rtol=1e-4, atol=1e-5)
+
+
+def test_leave_one_out_returns_the_likeliest_tokens() -> None:
+    model, batch = tiny_model("tta"), random_batch("whole")
+    places = torch.tensor([[2, 7, 9], [0, 4, 11]])
+    scored = model.leave_one_out(batch, places, k=4)
+    logits = model.head.logits(model.architecture.predict(batch))
+    values, tokens = logits.log_softmax(-1).topk(4)
+    index = places[..., None].expand(-1, -1, 4)
+    torch.testing.assert_close(scored.log_probabilities, values.gather(1, index), rtol=1e-5, atol=1e-5)
+    assert torch.equal(scored.top, tokens.gather(1, index))
+
+
+def test_training_flops_count_the_head_where_it_predicts() -> None:
+    kwargs = {"d_model": 32, "vocab_size": VOCAB}
+    vanilla, tta = tiny_model("vanilla", options=(("masking_rate", 0.25),)), tiny_model("tta")
+    head = 2 * kwargs["d_model"] * (kwargs["d_model"] + kwargs["vocab_size"])
+    assert tta.flops_per_token(16) - vanilla.flops_per_token(16) == pytest.approx(3 * 0.75 * head)
+
+
+def test_input_and_output_share_their_table() -> None:
+    model = tiny_model("tta")
+    assert model.head.table.weight is model.architecture.embedding.table.weight
+
+
+def test_first_loss_is_that_of_a_uniform_guess() -> None:
+    model = tiny_model("tta", initializer_std=0.02)
+    with torch.no_grad():
+        model.head.bias.zero_()
+        model.head.norm_out.weight.fill_(1.0)
+    assert model.loss(random_batch("whole", rows=32)).item() == pytest.approx(math.log(VOCAB), abs=0.1)
