@@ -14,7 +14,7 @@ from data.holdout import Split, find_split
 from data.shards import Shards, encode
 from data.tokenizer import Tokenizer, sample_lines
 
-_VERSION = 1  # raise when the same input would give other shards, so that old ones are not taken for them
+_VERSION = 2  # raise when the same input would give other shards, so that old ones are not taken for them
 _TRAIN, _VALID, _TOKENIZER, _INFO = "train", "valid", "tokenizer.model", "info.json"
 
 
