@@ -32,7 +32,8 @@ def attend(
     if torch.compiler.is_compiling():
         results = _operator(list(qs), list(kv), visibility, documents, scale, backend)
     else:
-        results = _Attend.apply(backend, len(qs), visibility, documents, scale, with_lse, *qs, *kv)
+        keep = torch.is_grad_enabled() and any(x.requires_grad for x in (*qs, *kv))
+        results = _Attend.apply(backend, len(qs), visibility, documents, scale, with_lse, keep, *qs, *kv)
     return list(results[: len(qs)]), list(results[len(qs) :])
 
 
@@ -46,30 +47,30 @@ def _layout(documents: Tensor | None):
 
 class _Attend(torch.autograd.Function):
     @staticmethod
-    def forward(ctx, backend, streams, visibility, documents, scale, with_lse, *tensors):
+    def forward(ctx, backend, streams, visibility, documents, scale, with_lse, keep, *tensors):
         qs, kv = tensors[:streams], tensors[streams:]
         module, layout = _backend(backend), _layout(documents)
-        outs, lses = module.forward(qs, kv, visibility, layout, scale, with_lse)
-        ctx.save_for_backward(*qs, *kv, *(outs + lses if module.KEEPS_RESULTS else ()))
-        ctx.call = module, streams, len(kv), visibility, layout, scale
+        outs, lses, kept = module.forward(qs, kv, visibility, layout, scale, with_lse, keep)
+        results = [*outs, *lses] if module.KEEPS_RESULTS else []
+        ctx.save_for_backward(*qs, *kv, *results, *kept)
+        ctx.call = module, streams, len(kv), len(results), visibility, layout, scale
         ctx.mark_non_differentiable(*lses)
         return *outs, *lses
 
     @staticmethod
     def backward(ctx, *grads):
-        module, streams, sets, visibility, layout, scale = ctx.call
-        saved = ctx.saved_tensors
-        qs, kv, results = saved[:streams], saved[streams : streams + sets], saved[streams + sets :]
+        module, streams, sets, results, visibility, layout, scale = ctx.call
+        qs, kv, results, kept = _split(ctx.saved_tensors, streams, sets, results)
         outs, lses = results[:streams], results[streams:]
-        dqs, dkv = module.backward(grads[:streams], qs, kv, outs, lses, visibility, layout, scale)
-        return None, None, None, None, None, None, *dqs, *dkv
+        dqs, dkv = module.backward(grads[:streams], qs, kv, outs, lses, kept, visibility, layout, scale)
+        return None, None, None, None, None, None, None, *dqs, *dkv
 
 
 @torch.library.custom_op("twostream::attention", mutates_args=())
 def _operator(
     qs: list[Tensor], kv: list[Tensor], visibility: str, documents: Tensor | None, scale: float, backend: str
 ) -> list[Tensor]:
-    outs, lses = _backend(backend).forward(qs, kv, visibility, _layout(documents), scale, True)
+    outs, lses, _ = _backend(backend).forward(qs, kv, visibility, _layout(documents), scale, True, False)
     return outs + lses
 
 
@@ -90,7 +91,7 @@ def _operator_backward(
     backend: str,
 ) -> list[Tensor]:
     outs, lses = results[: len(qs)], results[len(qs) :]
-    dqs, dkv = _backend(backend).backward(grads, qs, kv, outs, lses, visibility, _layout(documents), scale)
+    dqs, dkv = _backend(backend).backward(grads, qs, kv, outs, lses, [], visibility, _layout(documents), scale)
     return [*dqs, *dkv]
 
 
@@ -107,9 +108,8 @@ def _remember(ctx, inputs, output):
 
 def _differentiate(ctx, grads):
     streams, sets, visibility, packed, scale, backend = ctx.call
-    saved = list(ctx.saved_tensors)
-    documents = saved.pop() if packed else None
-    qs, kv, results = saved[:streams], saved[streams : streams + sets], saved[streams + sets :]
+    qs, kv, results, documents = _split(ctx.saved_tensors, streams, sets, 2 * streams)
+    documents = documents[0] if packed else None
     found = torch.ops.twostream.attention_backward(
         grads[:streams], qs, kv, results, visibility, documents, scale, backend
     )
@@ -117,6 +117,15 @@ def _differentiate(ctx, grads):
 
 
 _operator.register_autograd(_differentiate, setup_context=_remember)
+
+
+def _split(tensors, *counts: int) -> list[list[Tensor]]:
+    """Groups of the given sizes, and the rest."""
+    groups, at = [], 0
+    for count in counts:
+        groups.append(list(tensors[at : at + count]))
+        at += count
+    return [*groups, list(tensors[at:])]
 
 
 def _like(x: Tensor) -> Tensor:

@@ -1,97 +1,168 @@
-"""The CPU path: dense blocks of rows over the window of keys they can see, in scratch memory that stays in the cache.
+"""The CPU path: dense blocks of rows over the window of keys they can see, small enough to stay in the cache.
 
 A block of rows r0..r1-1 reads one contiguous window of keys, so its scores are one batched matrix product, its softmax
 one call, and tiles outside the window are never computed. Union is the same thing over the keys [future; past], where
-row i sees the places i+1 .. N+i-1: one band. The backward recomputes the scores (FlashAttention-2) and needs neither
-the output nor the log-sum-exp, because a whole row is always at hand.
+row i sees the places i+1 .. N+i-1: one band. Up to KEEP scores, the forward keeps the probabilities for the backward;
+beyond, the backward computes them again.
+
+float32 computes in float32. bfloat16 takes scores and softmax in float32 and the other products in bfloat16, as the
+Triton kernels do; float16, for which processors have no such products, computes in float32.
 """
+
+from threading import local
 
 import torch
 from torch import Tensor
 
 from .layout import Layout
+from .products import matmul
 from .tiles import Tile, plan
 from .visibility import TWO_STREAM
 
-KEEPS_RESULTS = False  # the backward recomputes what it needs
+KEEPS_RESULTS = False  # the backward does not read outputs or log-sum-exps
+KEEP = 2**24  # probabilities kept for one call: 64 MB in float32, 32 MB in bfloat16
+
+_buffers = local()
 
 
-def forward(qs, kv, visibility: str, layout: Layout | None, scale: float, with_lse: bool):
-    """See `autograd.attend`."""
+def forward(qs, kv, visibility: str, layout: Layout | None, scale: float, with_lse: bool, keep: bool):
+    """See `autograd.attend`. Returns outs, log-sum-exps if asked for, and what to hand to the backward."""
     names = (visibility,) if len(qs) == 1 else TWO_STREAM[visibility]
-    results = [_forward(q, kv, name, layout, scale, with_lse) for q, name in zip(qs, names)]
-    return [out for out, _ in results], [lse for _, lse in results if lse is not None]
+    outs, lses, kept = zip(*(_forward(q, kv, name, layout, scale, with_lse, keep) for q, name in zip(qs, names)))
+    return list(outs), list(lses) if with_lse else [], list(kept) if kept[0] is not None else []
 
 
-def backward(grads, qs, kv, outs, lses, visibility: str, layout: Layout | None, scale: float):
+def backward(grads, qs, kv, outs, lses, kept, visibility: str, layout: Layout | None, scale: float):
     """The gradients of qs and of kv."""
     names = (visibility,) if len(qs) == 1 else TWO_STREAM[visibility]
-    results = [_backward(g, q, kv, name, layout, scale) for g, q, name in zip(grads, qs, names)]
-    dkv = results[0][1] if len(qs) == 1 else [one.add_(two) for one, two in zip(results[0][1], results[1][1])]
-    return [dq for dq, _ in results], dkv
+    kept = kept or [None] * len(qs)
+    streams = zip(grads, qs, names, kept)
+    found = [_backward(grad, q, kv, name, p, layout, scale) for grad, q, name, p in streams]
+    dkv = found[0][1] if len(qs) == 1 else [one.add_(two) for one, two in zip(found[0][1], found[1][1])]
+    return [dq for dq, _ in found], dkv
 
 
-def _forward(q, kv, visibility, layout, scale, with_lse) -> tuple[Tensor, Tensor | None]:
+def _forward(q, kv, visibility, layout, scale, with_lse, keep) -> tuple[Tensor, Tensor | None, Tensor | None]:
     b, h, n, width = q.shape
     out = q.new_empty(b, n, h, width).transpose(1, 2)
     lse = torch.empty(b, h, n) if with_lse else None
-    for rows, tiles in plan(b, h, n, visibility, layout):
-        q_c, k_c, v_c = _load(rows, scale, q, kv)
+    narrow = _narrow(q.dtype)
+    steps = plan(b, h, n, visibility, layout)
+    kept, at = _memory(steps, h, narrow) if keep else None, 0
+    for rows, tiles in steps:
+        q_c, k_c = _load("q", [q], rows, torch.float32, scale), _load("k", kv[-2::-2], rows, torch.float32)
+        v_c = _load("v", kv[-1::-2], rows, narrow)
         for tile in tiles:
-            p = _scores(q_c, k_c, tile)
-            top = p.amax(-1) if with_lse else None
-            p = _softmax(p, tile)
+            heads, columns = (-1, h, tile.r1 - tile.r0), slice(tile.lo, tile.hi)
+            size = (q_c.shape[0], tile.r1 - tile.r0, tile.hi - tile.lo)
+            own = kept is not None and narrow == torch.float32
+            s = kept[at : at + _count(size)].view(size) if own else _scratch("s", size, torch.float32)
+            _scores(q_c, k_c, tile, s)
+            top = s.amax(-1) if with_lse else None
+            _softmax(s, tile)
             if with_lse:  # the largest probability of a row is exp(top - lse)
-                found = (top - p.amax(-1).log()).view(-1, h, tile.r1 - tile.r0)
+                found = top.sub_(s.amax(-1).log_()).view(heads)
                 if tile.empty is not None:
                     found.masked_fill_(tile.empty[..., 0], float("-inf"))
                 lse[rows, :, tile.r0 : tile.r1] = found
-            o = torch.bmm(p, v_c[:, tile.lo : tile.hi])
-            out[rows, :, tile.r0 : tile.r1] = o.view(-1, h, tile.r1 - tile.r0, width)
-    return out, lse
+            if narrow != torch.float32:
+                wide = s
+                s = kept[at : at + _count(size)].view(size) if kept is not None else _scratch("p", size, narrow)
+                s.copy_(wide)
+            at += _count(size)
+            o = matmul(s, v_c[:, columns], _scratch("o", (*size[:2], width), narrow))
+            out[rows, :, tile.r0 : tile.r1] = o.view(*heads, width)
+    return out, lse, kept
 
 
-def _backward(grad_out, q, kv, visibility, layout, scale) -> tuple[Tensor, list[Tensor]]:
+def _backward(grad_out, q, kv, visibility, kept, layout, scale) -> tuple[Tensor, list[Tensor]]:
     b, h, n, width = q.shape
     dq, *dkv = [x.new_empty(b, n, h, width).transpose(1, 2) for x in (q, *kv)]
+    narrow, at = _narrow(q.dtype), 0
     for rows, tiles in plan(b, h, n, visibility, layout):
-        q_c, k_c, v_c = _load(rows, scale, q, kv)
-        do_c = _compute(grad_out[rows]).reshape(-1, n, width)
-        dk_c, dv_c = torch.zeros_like(k_c), torch.zeros_like(v_c)
+        q_c, k_c = _load("q", [q], rows, narrow), _load("k", kv[-2::-2], rows, narrow)
+        v_c, do_c = _load("v", kv[-1::-2], rows, narrow), _load("do", [grad_out], rows, narrow)
+        if kept is None:
+            q_w = torch.mul(q_c, scale, out=_scratch("q_w", q_c.shape, torch.float32))
+            k_w = k_c.float()
+        whole = len(tiles) == 1 and tiles[0].hi - tiles[0].lo == k_c.shape[1]
+        dk_c, dv_c = (_scratch(name, k_c.shape, torch.float32 if not whole else narrow) for name in ("dk", "dv"))
+        if not whole:
+            dk_c.zero_()
+            dv_c.zero_()
         for tile in tiles:
             here, window = slice(tile.r0, tile.r1), slice(tile.lo, tile.hi)
-            p = _softmax(_scores(q_c, k_c, tile), tile)
-            dv_c[:, window] += torch.bmm(p.transpose(1, 2), do_c[:, here])
-            dp = torch.bmm(do_c[:, here], v_c[:, window].transpose(1, 2))
-            ds = torch._softmax_backward_data(dp, p, -1, p.dtype)
-            dk_c[:, window] += torch.bmm(ds.transpose(1, 2), q_c[:, here])
-            dq_c = torch.bmm(ds, k_c[:, window]).mul_(scale)
-            dq[rows, :, here] = dq_c.view(-1, h, tile.r1 - tile.r0, width)
+            size = (q_c.shape[0], tile.r1 - tile.r0, tile.hi - tile.lo)
+            if kept is None:
+                p = _softmax(_scores(q_w, k_w, tile, _scratch("s", size, torch.float32)), tile).to(narrow)
+            else:
+                p = kept[at : at + _count(size)].view(size)
+                at += _count(size)
+            dp = matmul(do_c[:, here], v_c[:, window].transpose(1, 2), _scratch("dp", size, narrow))
+            # ds = p * (dp - rowsum(p * dp))
+            ds = torch.ops.aten._softmax_backward_data.out(dp, p, -1, narrow, grad_input=dp)
+            dq_t = matmul(ds, k_c[:, window], _scratch("o", (*size[:2], width), narrow))
+            torch.mul(dq_t.view(-1, h, size[1], width), scale, out=dq[rows, :, here])
+            if whole:
+                matmul(p.transpose(1, 2), do_c[:, here], dv_c)
+                matmul(ds.transpose(1, 2), q_c[:, here], dk_c)
+            else:
+                part = _scratch("part", (size[0], size[2], width), narrow)
+                dv_c[:, window] += matmul(p.transpose(1, 2), do_c[:, here], part)
+                dk_c[:, window] += matmul(ds.transpose(1, 2), q_c[:, here], part)
         for s, part in enumerate((slice(0, n),) if len(kv) == 2 else (slice(n, 2 * n), slice(0, n))):
-            dkv[2 * s][rows] = dk_c[:, part].view(-1, h, n, width)
+            torch.mul(dk_c[:, part].view(-1, h, n, width), scale, out=dkv[2 * s][rows])
             dkv[2 * s + 1][rows] = dv_c[:, part].view(-1, h, n, width)
     return dq, dkv
 
 
-def _load(rows: slice, scale: float, q: Tensor, kv) -> tuple[Tensor, Tensor, Tensor]:
-    """Contiguous (Z, N, K) copies of a chunk, queries times scale; of two sets of keys the future comes first."""
-    n, width = q.shape[2:]
-    q_c = (_compute(q[rows]) * scale).reshape(-1, n, width)
-    keys, values = [x[rows] for x in kv[-2::-2]], [x[rows] for x in kv[-1::-2]]
-    join = (lambda xs: xs[0]) if len(keys) == 1 else (lambda xs: torch.cat(xs, 2))
-    m = n * len(keys)
-    return q_c, _compute(join(keys)).reshape(-1, m, width), _compute(join(values)).reshape(-1, m, width)
+def _narrow(dtype: torch.dtype) -> torch.dtype:
+    """The dtype of the operands of every product but the scores."""
+    return torch.bfloat16 if dtype == torch.bfloat16 else torch.float32
 
 
-def _compute(x: Tensor) -> Tensor:
-    return x if x.dtype == torch.float64 else x.float()
+def _memory(steps, h: int, dtype: torch.dtype) -> Tensor | None:
+    """Room for the probabilities of all tiles, or None if they are too many to keep."""
+    rows = [(range(*step[0].indices(2**62)), step[1]) for step in steps]
+    total = sum(len(r) * h * (t.r1 - t.r0) * (t.hi - t.lo) for r, tiles in rows for t in tiles)
+    return torch.empty(total, dtype=dtype) if total <= KEEP else None
 
 
-def _scores(q_c: Tensor, k_c: Tensor, tile: Tile) -> Tensor:
-    s = torch.bmm(q_c[:, tile.r0 : tile.r1], k_c[:, tile.lo : tile.hi].transpose(1, 2))
-    for first, hidden in tile.hidden:
-        part = s[..., first : first + hidden.shape[-1]]
-        part.view(hidden.shape[0], -1, *part.shape[1:]).masked_fill_(hidden, float("-inf"))
+def _load(name: str, parts, rows: slice, dtype: torch.dtype, scale: float | None = None) -> Tensor:
+    """A chunk as (Z, N, K), contiguous; of two sets of keys the future comes first."""
+    b, h, n, width = parts[0][rows].shape
+    chunk = _scratch(name, (b, h, n * len(parts), width), dtype)
+    for i, x in enumerate(parts):
+        place = chunk[:, :, i * n : (i + 1) * n]
+        place.copy_(x[rows])
+        if scale is not None:
+            place.mul_(scale)
+    return chunk.view(b * h, -1, width)
+
+
+def _scratch(name: str, shape, dtype: torch.dtype) -> Tensor:
+    """Uninitialised memory that this thread uses again and again: fresh pages would cost as much as the arithmetic."""
+    count, key = _count(shape), (name, dtype)
+    pool = _buffers.__dict__
+    if key not in pool or pool[key].numel() < count:
+        pool[key] = torch.empty(count, dtype=dtype)
+    return pool[key][:count].view(shape)
+
+
+def _count(shape) -> int:
+    count = 1
+    for size in shape:
+        count *= size
+    return count
+
+
+def _scores(q_c: Tensor, k_c: Tensor, tile: Tile, s: Tensor) -> Tensor:
+    matmul(q_c[:, tile.r0 : tile.r1], k_c[:, tile.lo : tile.hi].transpose(1, 2), s)
+    if tile.diagonal:
+        s.diagonal(tile.r0 - tile.lo, -2, -1).fill_(float("-inf"))
+    for first, mask in tile.hidden:
+        part = s[..., first : first + mask.shape[-1]]
+        part.view(mask.shape[0], -1, *part.shape[1:]).add_(mask)
     return s
 
 

@@ -16,7 +16,7 @@ from .triton_forward import forward as forward_kernel
 KEEPS_RESULTS = True  # the backward needs the outputs and log-sum-exps
 
 
-def forward(qs, kv, visibility: str, layout: Layout | None, scale: float, with_lse: bool = True):
+def forward(qs, kv, visibility: str, layout: Layout | None, scale: float, with_lse: bool = True, keep: bool = True):
     """See `autograd.attend`."""
     _check(qs, kv)
     qs, kv = _same_strides(qs), _paired(kv)
@@ -27,10 +27,10 @@ def forward(qs, kv, visibility: str, layout: Layout | None, scale: float, with_l
         forward_kernel, "forward", (qs[0], qs[-1], *kv[:2], *kv[-2:], outs[0], outs[-1], lses[0], lses[-1]), outs[0],
         UNION=launch.union,
     )  # fmt: skip
-    return outs, lses
+    return outs, lses, []
 
 
-def backward(grads, qs, kv, outs, lses, visibility: str, layout: Layout | None, scale: float):
+def backward(grads, qs, kv, outs, lses, kept, visibility: str, layout: Layout | None, scale: float):
     """The gradients of qs and of kv, given those of the outputs."""
     qs, kv = _same_strides(qs), _paired(kv)
     grads = [g.transpose(1, 2).contiguous().transpose(1, 2) for g in grads]

@@ -10,7 +10,7 @@ tensor object (and again if it is written to in place), so that the layers of a 
 tensor to every layer.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
@@ -19,10 +19,14 @@ from torch.utils.weak import WeakTensorKeyDictionary
 
 @dataclass(frozen=True)
 class Layout:
-    """start, end: (B, N) int32, contiguous: the places of the document that place belongs to."""
+    """start, end: (B, N) int32, contiguous: the places of the document that place belongs to.
+
+    plans: what the CPU path made of it, for each visibility; see `tiles.py`.
+    """
 
     start: Tensor
     end: Tensor
+    plans: dict = field(default_factory=dict, compare=False)
 
 
 _layouts = WeakTensorKeyDictionary()  # documents -> (what it was, Layout)

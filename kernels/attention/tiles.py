@@ -10,16 +10,18 @@ from torch import Tensor
 from .layout import Layout
 from .visibility import visible_NN
 
-BLOCK = 128  # rows of a tile when the visibility lets tiles be skipped
-SCRATCH = 2**19  # scores in flight, in elements: a chunk of the batch is chosen so that a tile stays in the cache
+BLOCK = 128  # rows of a tile where the visibility lets tiles be skipped
+SCORES = 2**18  # scores of a tile: with their gradient they stay in the cache
 
 
 @dataclass(frozen=True)
 class Tile:
     """Rows r0..r1-1 against the keys lo..hi-1.
 
-    hidden: (column, mask) pairs; mask (b, 1, rows, columns) bool says what the rows do not see, from that column on.
-    empty:  (b, 1, rows, 1) bool, the rows that see nothing, or None. b is 1 or the number of batch rows in the chunk.
+    hidden: what the rows do not see there, as pairs of a first column and a mask to be added, (b, 1, rows, columns)
+        float32 of 0 and -inf. b is 1 or the number of batch rows in the chunk.
+    diagonal: the rows do not see their own place, and that is all they do not see.
+    empty: (b, 1, rows, 1) bool, the rows that see nothing, or None.
     """
 
     r0: int
@@ -27,42 +29,63 @@ class Tile:
     lo: int
     hi: int
     hidden: tuple[tuple[int, Tensor], ...]
+    diagonal: bool
     empty: Tensor | None
 
 
-def plan(b: int, h: int, n: int, visibility: str, layout: Layout | None) -> Iterator[tuple[slice, list[Tile]]]:
+def plan(b: int, h: int, n: int, visibility: str, layout: Layout | None) -> list[tuple[slice, tuple[Tile, ...]]]:
     """Chunks of the batch, each with its tiles. Together the tiles hold every row once."""
-    block = n if layout is None and visibility in ("full", "exclude_self") else min(n, BLOCK)
-    chunk = max(1, SCRATCH // (h * block * n))
-    for b0 in range(0, b, chunk):
-        rows = slice(b0, min(b, b0 + chunk))
-        if layout is None:
-            yield rows, list(_whole(n, block, visibility))
-        else:
-            yield rows, _packed(n, block, visibility, layout.start[rows], layout.end[rows])
+    ordered = visibility.startswith(("before", "after")) or visibility == "union"
+    block = min(n, BLOCK if ordered or layout is not None else max(BLOCK, SCORES // n // BLOCK * BLOCK))
+    chunk = max(1, SCORES // (h * block * n))
+    chunks = [slice(b0, min(b, b0 + chunk)) for b0 in range(0, b, chunk)]
+    if layout is None:
+        return [(rows, _whole(n, block, visibility)) for rows in chunks]
+    key = visibility, block, chunk
+    if key not in layout.plans:
+        layout.plans[key] = [
+            (rows, _tiles(n, block, visibility, layout.start[rows], layout.end[rows])) for rows in chunks
+        ]
+    return layout.plans[key]
 
 
-@lru_cache(maxsize=256)
+@lru_cache(maxsize=64)
 def _whole(n: int, block: int, visibility: str) -> tuple[Tile, ...]:
+    """Every row of the batch is one document: the tiles depend on shapes alone."""
     start = torch.zeros(1, n, dtype=torch.int32)
-    return tuple(_packed(n, block, visibility, start, start + n))
+    return _tiles(n, block, visibility, start, start + n)
 
 
-def _packed(n: int, block: int, visibility: str, start: Tensor, end: Tensor) -> list[Tile]:
+def _tiles(n: int, block: int, visibility: str, start: Tensor, end: Tensor) -> tuple[Tile, ...]:
     tiles = []
     for r0 in range(0, n, block):
         r1 = min(n, r0 + block)
-        lo, hi = int(start[:, r0].min()), max(int(end[:, r1 - 1].max()), int(start[:, r0].min()) + 1)
+        lo = int(start[:, r0].min())
+        hi = max(int(end[:, r1 - 1].max()), lo + 1)
         if visibility.startswith("before"):
             hi = min(hi, r1)
         elif visibility.startswith("after"):
             lo = max(lo, r0)
-        elif visibility == "union":
+        elif visibility == "union":  # over the keys [future; past]
             lo, hi = r0, n + r1
         seen = _seen(n, visibility, start, end, slice(r0, r1), slice(lo, hi))
         empty = ~seen.any(-1, keepdim=True)
-        tiles.append(Tile(r0, r1, lo, hi, ((0, ~seen),), empty if empty.any() else None))
-    return tiles
+        diagonal = visibility == "exclude_self" and seen.sum() == (r1 - r0) * (hi - lo - 1) * seen.shape[0]
+        hidden = () if diagonal else tuple(_masks(seen))
+        tiles.append(Tile(r0, r1, lo, hi, hidden, diagonal, empty if empty.any() else None))
+    return tuple(tiles)
+
+
+def _masks(seen: Tensor) -> Iterator[tuple[int, Tensor]]:
+    """The columns that hide anything, as one or two stretches: those of a band lie at its two ends."""
+    columns = (~seen).any(2).any(0).flatten().nonzero().flatten().tolist()
+    if not columns:
+        return
+    gap = max(range(len(columns)), key=lambda c: columns[c] - columns[c - 1] if c else 0)
+    parts = [columns] if gap == 0 else [columns[:gap], columns[gap:]]
+    for part in parts:
+        hidden = ~seen[..., part[0] : part[-1] + 1]
+        yield part[0], torch.zeros(hidden.shape).masked_fill_(hidden, float("-inf"))
 
 
 def _seen(n: int, visibility: str, start: Tensor, end: Tensor, rows: slice, window: slice) -> Tensor:
