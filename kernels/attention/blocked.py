@@ -14,8 +14,8 @@ from threading import local
 import torch
 from torch import Tensor
 
+from ..linear_cross_entropy.onednn import exact_float32_products
 from .layout import Layout
-from .products import matmul
 from .tiles import Tile, plan
 from .visibility import TWO_STREAM
 
@@ -28,7 +28,9 @@ _buffers = local()
 def forward(qs, kv, visibility: str, layout: Layout | None, scale: float, with_lse: bool, keep: bool):
     """See `autograd.attend`. Returns outs, log-sum-exps if asked for, and what to hand to the backward."""
     names = (visibility,) if len(qs) == 1 else TWO_STREAM[visibility]
-    outs, lses, kept = zip(*(_forward(q, kv, name, layout, scale, with_lse, keep) for q, name in zip(qs, names)))
+    with exact_float32_products(qs[0]):
+        found = [_forward(q, kv, name, layout, scale, with_lse, keep) for q, name in zip(qs, names)]
+    outs, lses, kept = zip(*found)
     return list(outs), list(lses) if with_lse else [], list(kept) if kept[0] is not None else []
 
 
@@ -36,8 +38,9 @@ def backward(grads, qs, kv, outs, lses, kept, visibility: str, layout: Layout | 
     """The gradients of qs and of kv."""
     names = (visibility,) if len(qs) == 1 else TWO_STREAM[visibility]
     kept = kept or [None] * len(qs)
-    streams = zip(grads, qs, names, kept)
-    found = [_backward(grad, q, kv, name, p, layout, scale) for grad, q, name, p in streams]
+    with exact_float32_products(qs[0]):
+        streams = zip(grads, qs, names, kept)
+        found = [_backward(grad, q, kv, name, p, layout, scale) for grad, q, name, p in streams]
     dkv = found[0][1] if len(qs) == 1 else [one.add_(two) for one, two in zip(found[0][1], found[1][1])]
     return [dq for dq, _ in found], dkv
 
@@ -70,7 +73,7 @@ def _forward(q, kv, visibility, layout, scale, with_lse, keep) -> tuple[Tensor, 
                 s = kept[at : at + _count(size)].view(size) if kept is not None else _scratch("p", size, narrow)
                 s.copy_(wide)
             at += _count(size)
-            o = matmul(s, v_c[:, columns], _scratch("o", (*size[:2], width), narrow))
+            o = torch.bmm(s, v_c[:, columns], out=_scratch("o", (*size[:2], width), narrow))
             out[rows, :, tile.r0 : tile.r1] = o.view(*heads, width)
     return out, lse, kept
 
@@ -98,18 +101,18 @@ def _backward(grad_out, q, kv, visibility, kept, layout, scale) -> tuple[Tensor,
             else:
                 p = kept[at : at + _count(size)].view(size)
                 at += _count(size)
-            dp = matmul(do_c[:, here], v_c[:, window].transpose(1, 2), _scratch("dp", size, narrow))
+            dp = torch.bmm(do_c[:, here], v_c[:, window].transpose(1, 2), out=_scratch("dp", size, narrow))
             # ds = p * (dp - rowsum(p * dp))
             ds = torch.ops.aten._softmax_backward_data.out(dp, p, -1, narrow, grad_input=dp)
-            dq_t = matmul(ds, k_c[:, window], _scratch("o", (*size[:2], width), narrow))
+            dq_t = torch.bmm(ds, k_c[:, window], out=_scratch("o", (*size[:2], width), narrow))
             torch.mul(dq_t.view(-1, h, size[1], width), scale, out=dq[rows, :, here])
             if whole:
-                matmul(p.transpose(1, 2), do_c[:, here], dv_c)
-                matmul(ds.transpose(1, 2), q_c[:, here], dk_c)
+                torch.bmm(p.transpose(1, 2), do_c[:, here], out=dv_c)
+                torch.bmm(ds.transpose(1, 2), q_c[:, here], out=dk_c)
             else:
                 part = _scratch("part", (size[0], size[2], width), narrow)
-                dv_c[:, window] += matmul(p.transpose(1, 2), do_c[:, here], part)
-                dk_c[:, window] += matmul(ds.transpose(1, 2), q_c[:, here], part)
+                dv_c[:, window] += torch.bmm(p.transpose(1, 2), do_c[:, here], out=part)
+                dk_c[:, window] += torch.bmm(ds.transpose(1, 2), q_c[:, here], out=part)
         for s, part in enumerate((slice(0, n),) if len(kv) == 2 else (slice(n, 2 * n), slice(0, n))):
             torch.mul(dk_c[:, part].view(-1, h, n, width), scale, out=dkv[2 * s][rows])
             dkv[2 * s + 1][rows] = dv_c[:, part].view(-1, h, n, width)
@@ -157,7 +160,7 @@ def _count(shape) -> int:
 
 
 def _scores(q_c: Tensor, k_c: Tensor, tile: Tile, s: Tensor) -> Tensor:
-    matmul(q_c[:, tile.r0 : tile.r1], k_c[:, tile.lo : tile.hi].transpose(1, 2), s)
+    torch.bmm(q_c[:, tile.r0 : tile.r1], k_c[:, tile.lo : tile.hi].transpose(1, 2), out=s)
     if tile.diagonal:
         s.diagonal(tile.r0 - tile.lo, -2, -1).fill_(float("-inf"))
     for first, mask in tile.hidden:
