@@ -89,9 +89,9 @@ def main() -> int:
             finished = race(run, display, Interrupt())
         run.close()
         if not finished:
-            console.print(
-                f"Stopped and saved. Continue with:  python pretrain.py --resume {run.folder}", soft_wrap=True
-            )
+            folder = run.folder
+            console.print("Stopped and saved. Continue with either of:")
+            console.print(f"  make pretrain RESUME={folder}\n  python pretrain.py --resume {folder}", soft_wrap=True)
             return 130
         write_examples(run)
         write_report(run.folder, console)

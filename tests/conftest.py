@@ -21,7 +21,7 @@ VOCAB, MASK = 64, 3  # of the tiny models; ids 0 to 4 are special
 def text_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A small corpus with structure to learn: subject, verb, object agree in their number."""
     choose = random.Random(0).choice
-    nouns = "cat dog bird fish horse river stone letter garden winter teacher captain".split()
+    nouns = [first + last for first in "bar den fol gim kur lam ner pos".split() for last in "id ot um el ak".split()]
     verbs = "see follow carry answer remember draw cross paint".split()
     adverbs = "slowly gladly often never twice".split()
 

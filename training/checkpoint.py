@@ -104,7 +104,7 @@ def verify(path: Path) -> int:
                     f"{file} does not match the SHA-256 in its manifest: it was changed or damaged."
                 )
         return manifest["step"]
-    except (OSError, KeyError, TypeError, json.JSONDecodeError) as error:
+    except (OSError, KeyError, TypeError, AttributeError, json.JSONDecodeError) as error:
         raise DamagedCheckpoint(
             f"{path} is no whole checkpoint ({error}); expected model.safetensors, config.json, training.pt and "
             "manifest.json as `pretrain.py` writes them."

@@ -66,6 +66,5 @@ class Display:
         self.bars.update(self.tasks[id(contestant)], completed=min(1.0, contestant.fraction), numbers=numbers)
         if not self.console.is_terminal and (time.monotonic() - self.printed > PLAIN_SECONDS or contestant.finished):
             self.printed = time.monotonic()
-            self.console.print(
-                f"{self.label(contestant)}  {min(1.0, contestant.fraction):.0%}  {numbers}", highlight=False
-            )
+            share = f"{min(1.0, contestant.fraction):.0%}"
+            self.console.print(f"{self.label(contestant)}  {share}  {numbers}", highlight=False, soft_wrap=True)

@@ -46,7 +46,8 @@ def profile_contestant(contestant: Contestant, console: Console) -> None:
     step = sorted(seconds)[STEPS // 2]
     rate = contestant.flops_per_step / step
     console.print(
-        f"\n[bold]{contestant.label}[/]: {step * 1e3:.0f} ms a step, {contestant.tokens_per_step / step:,.0f} tokens/s, "
+        f"\n[bold]{contestant.label}[/]: {step * 1e3:.0f} ms a step, "
+        f"{contestant.tokens_per_step / step:,.0f} tokens/s, "
         f"{rate / 1e9:,.0f} GFLOP/s, {rate / max(rates):.0%} of the fp32 matrix-multiply rate "
         f"({max(rates) / 1e9:,.0f} GFLOP/s)",
         highlight=False,

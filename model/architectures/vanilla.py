@@ -25,9 +25,15 @@ class Vanilla(Architecture):
         masking_rate: float = 0.3
         masking_scheme: Literal["mask", "bert"] = "mask"
 
+        def __post_init__(self) -> None:
+            self.masking()  # refuses what cannot be
+
+        def masking(self) -> Masking:
+            return Masking(self.masking_rate, self.masking_scheme)
+
     def __init__(self, config: ModelConfig) -> None:
         super().__init__(config)
-        self.masking = Masking(self.options.masking_rate, self.options.masking_scheme)
+        self.masking = self.options.masking()
         self.blocks = nn.ModuleList(Block(config) for _ in range(config.n_layers))
 
     def predict(self, batch: Batch) -> Tensor:

@@ -1,0 +1,88 @@
+"""What the repository promises about itself: one list of pins, commands that exist, an entry for continuous testing."""
+
+import re
+import subprocess
+from pathlib import Path
+
+import pytest
+import yaml
+
+ROOT = Path(__file__).parent.parent
+README = ROOT / "README.md"
+
+
+def pins(name: str) -> dict[str, str]:
+    lines = [line.split(";")[0].strip() for line in (ROOT / name).read_text().splitlines()]
+    return dict(line.split("==") for line in lines if line and not line.startswith(("#", "-r")))
+
+
+def test_every_requirement_is_pinned_exactly() -> None:
+    for name in ("requirements.txt", "requirements-test.txt"):
+        assert all(re.fullmatch(r"\d+(\.\d+)+", version) for version in pins(name).values())
+
+
+def test_torch_and_triton_are_the_pair_that_belongs_together() -> None:
+    assert pins("requirements.txt")["torch"] == "2.13.0" and pins("requirements.txt")["triton"] == "3.7.1"
+
+
+def test_environment_yml_takes_its_pins_from_the_one_list() -> None:
+    dependencies = yaml.safe_load((ROOT / "environment.yml").read_text())["dependencies"]
+    [from_pip] = [d["pip"] for d in dependencies if isinstance(d, dict)]
+    from_conda = [d for d in dependencies if isinstance(d, str)]
+    assert from_pip == ["-r requirements.txt"]
+    # conda brings the interpreter alone, so no package can have two versions.
+    assert [re.split("[=<>]", d)[0] for d in from_conda] == ["python", "pip"]
+    required = re.search(r'requires-python = ">=(3\.\d+)"', (ROOT / "pyproject.toml").read_text())[1]
+    assert f"python={required}" in from_conda
+
+
+def test_installed_is_what_is_pinned() -> None:
+    from importlib.metadata import version
+
+    for name, pinned in {**pins("requirements.txt"), **pins("requirements-test.txt")}.items():
+        assert version(name).split("+")[0] == pinned
+
+
+def targets() -> set[str]:
+    return set(re.findall(r"^([a-z-]+):.*## ", (ROOT / "Makefile").read_text(), re.MULTILINE))
+
+
+def test_bare_make_prints_every_target_with_a_line() -> None:
+    shown = subprocess.run(["make"], cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    for target in targets():
+        assert re.search(rf"^  make {target} +\w+", shown, re.MULTILINE), target
+
+
+def test_continuous_testing_runs_the_readme_s_test_command() -> None:
+    commands = [line for line in (ROOT / ".ci/run").read_text().splitlines() if line.startswith("make")]
+    assert commands == ["make test"] and "\nmake test" in README.read_text()
+
+
+def readme_commands() -> list[str]:
+    blocks = re.findall(r"```bash\n(.*?)```", README.read_text(), re.DOTALL)
+    return [line.split("#")[0].strip() for block in blocks for line in block.splitlines() if line.strip()]
+
+
+@pytest.mark.parametrize("command", readme_commands())
+def test_commands_of_the_readme_exist(command: str) -> None:
+    words = command.split()
+    if words[0] == "make":
+        assert words[1] in targets()
+        options = set(re.findall(r"\$\(call option,([A-Z]+),", (ROOT / "Makefile").read_text())) | {"ARGS"}
+        assert {word.split("=")[0] for word in words[2:] if re.match("[A-Z]+=", word)} <= options
+    elif words[0].endswith("python"):
+        script = words[2].replace(".", "/") + ".py" if words[1] == "-m" else words[1]
+        assert (ROOT / script).exists() or (ROOT / script.removesuffix(".py") / "__main__.py").exists()
+    else:
+        assert words[0] in ("git", "cd", "conda"), f"{command!r} is no command of this repository"
+
+
+def test_pictures_and_pages_of_the_readme_exist() -> None:
+    for target in re.findall(r"\]\((?!http)([^)#]+)\)", README.read_text()):
+        assert (ROOT / target).exists(), target
+
+
+def test_nothing_names_the_machine_it_was_written_on() -> None:
+    listed = subprocess.run(["git", "grep", "-lE", r"/(work|root|home)/|\.\./shared"], cwd=ROOT, capture_output=True)
+    found = set(listed.stdout.decode().split()) - {"tests/test_repository.py"}
+    assert not found

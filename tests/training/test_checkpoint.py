@@ -1,0 +1,99 @@
+import errno
+import json
+from pathlib import Path
+
+import pytest
+import torch
+
+from tests.model.models import tiny_model
+from training import checkpoint
+from training.checkpoint import DamagedCheckpoint
+
+STATE = {"progress": {"step": 3}, "optimizers": [torch.arange(4.0)]}
+
+
+def save(directory: Path, step: int) -> Path:
+    return checkpoint.save(directory, step, tiny_model("tta"), STATE, b"tokenizer")
+
+
+def test_a_checkpoint_comes_back_bit_for_bit(tmp_path: Path) -> None:
+    model, path = tiny_model("tta"), save(tmp_path, 3)
+    loaded = checkpoint.load_model_from(path)
+    assert loaded.config == model.config
+    for (name, ours), theirs in zip(model.state_dict().items(), loaded.state_dict().values(), strict=True):
+        assert torch.equal(ours, theirs), name
+    assert torch.equal(checkpoint.load_training(path)["optimizers"][0], torch.arange(4.0))
+    assert (path / "tokenizer.model").read_bytes() == b"tokenizer"
+
+
+def test_the_newest_two_are_kept(tmp_path: Path) -> None:
+    for step in (1, 2, 3, 4):
+        save(tmp_path, step)
+    assert [path.name for path in checkpoint.complete(tmp_path)] == ["step-00000003", "step-00000004"]
+    assert checkpoint.last_good(tmp_path) == (tmp_path / "step-00000004", [])
+
+
+@pytest.mark.parametrize("name", ["model.safetensors", "training.pt", "config.json", "tokenizer.model"])
+@pytest.mark.parametrize("harm", ["truncate", "flip", "remove"])
+def test_a_damaged_file_is_found_and_the_one_before_is_used(tmp_path: Path, name: str, harm: str) -> None:
+    good, bad = save(tmp_path, 1), save(tmp_path, 2)
+    file = bad / name
+    content = file.read_bytes()
+    if harm == "truncate":
+        file.write_bytes(content[:-1])
+    elif harm == "flip":
+        file.write_bytes(bytes([content[0] ^ 1]) + content[1:])
+    else:
+        file.unlink()
+    path, sentences = checkpoint.last_good(tmp_path)
+    assert path == good
+    assert len(sentences) == 1 and name in sentences[0]
+    with pytest.raises(DamagedCheckpoint):
+        checkpoint.load_model_from(bad)
+
+
+def test_what_an_interrupted_save_leaves_is_not_a_checkpoint(tmp_path: Path) -> None:
+    good = save(tmp_path, 1)
+    half = tmp_path / ".step-00000002.123.tmp"
+    half.mkdir()
+    (half / "model.safetensors").write_bytes(b"half")
+    assert checkpoint.last_good(tmp_path) == (good, [])
+
+
+def test_a_full_disk_leaves_the_earlier_checkpoint(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    good = save(tmp_path, 1)
+
+    def full(*args: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(torch, "save", full)
+    with pytest.raises(OSError, match=r"Could not save .*No space left.*Earlier checkpoints are untouched"):
+        save(tmp_path, 2)
+    assert [path.name for path in tmp_path.iterdir()] == [good.name]
+
+
+def test_a_full_disk_leaves_the_old_text(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "results.jsonl"
+    checkpoint.write_atomically(path, "old")
+
+    def full(*args: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(checkpoint, "sync", full)
+    with pytest.raises(OSError, match=r"Could not write .*No space left"):
+        checkpoint.write_atomically(path, "new")
+    assert path.read_text() == "old" and list(tmp_path.iterdir()) == [path]
+
+
+def test_a_missing_checkpoint_is_said(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError, match="There is no checkpoint at"):
+        checkpoint.load_model_from(tmp_path / "nowhere")
+    with pytest.raises(FileNotFoundError, match="No whole checkpoint lies in"):
+        checkpoint.load_model_from(tmp_path)
+
+
+def test_a_manifest_of_something_else_is_refused(tmp_path: Path) -> None:
+    path = save(tmp_path, 1)
+    (path / "manifest.json").write_text(json.dumps({"files": 3}))
+    with pytest.raises(DamagedCheckpoint, match="is no whole checkpoint"):
+        checkpoint.verify(path)

@@ -1,0 +1,289 @@
+"""The main job end to end, on a small corpus and tiny models: reports, interruption, resumption, refusals."""
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+import pretrain
+from training import checkpoint
+from training.config import PretrainConfig
+from training.contestant import Contestant, Entry
+
+TINY = "d_model=32,n_layers=2,n_heads=2,d_ff=64"
+OPTIONS = [
+    *("--architectures", f"tta:{TINY}", f"vanilla:{TINY},masking_rate=0.3", "--vocab-size", "340"),
+    *("--batch-size", "8", "--sequence-length", "32", "--precision", "fp32", "--slice-seconds", "0.2"),
+    *("--evaluation.tokens", "64", "--evaluation.curve-tokens", "32", "--evaluation.places", "8"),
+    *("--evaluation.points", "4"),
+]
+
+
+@pytest.fixture(scope="session")
+def base(text_file: Path, tmp_path_factory: pytest.TempPathFactory) -> list[str]:
+    """Options of a run on the small corpus, which is prepared once."""
+    folder = tmp_path_factory.mktemp("runs")
+    return [*OPTIONS, "--corpus", str(text_file), "--cache", str(folder / "cache"), "--runs", str(folder / "runs")]
+
+
+def run(arguments: list[str], monkeypatch: pytest.MonkeyPatch) -> int:
+    monkeypatch.setattr(sys, "argv", ["pretrain.py", *arguments])
+    return pretrain.main()
+
+
+def folder_of(base: list[str], name: str) -> Path:
+    return Path(base[base.index("--runs") + 1]) / name
+
+
+def weights(folder: Path) -> dict[str, dict[str, torch.Tensor]]:
+    """Of each contestant's newest checkpoint."""
+    newest = {d.name: checkpoint.last_good(d)[0] for d in sorted((folder / "checkpoints").iterdir())}
+    return {name: load_file(path / "model.safetensors") for name, path in newest.items()}
+
+
+def numbers(folder: Path) -> list[dict]:
+    """results.jsonl without what depends on the clock."""
+    timed = ("seconds", "tokens_per_second", "predicted_tokens_per_second", "loss")
+    records = [json.loads(line) for line in (folder / "results.jsonl").read_text().splitlines()]
+    return [{k: v for k, v in record.items() if k not in timed} for record in records]
+
+
+def assert_identical(one: Path, other: Path) -> None:
+    ours, theirs = weights(one), weights(other)
+    assert ours.keys() == theirs.keys() and len(ours) == 2
+    for contestant, tensors in ours.items():
+        for name, tensor in tensors.items():
+            assert torch.equal(tensor, theirs[contestant][name]), f"{contestant}: {name}"
+    assert numbers(one) == numbers(other)
+
+
+@pytest.fixture(scope="session")
+def uninterrupted(base: list[str]) -> Path:
+    with pytest.MonkeyPatch.context() as monkeypatch:
+        assert run([*base, "--budget", "24ktok", "--name", "whole"], monkeypatch) == 0
+    return folder_of(base, "whole")
+
+
+def test_a_run_leaves_its_report(uninterrupted: Path) -> None:
+    page = (uninterrupted / "report.html").read_text()
+    assert "data:image/svg+xml;base64," in page and not re.search(r'(src|href)="(?!data:)', page)
+    text = (uninterrupted / "report.md").read_text()
+    for wanted in ("reached vanilla after", "tokens/s", "matmul", "passes", "seeds", "revision", "leave-one-out NLL"):
+        assert wanted in text and wanted in page, wanted
+    assert (uninterrupted / "report.png").read_bytes()[:4] == b"\x89PNG"
+    examples = json.loads((uninterrupted / "examples.json").read_text())["examples"]
+    assert examples and all(len(e["predictions"]) == 2 for e in examples)
+    assert list((uninterrupted / "tensorboard").glob("*/events*"))
+
+
+def test_both_models_spend_the_same_and_learn(uninterrupted: Path) -> None:
+    records = [json.loads(line) for line in (uninterrupted / "results.jsonl").read_text().splitlines()]
+    ends = [record for record in records if record["final"]]
+    assert [end["tokens"] for end in ends] == [24_064, 24_064]  # 94 steps of 256 tokens
+    assert {end["architecture"]: end["final"]["passes"] for end in ends} == {"tta": 1, "vanilla": 32}
+    for label in {record["contestant"] for record in records}:
+        curve = [record["curve"]["nll"] for record in records if record["contestant"] == label]
+        assert len(curve) == 4 and curve[-1] < 0.8 * curve[0]
+
+
+def test_the_same_run_again_is_the_same_bits(
+    base: list[str], uninterrupted: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert run([*base, "--budget", "24ktok", "--name", "again", "--slice-seconds", "0.05"], monkeypatch) == 0
+    assert_identical(uninterrupted, folder_of(base, "again"))
+
+
+def test_interrupted_and_resumed_is_the_same_bits(
+    base: list[str], uninterrupted: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
+    slices = []
+    train = Contestant.train
+
+    def interrupting(self: Contestant, seconds: float, until: float) -> None:
+        train(self, seconds, until)
+        slices.append(self.progress.step)
+        if len(slices) in (3, 7):
+            os.kill(os.getpid(), signal.SIGINT)
+
+    monkeypatch.setattr(Contestant, "train", interrupting)
+    arguments = [*base, "--budget", "24ktok", "--name", "stopped", "--slice-seconds", "0.1"]
+    folder = folder_of(base, "stopped")
+    assert run(arguments, monkeypatch) == 130
+    assert f"--resume {folder}" in capsys.readouterr().out.replace("\n", "")
+    assert run(["--resume", str(folder)], monkeypatch) == 130
+    assert not (folder / "report.html").exists()
+    assert run(["--resume", str(folder)], monkeypatch) == 0
+    assert len(slices) > 7
+    assert_identical(uninterrupted, folder)
+
+
+def test_flop_budgets_resume_to_the_same_bits(base: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    arguments = [*base, "--budget", "4e9flop"]
+    assert run([*arguments, "--name", "flop-whole"], monkeypatch) == 0
+    train, calls = Contestant.train, []
+
+    def interrupting(self: Contestant, seconds: float, until: float) -> None:
+        train(self, seconds, until)
+        calls.append(1)
+        if len(calls) == 2:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    monkeypatch.setattr(Contestant, "train", interrupting)
+    assert run([*arguments, "--name", "flop-stopped"], monkeypatch) == 130
+    assert run(["--resume", str(folder_of(base, "flop-stopped"))], monkeypatch) == 0
+    assert_identical(folder_of(base, "flop-whole"), folder_of(base, "flop-stopped"))
+
+
+def test_killed_and_resumed_is_the_same_bits(
+    base: list[str], uninterrupted: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """kill -9 while it trains, saves or evaluates: it goes on from the newest whole checkpoint."""
+    folder = folder_of(base, "killed")
+    arguments = [*base, "--budget", "24ktok", "--name", "killed", "--slice-seconds", "0.05", "--save-seconds", "0.05"]
+    process = subprocess.Popen([sys.executable, "pretrain.py", *arguments], stdout=subprocess.DEVNULL)
+    deadline = time.monotonic() + 120
+    while len(list(folder.glob("checkpoints/*/step-*"))) < 4:
+        assert process.poll() is None and time.monotonic() < deadline, "it ended before it was killed"
+        time.sleep(0.01)
+    process.kill()
+    process.wait()
+    assert any(c.name != "step-00000094" for c in folder.glob("checkpoints/*/step-*"))
+    assert run(["--resume", str(folder)], monkeypatch) == 0
+    assert_identical(uninterrupted, folder)
+
+
+def test_a_wall_clock_run_goes_on_from_the_time_spent(base: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    train, calls = Contestant.train, []
+
+    def interrupting(self: Contestant, seconds: float, until: float) -> None:
+        train(self, seconds, until)
+        calls.append(self.progress.spent.seconds)
+        if len(calls) == 4:
+            os.kill(os.getpid(), signal.SIGINT)
+
+    monkeypatch.setattr(Contestant, "train", interrupting)
+    assert run([*base, "--budget", "1s", "--name", "clock"], monkeypatch) == 130
+    folder = folder_of(base, "clock")
+    before = max(calls)
+    assert run(["--resume", str(folder)], monkeypatch) == 0
+    seconds = [json.loads(line)["seconds"] for line in (folder / "results.jsonl").read_text().splitlines()]
+    assert min(calls[4:]) > min(calls[:4]) and before < 1 <= max(seconds)
+
+
+def test_resume_skips_a_damaged_checkpoint(
+    base: list[str], uninterrupted: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
+    train, calls = Contestant.train, []
+
+    def interrupting(self: Contestant, seconds: float, until: float) -> None:
+        train(self, seconds, until)
+        calls.append(1)
+        if len(calls) == 4:
+            os.kill(os.getpid(), signal.SIGINT)
+
+    monkeypatch.setattr(Contestant, "train", interrupting)
+    arguments = [*base, "--budget", "24ktok", "--name", "damaged", "--slice-seconds", "0.05", "--save-seconds", "0.01"]
+    assert run(arguments, monkeypatch) == 130
+    folder = folder_of(base, "damaged")
+    newest = checkpoint.complete(next((folder / "checkpoints").iterdir()))[-1]
+    (newest / "model.safetensors").write_bytes(b"torn")
+    assert run(["--resume", str(folder)], monkeypatch) == 0
+    assert "truncated" in capsys.readouterr().out
+    assert_identical(uninterrupted, folder)
+
+
+def test_several_seeds_give_a_spread(base: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    assert run([*base, "--budget", "3ktok", "--name", "seeds", "--seeds", "0", "1"], monkeypatch) == 0
+    report = (folder_of(base, "seeds") / "report.md").read_text()
+    assert " ± " in report and "seeds: 0 1" in report
+
+
+def refused(arguments: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture) -> str:
+    try:
+        code = run(arguments, monkeypatch)
+    except SystemExit as stop:  # the command line's own parser
+        code = stop.code
+    assert code == 2
+    return " ".join(capsys.readouterr().err.split())
+
+
+@pytest.mark.parametrize(
+    ("options", "sentence"),
+    [
+        (["--architectures", "electra"], "Unknown architecture 'electra'; registered are"),
+        (["--architectures", "tta:depth=3"], "'depth=3' is no option=value that tta knows"),
+        (["--architectures", "vanilla:masking_rate=2"], "masking rate of 2"),
+        (["--budget", "soon"], "The budget 'soon' is not understood"),
+        (["--nonsense", "3"], "--nonsense"),
+        (["--size", "huge"], "huge"),
+        (["--device", "warp"], "The device 'warp' cannot be used here"),
+        (["--sequence-length", "0"], "sequence_length is 0; it must be more than 0"),
+        (["--seeds", "1", "1"], "give one or more, each once"),
+        (["--evaluation.tokens", "1000000"], "lower --evaluation.tokens"),
+        (["--batch-size", "100000"], "smaller than one batch"),
+        (["--corpus", "nowhere.txt"], "nowhere.txt"),
+        (["--vocab-size", "30000"], "vocabulary of 30000 is too large"),
+        (["--resume", "nowhere"], "drop the other options"),
+    ],
+)
+def test_impossible_options_are_one_sentence_and_code_2(
+    base: list[str], options: list[str], sentence: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
+    before = set(folder_of(base, "").glob("*"))
+    assert sentence in refused([*base, *options, "--name", "refused"], monkeypatch, capsys)
+    assert set(folder_of(base, "").glob("*")) == before  # nothing half-written
+
+
+def test_resuming_what_is_no_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
+    assert "holds no run (no run.json)" in refused(["--resume", str(tmp_path)], monkeypatch, capsys)
+    (tmp_path / "run.json").write_text("{}")
+    assert "is not what `pretrain.py` wrote" in refused(["--resume", str(tmp_path)], monkeypatch, capsys)
+
+
+def test_a_name_taken_is_refused(
+    base: list[str], uninterrupted: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
+    arguments = [*base, "--budget", "1ktok", "--name", uninterrupted.name]
+    assert "holds a run already" in refused(arguments, monkeypatch, capsys)
+
+
+def test_a_checkpoint_of_another_configuration_is_refused(
+    base: list[str], uninterrupted: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
+    folder = folder_of(base, "other")
+    assert run([*base, "--budget", "1ktok", "--name", "other"], monkeypatch) == 0
+    text = (folder / "run.json").read_text()
+    (folder / "run.json").write_text(text.replace('"preset": "modern"', '"preset": "bert"'))
+    message = refused(["--resume", str(folder)], monkeypatch, capsys)
+    assert "is from another configuration" in message and "norm 'pre' there and 'post' here" in message
+
+
+def test_dry_run_trains_nothing(
+    base: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
+    assert run([*base, "--budget", "1Mtok", "--name", "dry", "--dry-run"], monkeypatch) == 0
+    words = capsys.readouterr().out.split()
+    assert "3,906" in words and "FLOPs" in words  # 1e6 / (8 x 32) steps
+    assert not folder_of(base, "dry").exists()
+
+
+def test_entries_are_read() -> None:
+    entry = Entry.parse("vanilla:masking_rate=0.4,learning_rate=2e-3,optimizer=adamw,n_layers=2")
+    assert entry.options == (("masking_rate", 0.4),)
+    assert dict(entry.optimizer) == {"learning_rate": 2e-3, "name": "adamw"}
+    assert entry.model == (("n_layers", 2),)
+
+
+def test_run_configuration_survives_json() -> None:
+    config = PretrainConfig(architectures=("tta",), seeds=(3, 4))
+    assert PretrainConfig.from_json(config.to_json()) == config
