@@ -26,7 +26,7 @@ from torch import Tensor
 from .onednn import exact_float32_products
 
 # (logits_CV, targets_C, label_smoothing, z_loss, dlogits_wanted) -> lse_C; turns logits into dlogits in place.
-# Made once for a sweep from its buffer of logits, so that scratch memory is reused from chunk to chunk.
+# Made once for a sweep from its (C, V) buffer of logits, so that scratch memory is reused from chunk to chunk.
 RowPass = Callable[[Tensor, Tensor, float, float, bool], Tensor]
 
 
@@ -71,7 +71,7 @@ def sweep(
     dbias_V = torch.zeros(vocabulary, **new) if needs_bias else None
 
     narrow = hidden_TE.new_empty  # the dtype of the products
-    logits_buffer = narrow(rows * vocabulary)
+    logits_buffer = narrow(rows, vocabulary)
     row_pass = make_row_pass(logits_buffer)
     dhidden_buffer = narrow(width * rows if needs_hidden else 0)
     # Library products accumulate in fp32 inside; a narrow result has to be added to the fp32 sum afterwards.
@@ -82,7 +82,7 @@ def sweep(
             chunk = slice(start, min(start + rows, tokens))
             hidden_CE, targets_C = hidden_TE[chunk], targets_T[chunk]
             count = len(hidden_CE)
-            logits_CV = logits_buffer[: count * vocabulary].view(count, vocabulary)
+            logits_CV = logits_buffer[:count]
             torch.mm(hidden_CE, weight_VE.T, out=logits_CV)
             if bias_V is not None:
                 logits_CV.add_(bias_V)
@@ -139,9 +139,12 @@ def losses_of_rows(
 
 
 def chunk_rows(tokens: int, vocabulary: int, chunk_bytes: int, element_size: int) -> int:
-    """Tokens in a chunk: as many logits as the budget holds, in the products' dtype and, if that is narrow, in fp32."""
-    bytes_per_logit = element_size + (4 if element_size < 4 else 0)
-    return max(1, min(tokens, chunk_bytes // (vocabulary * bytes_per_logit)))
+    """Tokens in a chunk: as many rows of logits as the budget holds, at least one."""
+    return max(1, min(tokens, chunk_bytes // (vocabulary * element_size)))
+
+
+# fp32 copies of narrow logits: a CPU's second-level cache, enough rows to fill a GPU.
+SCRATCH_BYTES = {"cpu": 2 << 20, "cuda": 64 << 20}
 
 
 class SoftmaxRows:
@@ -149,26 +152,33 @@ class SoftmaxRows:
 
     PyTorch's in-place softmax is one fused, vectorised pass and its exp is faster than `exp_`. It keeps the log-sum-exp
     to itself, but the largest probability of a row is exp(max - lse), never below 1 / V, and gives it back.
+    Narrow logits are widened a few rows at a time.
     """
 
-    def __init__(self, logits_buffer: Tensor):
-        wide = torch.promote_types(logits_buffer.dtype, torch.float32)
-        self.scratch = None if logits_buffer.dtype == wide else torch.empty_like(logits_buffer, dtype=wide)
+    def __init__(self, logits_CV: Tensor):
+        self.wide = torch.promote_types(logits_CV.dtype, torch.float32)
+        self.rows, vocabulary = logits_CV.shape
+        self.scratch = None
+        if logits_CV.dtype != self.wide:
+            budget = SCRATCH_BYTES.get(logits_CV.device.type, SCRATCH_BYTES["cuda"])
+            self.rows = chunk_rows(self.rows, vocabulary, budget, self.wide.itemsize)
+            self.scratch = logits_CV.new_empty(self.rows, vocabulary, dtype=self.wide)
 
     def __call__(
         self, logits_CV: Tensor, targets_C: Tensor, label_smoothing: float, z_loss: float, dlogits_wanted: bool
     ) -> Tensor:
-        if self.scratch is None:
-            wide_CV = logits_CV
-        else:
-            wide_CV = self.scratch[: logits_CV.numel()].view_as(logits_CV).copy_(logits_CV)
-        highest_C = wide_CV.amax(-1)
-        torch.softmax(wide_CV, -1, out=wide_CV)
-        lse_C = highest_C - wide_CV.amax(-1).log()
-        if dlogits_wanted:
-            if z_loss:
-                wide_CV.mul_(1 + 2 * z_loss * lse_C[:, None])
-            wide_CV.scatter_add_(1, targets_C[:, None], wide_CV.new_full((len(wide_CV), 1), label_smoothing - 1))
-            if wide_CV is not logits_CV:
-                logits_CV.copy_(wide_CV)
+        lse_C = logits_CV.new_empty(len(logits_CV), dtype=self.wide)
+        for start in range(0, len(logits_CV), self.rows):
+            rows = slice(start, min(start + self.rows, len(logits_CV)))
+            logits_RV = logits_CV[rows]
+            wide_RV = logits_RV if self.scratch is None else self.scratch[: len(logits_RV)].copy_(logits_RV)
+            highest_R = wide_RV.amax(-1)
+            torch.softmax(wide_RV, -1, out=wide_RV)
+            lse_C[rows] = highest_R - wide_RV.amax(-1).log()
+            if dlogits_wanted:
+                if z_loss:
+                    wide_RV.mul_(1 + 2 * z_loss * lse_C[rows, None])
+                wide_RV.scatter_add_(1, targets_C[rows, None], wide_RV.new_full((len(wide_RV), 1), label_smoothing - 1))
+                if wide_RV is not logits_RV:
+                    logits_RV.copy_(wide_RV)
         return lse_C

@@ -107,7 +107,7 @@ def partial_lse(
     target_logit = tl.zeros([BLOCK_T], tl.float32)
     for start in range(first, last, BLOCK_V):
         v = start + tl.arange(0, BLOCK_V)
-        inside = v < last
+        inside = v < V  # splits are whole tiles, so only the last tile of all is ragged
         weight_columns = weight_ptr + v[None, :].to(tl.int64) * stride_v
         if BLOCK_E >= E:
             weight = tl.load(weight_columns + e[:, None], mask=inside[None, :] & (e < E)[:, None], other=0.0)
@@ -123,7 +123,7 @@ def partial_lse(
                 z = tl.dot(hidden, weight, z, input_precision="ieee")
         if HAS_BIAS:
             z += tl.load(bias_ptr + v, mask=inside, other=0.0).to(tl.float32)[None, :]
-        is_target = (v[None, :] == targets[:, None]) & inside[None, :]
+        is_target = v[None, :] == targets[:, None]
         target_logit += tl.sum(tl.where(is_target, z, 0.0), 1)
         z = tl.where(inside[None, :], z * LOG2E, float("-inf"))
         higher = tl.maximum(highest, tl.max(z, 1))

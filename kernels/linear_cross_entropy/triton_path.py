@@ -19,8 +19,8 @@ def check_dtype(dtype: torch.dtype) -> None:
 class GradientRows:
     """The row pass of `chunked.sweep` as one kernel."""
 
-    def __init__(self, logits_buffer: Tensor):
-        check_dtype(logits_buffer.dtype)
+    def __init__(self, logits_CV: Tensor):
+        check_dtype(logits_CV.dtype)
 
     def __call__(
         self, logits_CV: Tensor, targets_C: Tensor, label_smoothing: float, z_loss: float, dlogits_wanted: bool

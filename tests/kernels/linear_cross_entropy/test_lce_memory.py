@@ -39,10 +39,10 @@ def test_no_tensor_larger_than_chunk_or_table(dtype):
     p = make_problem(TOKENS, WIDTH, VOCABULARY, dtype=dtype)
     chunk = 32 * VOCABULARY
     with LargestTensor() as largest:
-        sweeps(p, chunk_bytes=chunk * 4)
+        sweeps(p, chunk_bytes=chunk * dtype.itemsize)
     assert 0 < largest.elements <= max(chunk, VOCABULARY * WIDTH, TOKENS * WIDTH)
     with LargestTensor() as largest:
-        sweeps(p, chunk_bytes=TOKENS * VOCABULARY * 8)
+        sweeps(p, chunk_bytes=TOKENS * VOCABULARY * dtype.itemsize)
     assert largest.elements > TOKENS * VOCABULARY // 2, "the measure must see a chunk that holds everything"
 
 
