@@ -48,32 +48,36 @@ def backward(grads, qs, kv, outs, lses, kept, visibility: str, layout: Layout | 
 def _forward(q, kv, visibility, layout, scale, with_lse, keep) -> tuple[Tensor, Tensor | None, Tensor | None]:
     b, h, n, width = q.shape
     out = q.new_empty(b, n, h, width).transpose(1, 2)
-    lse = torch.empty(b, h, n) if with_lse else None
-    narrow = _narrow(q.dtype)
+    lse = q.new_empty(b, h, n, dtype=torch.float32) if with_lse else None
+    wide, narrow = _precisions(q.dtype)
     steps = plan(b, h, n, visibility, layout)
-    kept, at = _memory(steps, h, narrow) if keep else None, 0
+    kept, at = _memory(steps, q, narrow) if keep else None, 0
     for rows, tiles in steps:
-        q_c, k_c = _load("q", [q], rows, torch.float32, scale), _load("k", kv[-2::-2], rows, torch.float32)
+        q_c, k_c = _load("q", [q], rows, wide, scale), _load("k", kv[-2::-2], rows, wide)
         v_c = _load("v", kv[-1::-2], rows, narrow)
         for tile in tiles:
             heads, columns = (-1, h, tile.r1 - tile.r0), slice(tile.lo, tile.hi)
             size = (q_c.shape[0], tile.r1 - tile.r0, tile.hi - tile.lo)
-            own = kept is not None and narrow == torch.float32
-            s = kept[at : at + _count(size)].view(size) if own else _scratch("s", size, torch.float32)
+            own = kept is not None and narrow == wide
+            s = kept[at : at + _count(size)].view(size) if own else _scratch("s", size, wide, q.device)
             _scores(q_c, k_c, tile, s)
             top = s.amax(-1) if with_lse else None
             _softmax(s, tile)
             if with_lse:  # the largest probability of a row is exp(top - lse)
                 found = top.sub_(s.amax(-1).log_()).view(heads)
                 if tile.empty is not None:
-                    found.masked_fill_(tile.empty[..., 0], float("-inf"))
+                    found.masked_fill_(tile.empty[..., 0].to(s.device), float("-inf"))
                 lse[rows, :, tile.r0 : tile.r1] = found
-            if narrow != torch.float32:
-                wide = s
-                s = kept[at : at + _count(size)].view(size) if kept is not None else _scratch("p", size, narrow)
-                s.copy_(wide)
+            if narrow != wide:
+                exact = s
+                s = (
+                    kept[at : at + _count(size)].view(size)
+                    if kept is not None
+                    else _scratch("p", size, narrow, q.device)
+                )
+                s.copy_(exact)
             at += _count(size)
-            o = torch.bmm(s, v_c[:, columns], out=_scratch("o", (*size[:2], width), narrow))
+            o = torch.bmm(s, v_c[:, columns], out=_scratch("o", (*size[:2], width), narrow, q.device))
             out[rows, :, tile.r0 : tile.r1] = o.view(*heads, width)
     return out, lse, kept
 
@@ -81,15 +85,15 @@ def _forward(q, kv, visibility, layout, scale, with_lse, keep) -> tuple[Tensor, 
 def _backward(grad_out, q, kv, visibility, kept, layout, scale) -> tuple[Tensor, list[Tensor]]:
     b, h, n, width = q.shape
     dq, *dkv = [x.new_empty(b, n, h, width).transpose(1, 2) for x in (q, *kv)]
-    narrow, at = _narrow(q.dtype), 0
+    (wide, narrow), at = _precisions(q.dtype), 0
     for rows, tiles in plan(b, h, n, visibility, layout):
         q_c, k_c = _load("q", [q], rows, narrow), _load("k", kv[-2::-2], rows, narrow)
         v_c, do_c = _load("v", kv[-1::-2], rows, narrow), _load("do", [grad_out], rows, narrow)
         if kept is None:
-            q_w = torch.mul(q_c, scale, out=_scratch("q_w", q_c.shape, torch.float32))
-            k_w = k_c.float()
+            q_w = q_c.to(wide) * scale
+            k_w = k_c.to(wide)
         whole = len(tiles) == 1 and tiles[0].hi - tiles[0].lo == k_c.shape[1]
-        dk_c, dv_c = (_scratch(name, k_c.shape, torch.float32 if not whole else narrow) for name in ("dk", "dv"))
+        dk_c, dv_c = (_scratch(name, k_c.shape, narrow if whole else wide, q.device) for name in ("dk", "dv"))
         if not whole:
             dk_c.zero_()
             dv_c.zero_()
@@ -97,20 +101,20 @@ def _backward(grad_out, q, kv, visibility, kept, layout, scale) -> tuple[Tensor,
             here, window = slice(tile.r0, tile.r1), slice(tile.lo, tile.hi)
             size = (q_c.shape[0], tile.r1 - tile.r0, tile.hi - tile.lo)
             if kept is None:
-                p = _softmax(_scores(q_w, k_w, tile, _scratch("s", size, torch.float32)), tile).to(narrow)
+                p = _softmax(_scores(q_w, k_w, tile, _scratch("s", size, wide, q.device)), tile).to(narrow)
             else:
                 p = kept[at : at + _count(size)].view(size)
                 at += _count(size)
-            dp = torch.bmm(do_c[:, here], v_c[:, window].transpose(1, 2), out=_scratch("dp", size, narrow))
+            dp = torch.bmm(do_c[:, here], v_c[:, window].transpose(1, 2), out=_scratch("dp", size, narrow, q.device))
             # ds = p * (dp - rowsum(p * dp))
             ds = torch.ops.aten._softmax_backward_data.out(dp, p, -1, narrow, grad_input=dp)
-            dq_t = torch.bmm(ds, k_c[:, window], out=_scratch("o", (*size[:2], width), narrow))
+            dq_t = torch.bmm(ds, k_c[:, window], out=_scratch("o", (*size[:2], width), narrow, q.device))
             torch.mul(dq_t.view(-1, h, size[1], width), scale, out=dq[rows, :, here])
             if whole:
                 torch.bmm(p.transpose(1, 2), do_c[:, here], out=dv_c)
                 torch.bmm(ds.transpose(1, 2), q_c[:, here], out=dk_c)
             else:
-                part = _scratch("part", (size[0], size[2], width), narrow)
+                part = _scratch("part", (size[0], size[2], width), narrow, q.device)
                 dv_c[:, window] += torch.bmm(p.transpose(1, 2), do_c[:, here], out=part)
                 dk_c[:, window] += torch.bmm(ds.transpose(1, 2), q_c[:, here], out=part)
         for s, part in enumerate((slice(0, n),) if len(kv) == 2 else (slice(n, 2 * n), slice(0, n))):
@@ -119,22 +123,24 @@ def _backward(grad_out, q, kv, visibility, kept, layout, scale) -> tuple[Tensor,
     return dq, dkv
 
 
-def _narrow(dtype: torch.dtype) -> torch.dtype:
-    """The dtype of the operands of every product but the scores."""
-    return torch.bfloat16 if dtype == torch.bfloat16 else torch.float32
+def _precisions(dtype: torch.dtype) -> tuple[torch.dtype, torch.dtype]:
+    """The dtypes of scores and softmax, and of the operands of the other products."""
+    wide = torch.float64 if dtype == torch.float64 else torch.float32
+    return wide, torch.bfloat16 if dtype == torch.bfloat16 else wide
 
 
-def _memory(steps, h: int, dtype: torch.dtype) -> Tensor | None:
+def _memory(steps, q: Tensor, dtype: torch.dtype) -> Tensor | None:
     """Room for the probabilities of all tiles, or None if they are too many to keep."""
+    h = q.shape[1]
     rows = [(range(*step[0].indices(2**62)), step[1]) for step in steps]
     total = sum(len(r) * h * (t.r1 - t.r0) * (t.hi - t.lo) for r, tiles in rows for t in tiles)
-    return torch.empty(total, dtype=dtype) if total <= KEEP else None
+    return q.new_empty(total, dtype=dtype) if total <= KEEP else None
 
 
 def _load(name: str, parts, rows: slice, dtype: torch.dtype, scale: float | None = None) -> Tensor:
     """A chunk as (Z, N, K), contiguous; of two sets of keys the future comes first."""
     b, h, n, width = parts[0][rows].shape
-    chunk = _scratch(name, (b, h, n * len(parts), width), dtype)
+    chunk = _scratch(name, (b, h, n * len(parts), width), dtype, parts[0].device)
     for i, x in enumerate(parts):
         place = chunk[:, :, i * n : (i + 1) * n]
         place.copy_(x[rows])
@@ -143,12 +149,12 @@ def _load(name: str, parts, rows: slice, dtype: torch.dtype, scale: float | None
     return chunk.view(b * h, -1, width)
 
 
-def _scratch(name: str, shape, dtype: torch.dtype) -> Tensor:
+def _scratch(name: str, shape, dtype: torch.dtype, device: torch.device) -> Tensor:
     """Uninitialised memory that this thread uses again and again: fresh pages would cost as much as the arithmetic."""
-    count, key = _count(shape), (name, dtype)
+    count, key = _count(shape), (name, dtype, device)
     pool = _buffers.__dict__
     if key not in pool or pool[key].numel() < count:
-        pool[key] = torch.empty(count, dtype=dtype)
+        pool[key] = torch.empty(count, dtype=dtype, device=device)
     return pool[key][:count].view(shape)
 
 
@@ -165,12 +171,12 @@ def _scores(q_c: Tensor, k_c: Tensor, tile: Tile, s: Tensor) -> Tensor:
         s.diagonal(tile.r0 - tile.lo, -2, -1).fill_(float("-inf"))
     for first, mask in tile.hidden:
         part = s[..., first : first + mask.shape[-1]]
-        part.view(mask.shape[0], -1, *part.shape[1:]).add_(mask)
+        part.view(mask.shape[0], -1, *part.shape[1:]).add_(mask.to(s.device, s.dtype))
     return s
 
 
 def _softmax(s: Tensor, tile: Tile) -> Tensor:
     torch.softmax(s, -1, out=s)
     if tile.empty is not None:
-        s.view(tile.empty.shape[0], -1, *s.shape[1:]).masked_fill_(tile.empty, 0.0)
+        s.view(tile.empty.shape[0], -1, *s.shape[1:]).masked_fill_(tile.empty.to(s.device), 0.0)
     return s

@@ -43,9 +43,8 @@ def plan(b: int, h: int, n: int, visibility: str, layout: Layout | None) -> list
         return [(rows, _whole(n, block, visibility)) for rows in chunks]
     key = visibility, block, chunk
     if key not in layout.plans:
-        layout.plans[key] = [
-            (rows, _tiles(n, block, visibility, layout.start[rows], layout.end[rows])) for rows in chunks
-        ]
+        start, end = layout.start.cpu(), layout.end.cpu()
+        layout.plans[key] = [(rows, _tiles(n, block, visibility, start[rows], end[rows])) for rows in chunks]
     return layout.plans[key]
 
 
