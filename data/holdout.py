@@ -7,9 +7,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from data.corpora import Corpus
-from data.readers import Part
 
-MINIMUM = 16_000  # characters of the held-out part: some thousand tokens
+MINIMUM = 16_000  # bytes of the held-out part: about four thousand tokens of English, and of Chinese too
 _LARGEST_SHARE = 0.2  # of the corpus; beyond that it is too small to be split
 _BUCKETS = 1 << 16
 _CUT = 1 << 16  # characters of a document
@@ -22,26 +21,28 @@ class Split:
     by_part: whether a part of an over-long document counts as a document of its own; otherwise all parts follow the
              first, so that whole documents are held out.
     cut:     parts have at most this many characters.
-    train_characters, held_out_characters: what falls to each side.
+    train_bytes, held_out_bytes: what falls to each side, in UTF-8.
+    characters: of both sides.
     """
 
     threshold: int
     by_part: bool
     cut: int
-    train_characters: int
-    held_out_characters: int
+    train_bytes: int
+    held_out_bytes: int
+    characters: int
 
     def __call__(self, corpus: Corpus) -> Iterator[tuple[str, bool]]:
         """(text, held out) for each document of the corpus, in order."""
         held_out = False
         for part in corpus.parts(self.cut):
             if part.first or self.by_part:
-                held_out = _bucket(part) < self.threshold
+                held_out = _bucket(part.text.encode()) < self.threshold
             yield part.text, held_out
 
 
 def find_split(corpus: Corpus, fraction: float) -> Split:
-    """Hold out `fraction` of the characters of `corpus`, 0 for none, and at least MINIMUM; one pass, O(1) memory.
+    """Hold out `fraction` of the bytes of `corpus`, 0 for none, and at least MINIMUM; O(1) memory, at most two passes.
 
     Whole documents are held out if that comes to less than a fifth of the corpus. Otherwise it has too few documents,
     as one long book, and parts of documents are, if need be smaller ones.
@@ -49,33 +50,35 @@ def find_split(corpus: Corpus, fraction: float) -> Split:
     Raises ValueError for a corpus that is too small to be split.
     """
     for cut in (_CUT, _CUT // 32):
-        by_document, by_part = _characters_by_bucket(corpus, cut)
+        by_document, by_part, characters = _survey(corpus, cut)
         total = int(by_part.sum())
         wanted = max(MINIMUM, round(fraction * total)) if fraction else 0
-        for characters in (by_document, by_part):
-            cumulative = np.concatenate([[0], characters.cumsum()])
+        for sizes in (by_document, by_part):
+            cumulative = np.concatenate([[0], sizes.cumsum()])
             threshold = int(np.searchsorted(cumulative, wanted))
             if threshold <= _BUCKETS and cumulative[threshold] <= _LARGEST_SHARE * total:
                 held_out = int(cumulative[threshold])
-                return Split(threshold, characters is by_part, cut, total - held_out, held_out)
+                return Split(threshold, sizes is by_part, cut, total - held_out, held_out, characters)
     raise ValueError(
-        f"{corpus.name}: the corpus is too small or too uniform to be split: it holds {total:,} characters, of which "
-        f"at least {wanted:,} and at most {_LARGEST_SHARE:.0%} are to be held out for validation; take a larger "
+        f"{corpus.name}: the corpus is too small or too uniform to be split: it holds {total:,} bytes of text, of "
+        f"which at least {wanted:,} and at most {_LARGEST_SHARE:.0%} are to be held out for validation; take a larger "
         f"corpus, or name another one to validate on with --validation"
     )
 
 
-def _characters_by_bucket(corpus: Corpus, cut: int) -> tuple[np.ndarray, np.ndarray]:
-    """Characters in each bucket, counting by document and by part."""
+def _survey(corpus: Corpus, cut: int) -> tuple[np.ndarray, np.ndarray, int]:
+    """Bytes in each bucket, by document and by part, and characters in all."""
     by_document, by_part = np.zeros((2, _BUCKETS), np.int64)
-    bucket = 0
+    bucket = characters = 0
     for part in corpus.parts(cut):
-        own = _bucket(part)
+        content = part.text.encode()
+        own = _bucket(content)
         bucket = own if part.first else bucket
-        by_document[bucket] += len(part.text)
-        by_part[own] += len(part.text)
-    return by_document, by_part
+        by_document[bucket] += len(content)
+        by_part[own] += len(content)
+        characters += len(part.text)
+    return by_document, by_part, characters
 
 
-def _bucket(part: Part) -> int:
-    return int.from_bytes(hashlib.blake2b(part.text.encode(), digest_size=2).digest(), "little")
+def _bucket(content: bytes) -> int:
+    return int.from_bytes(hashlib.blake2b(content, digest_size=2).digest(), "little")

@@ -6,12 +6,13 @@
 Everything is written below --folder (a temporary one by default) and removed at the end.
 """
 
+import json
 import resource
 import subprocess
 import sys
 import tempfile
 import time
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
@@ -27,8 +28,8 @@ class MeasureConfig:
     threads: int | None = None
     folder: Path | None = None
     """Where there is room for the text and half as much again."""
-    prepare_only: Path | None = None
-    """Used by this script itself, so that generating the text does not count: the file to prepare."""
+    prepare: Path | None = None
+    """Prepare this file, print the measurement as JSON and stop: what this script runs as a process of its own."""
 
 
 def write_text(path: Path, megabytes: int, seed: int = 0) -> None:
@@ -53,33 +54,49 @@ def write_text(path: Path, megabytes: int, seed: int = 0) -> None:
             file.write("".join(np.char.add(text, ends[random.integers(len(ends), size=len(text))])))
 
 
+@dataclass(frozen=True)
+class Measured:
+    """tokens, seconds from the file to the shards, seconds of encoding alone, peak_mib of the process and its children.
+
+    On macOS peak_mib is too large by 2**10: ru_maxrss counts bytes there and KiB on Linux.
+    """
+
+    tokens: int
+    seconds: float
+    encoding_seconds: float
+    peak_mib: float
+
+    def __str__(self) -> str:
+        return (
+            f"{self.tokens / 1e6:.1f} M tokens in {self.seconds:.0f} s, the tokenizer's training included; "
+            f"encoding {self.tokens / self.encoding_seconds / 1e6:.2f} M tokens/s; peak memory {self.peak_mib:.0f} MiB"
+        )
+
+
+def measure(path: Path, vocab_size: int, threads: int | None) -> Measured:
+    """Prepare `path` in a process of its own, so that the memory is that of preparing alone."""
+    command = [sys.executable, "-m", "data.measure", "--prepare", str(path), "--vocab-size", str(vocab_size)]
+    command += ["--threads", str(threads)]
+    return Measured(**json.loads(subprocess.run(command, check=True, stdout=subprocess.PIPE).stdout))
+
+
 def main(config: MeasureConfig) -> None:
-    if config.prepare_only:
-        _prepare(config)
+    if config.prepare:
+        data = DataConfig(
+            str(config.prepare), config.vocab_size, cache=config.prepare.parent / "cache", threads=config.threads
+        )
+        started = time.perf_counter()
+        info = prepare(data).info
+        seconds = time.perf_counter() - started
+        peak = sum(resource.getrusage(who).ru_maxrss for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
+        result = Measured(info.train_tokens + info.valid_tokens, seconds, info.encoding_seconds, peak / 2**10)
+        print(json.dumps(asdict(result)))
         return
     with tempfile.TemporaryDirectory(dir=config.folder) as folder:
         path = Path(folder) / "generated.txt"
-        started = time.perf_counter()
         write_text(path, config.megabytes)
-        print(f"generated {path.stat().st_size / 1e9:.2f} GB in {time.perf_counter() - started:.0f} s")
-        command = [sys.executable, "-m", "data.measure", "--prepare-only", str(path), "--threads", str(config.threads)]
-        subprocess.run([*command, "--vocab-size", str(config.vocab_size)], check=True)
-
-
-def _prepare(config: MeasureConfig) -> None:
-    path = config.prepare_only
-    data = DataConfig(str(path), config.vocab_size, cache=path.parent / "cache", threads=config.threads)
-    started = time.perf_counter()
-    info = prepare(data).info
-    seconds = time.perf_counter() - started
-    tokens = info.train_tokens + info.valid_tokens
-    peak = sum(resource.getrusage(who).ru_maxrss for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
-    print(info)
-    print(
-        f"prepared {tokens / 1e6:.1f} M tokens in {seconds:.0f} s, {tokens / seconds / 1e6:.2f} M tokens/s from file to"
-    )
-    print(f"shards with everything; encoding alone {tokens / info.encoding_seconds / 1e6:.2f} M tokens/s")
-    print(f"peak memory {peak / 2**10:.0f} MiB, of the process and its children")  # ru_maxrss counts KiB on Linux
+        print(f"generated {path.stat().st_size / 1e9:.2f} GB of text")
+        print(measure(path, config.vocab_size, config.threads))
 
 
 if __name__ == "__main__":

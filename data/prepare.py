@@ -3,6 +3,7 @@
 import hashlib
 import json
 import os
+import sys
 import time
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
@@ -14,7 +15,7 @@ from data.holdout import Split, find_split
 from data.shards import Shards, encode
 from data.tokenizer import Tokenizer, sample_lines
 
-_VERSION = 2  # raise when the same input would give other shards, so that old ones are not taken for them
+_VERSION = 3  # raise when the same input would give other shards, so that old ones are not taken for them
 _TRAIN, _VALID, _TOKENIZER, _INFO = "train", "valid", "tokenizer.model", "info.json"
 
 
@@ -34,7 +35,7 @@ class DataConfig:
     column: str = "text"
     """Where .jsonl, .parquet and hub rows keep their text."""
     held_out: float = 0.02
-    """The share of the characters that is held out."""
+    """The share of the text that is held out."""
     max_characters: int | None = None
     """Read no more of the corpus than this."""
     cache: Path | None = None
@@ -124,16 +125,18 @@ def _build(
     folder: Path, config: DataConfig, corpus: Corpus, validation: Corpus | None, own_tokenizer: Tokenizer | None
 ) -> None:
     started = time.perf_counter()
+    print(f"preparing {config.corpus}: hold-out, tokenizer, shards", file=sys.stderr)
     folder.mkdir(parents=True)
     split = find_split(corpus, 0 if validation else config.held_out)
     tokenizer = own_tokenizer
     if tokenizer is None:
         training_part = (text for text, held_out in split(corpus) if not held_out)
-        tokenizer = Tokenizer.train(sample_lines(training_part, split.train_characters), config.vocab_size)
+        tokenizer = Tokenizer.train(sample_lines(training_part, split.train_bytes), config.vocab_size)
     folders = {False: folder / _TRAIN, True: folder / _VALID}
-    total = split.train_characters + split.held_out_characters
     encoding_started = time.perf_counter()
-    encode(_sides(corpus, validation, split), tokenizer, folders, total, config.threads or os.cpu_count() or 1)
+    encode(
+        _sides(corpus, validation, split), tokenizer, folders, split.characters, config.threads or os.cpu_count() or 1
+    )
     encoding_seconds = time.perf_counter() - encoding_started
     tokenizer.save(folder / _TOKENIZER)
 

@@ -37,7 +37,7 @@ def test_the_share_held_out(count: int, fraction: float) -> None:
     split = find_split(corpus, fraction)
     sides = list(split(corpus))
     held_out = sum(len(text) for text, is_held_out in sides if is_held_out)
-    assert held_out == split.held_out_characters and held_out + split.train_characters == 500 * count
+    assert held_out == split.held_out_bytes and held_out + split.train_bytes == split.characters == 500 * count
     wanted = max(MINIMUM, fraction * 500 * count)
     assert wanted - 1 <= held_out <= wanted + 1_000
     assert [text for text, _ in sides] == texts(count)
@@ -48,7 +48,7 @@ def test_the_counts_of_a_split_are_exact() -> None:
     for seed in range(4):
         corpus = Memory([f"{text} {seed}"] for text in texts(40_000, 10))
         split = find_split(corpus, 0.1)
-        assert split.held_out_characters == sum(len(text) for text, is_held_out in split(corpus) if is_held_out)
+        assert split.held_out_bytes == sum(len(text) for text, is_held_out in split(corpus) if is_held_out)
 
 
 def test_a_document_stays_on_its_side_whatever_surrounds_it() -> None:
@@ -87,6 +87,6 @@ def test_nothing_is_held_out_when_validation_comes_from_elsewhere() -> None:
 
 def test_a_corpus_too_small_to_be_split_is_refused() -> None:
     with pytest.raises(
-        ValueError, match=r"too small .* holds 50,000 characters, of which at least 16,000 and at most 20%"
+        ValueError, match=r"too small .* holds 50,000 bytes of text, of which at least 16,000 and at most 20%"
     ):
         find_split(Memory([text] for text in texts(100)), 0.02)

@@ -107,7 +107,7 @@ def test_a_full_disk_is_one_sentence_and_leaves_nothing(
     ("content", "options", "message"),
     [
         (b"\xff" + b"a" * 99_999, {}, r"not UTF-8 \(byte offset 0"),
-        (b"too small", {}, "too small or too uniform to be split: it holds 9 characters"),
+        (b"too small", {}, "too small or too uniform to be split: it holds 9 bytes"),
         (b"", {}, "the file is empty"),
         (b"the same line\n" * 10_000, {}, "too small or too uniform to be split: it holds 139,9"),
         (

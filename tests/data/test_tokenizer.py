@@ -129,9 +129,9 @@ def test_what_is_no_model_is_refused(tmp_path: object) -> None:
 def test_the_sample_is_bounded_and_a_function_of_the_text(
     documents: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    characters = sum(map(len, documents))
-    assert "\n".join(sample_lines(documents, characters)) == "\n".join(documents)  # small enough: all of it
+    size = sum(map(len, documents))
+    assert "\n".join(sample_lines(documents, size)) == "\n".join(documents)  # small enough: all of it
     monkeypatch.setattr(module, "_SAMPLE", 60_000)
-    sample = list(sample_lines(documents, characters))
+    sample = list(sample_lines(documents, size))
     assert sum(map(len, sample)) == pytest.approx(60_000, rel=0.15)
-    assert sorted(sample) == sorted(sample_lines(reversed(documents), characters))
+    assert sorted(sample) == sorted(sample_lines(reversed(documents), size))
