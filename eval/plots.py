@@ -43,7 +43,7 @@ def colours(results: Results) -> dict[str, str]:
 
 
 def curve_panel(axes: Axes, results: Results, axis: str, value: str) -> None:
-    """A line for each contestant, the mean of its seeds at each evaluation, in a band from the lowest to the highest."""
+    """A line for each contestant, the mean of its seeds at each evaluation, and a band from lowest to highest."""
     palette = colours(results)
     for label, seeds in results.curves.items():
         count = min(len(curve) for curve in seeds.values())
@@ -55,6 +55,13 @@ def curve_panel(axes: Axes, results: Results, axis: str, value: str) -> None:
         if len(seeds) > 1:
             axes.fill_between(x / scale, y.min(0), y.max(0), color=palette[label], alpha=0.18, lw=0)
     axes.set_xlabel(AXIS_NAMES[axis])
+
+
+def legend(figure: Figure, axes: Axes) -> None:
+    """Above the panels, where no label is too long; a line for each contestant whose label is."""
+    handles, labels = axes.get_legend_handles_labels()
+    columns = 1 if max(map(len, labels)) > 40 else min(4, len(labels))
+    figure.legend(handles, labels, loc="outside upper center", ncols=columns)
 
 
 def answer(results: Results) -> Figure:
@@ -70,19 +77,20 @@ def answer(results: Results) -> Figure:
         if (baseline := results.baseline) is not None:
             ends = [curve[-1] for curve in results.curves[baseline].values()]
             level, minutes = (np.mean([e["curve"]["nll"] for e in ends]), np.mean([e["seconds"] for e in ends]) / 60)
-            rivals = [row for row in results.rows() if row.architecture != "vanilla" and row.sooner_seconds]
-            if rivals:
-                reached = rivals[0].sooner_seconds.mean * minutes
-                left.plot([reached, minutes], [level, level], color="#333333", lw=0.9, ls=":")
+            rivals = [row for row in results.rows() if row.architecture != "vanilla" and row.sooner_seconds is not None]
+            if rivals and rivals[0].sooner_seconds.mean < 1:
+                share = rivals[0].sooner_seconds.mean
+                left.plot([share * minutes, minutes], [level, level], color="#333333", lw=0.9, ls=":")
                 left.annotate(
-                    f"{rivals[0].label} is here after\n{rivals[0].sooner_seconds.mean:.0%} of {baseline}'s time",
-                    (reached, level),
-                    xytext=(14, 26),
+                    f"vanilla's final quality,\nafter {share:.0%} of its time",
+                    (share * minutes, level),
+                    xytext=(18, 30),
                     textcoords="offset points",
                     arrowprops={"arrowstyle": "->", "color": "#333333", "lw": 0.9},
                     fontsize=9,
+                    in_layout=False,
                 )
-        left.legend(loc="best")
+        legend(figure, left)
         return figure
 
 
@@ -95,7 +103,7 @@ def axes_grid(results: Results) -> Figure:
             axes.set_xscale("log")
         for axes in panels[:, 0]:
             axes.set_ylabel("leave-one-out NLL (nats a token)")
-        panels[0, 0].legend(loc="best")
+        legend(figure, panels[0, 0])
         return figure
 
 

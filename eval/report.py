@@ -24,6 +24,7 @@ COLUMNS = (
     "accuracy",
     "reached vanilla after",
     "tokens/s",
+    "predicted in a pass",
     "predicted tokens/s",
     "of fp32 matmul rate",
     "parameters",
@@ -48,8 +49,8 @@ MEANINGS = (
     ),
     (
         "tokens/s, predicted tokens/s",
-        "input tokens trained on in a second, and those of them that gave a loss. Time is "
-        "training alone: data, forward, backward, optimiser.",
+        "input tokens trained on in a second, and those of them that gave a loss (for vanilla, the masked ones). "
+        "Time is training alone: data, forward, backward, optimiser.",
     ),
     (
         "of fp32 matmul rate",
@@ -73,6 +74,7 @@ def cells(row: Row) -> list[str]:
         f"{row.accuracy.mean:.1%}" + (f" ± {row.accuracy.deviation:.1%}" if row.accuracy.deviation is not None else ""),
         sooner,
         f"{row.tokens_per_second.mean:,.0f}",
+        f"{row.predicted_fraction:.0%}",
         f"{row.predicted_tokens_per_second.mean:,.0f}",
         f"{row.matmul_share:.0%}",
         f"{row.parameters / 1e6:.2f} M",

@@ -43,6 +43,7 @@ class Row:
     seconds: float
     tokens_per_second: Spread
     predicted_tokens_per_second: Spread
+    predicted_fraction: float
     matmul_share: float
     parameters: int
     memory_bytes: int
@@ -103,6 +104,7 @@ class Results:
             seconds=statistics.fmean(end["seconds"] for end in ends),
             tokens_per_second=speed,
             predicted_tokens_per_second=Spread(speed.mean * facts["predicted_fraction"], deviation),
+            predicted_fraction=facts["predicted_fraction"],
             matmul_share=speed.mean * facts["flops_per_token"] / self.facts["machine"]["fp32_matmul"],
             parameters=facts["parameters"],
             memory_bytes=facts["memory_bytes"],
