@@ -56,6 +56,7 @@ class Compiled:
     matrix: int  # HMMA, HGMMA or MFMA instructions
     async_copies: int
     atomics: int
+    num_warps: int
 
 
 def cases(operators: Iterable[str] = OPERATORS) -> Iterator[dict]:
@@ -140,6 +141,7 @@ def _read_nvidia(kernel) -> Compiled:
         else _count("HGMMA", sass),
         async_copies=_count("LDGSTS|UTMALDG|UBLKCP", sass),
         atomics=_count("ATOM|ATOMG|ATOMS|RED|REDG", sass),
+        num_warps=kernel.metadata.num_warps,
     )
 
 
@@ -157,6 +159,7 @@ def _read_amd(kernel) -> Compiled:
         matrix=len(re.findall(r"\bv_mfma_", assembly)),
         async_copies=0,
         atomics=len(re.findall(r"\b(?:global|flat|ds)_atomic", assembly)),
+        num_warps=kernel.metadata.num_warps,
     )
 
 
