@@ -16,6 +16,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated
 
+import torch
 import tyro
 from rich.console import Console
 from rich.markup import escape
@@ -99,8 +100,12 @@ def main() -> int:
     except (ValueError, OSError) as error:
         Console(stderr=True).print(f"[bold red]error[/]: {escape(str(error))}", soft_wrap=True)
         return 2
+    except torch.OutOfMemoryError as error:
+        memory = "lower --batch-size and raise --accumulate by as much: the result is the same"
+        Console(stderr=True).print(f"[bold red]error[/]: out of GPU memory; {memory}. ({escape(str(error))})")
+        return 2
     except KeyboardInterrupt:
-        console.print("Stopped before training began; nothing was written but the cache.")
+        console.print("Stopped at once; what was saved before is kept.")
         return 130
 
 

@@ -8,6 +8,7 @@ from torch import nn
 
 from model import MaskedLM
 from model.layers import Block
+from training.muon import Muon
 
 
 @dataclass(frozen=True)
@@ -62,7 +63,7 @@ class Optimizers:
         ]
         if matrices:
             self.optimizers.append(
-                torch.optim.Muon(
+                Muon(
                     matrices,
                     lr=0.0,
                     weight_decay=config.weight_decay,
