@@ -49,9 +49,7 @@ class Corpus:
                 if self.characters and total >= self.characters:
                     return
         if not total:
-            raise ValueError(
-                f"{self.name}: the corpus is empty (no text in any of its files, of which there are {len(self.files)})"
-            )
+            raise ValueError(f"{self.name}: empty, no text in {len(self.files)} file(s); expected some documents")
 
     def digest(self) -> str:
         """A hash of all that decides what documents there are: the bytes of the files and how they are read."""
@@ -109,8 +107,6 @@ def _user_files(name: str) -> list[Path]:
         )
     for file in found:
         kind(file)
-        if file.stat().st_size == 0:
-            raise ValueError(f"{file}: the file is empty; expected text")
         if not os.access(file, os.R_OK):
             raise ValueError(f"{file}: no permission to read this file")
     return found

@@ -7,12 +7,13 @@ it again until they fall inside ("cycle walking", Black and Rogaway, 2002, secti
 import numpy as np
 
 _ROUNDS = 6
+_ALL_ONES = (1 << 64) - 1
 
 
 def permute(index: np.ndarray, n: int, key: int) -> np.ndarray:
     """index, integers in range(n), of any shape -> their places under the permutation of range(n) named by `key`."""
     half = max(1, (max(n - 1, 1).bit_length() + 1) // 2)  # 2h bits hold n - 1; at most 4n values, so few are walked
-    keys = [np.uint64(hash64(key, round)) for round in range(_ROUNDS)]
+    keys = [hash64(key, round) for round in range(_ROUNDS)]
     value = _feistel(index.astype(np.uint64), half, keys)
     while (outside := value >= n).any():
         value[outside] = _feistel(value[outside], half, keys)
@@ -23,20 +24,20 @@ def hash64(*numbers: int) -> int:
     """A well-mixed 64-bit hash of non-negative integers (splitmix64 of Steele, Lea and Flood, 2014, chained)."""
     state = 0
     for number in numbers:
-        state = int(_mix(np.uint64((state + number * 0x9E3779B97F4A7C15 + 0x9E3779B97F4A7C15) % 2**64)))
+        state = _mix(state + (number + 1) * 0x9E3779B97F4A7C15 & _ALL_ONES)
     return state
 
 
-def _feistel(value: np.ndarray, half: int, keys: list[np.uint64]) -> np.ndarray:
-    shift, mask = np.uint64(half), np.uint64((1 << half) - 1)
-    left, right = value >> shift, value & mask
+def _feistel(value: np.ndarray, half: int, keys: list[int]) -> np.ndarray:
+    mask = (1 << half) - 1
+    left, right = value >> half, value & mask
     for key in keys:
         left, right = right, left ^ (_mix(right ^ key) & mask)
-    return left << shift | right
+    return left << half | right
 
 
-def _mix(x: np.ndarray | np.uint64) -> np.ndarray | np.uint64:
-    with np.errstate(over="ignore"):  # arithmetic modulo 2**64 is meant
-        x = (x ^ (x >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
-        x = (x ^ (x >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-        return x ^ (x >> np.uint64(31))
+def _mix(x: np.ndarray | int) -> np.ndarray | int:
+    """The finalizer of splitmix64, for a uint64 array or an int: arithmetic modulo 2**64 either way."""
+    x = (x ^ (x >> 30)) * 0xBF58476D1CE4E5B9 & _ALL_ONES
+    x = (x ^ (x >> 27)) * 0x94D049BB133111EB & _ALL_ONES
+    return x ^ (x >> 31)

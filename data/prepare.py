@@ -31,7 +31,7 @@ class DataConfig:
     validation: str | None = None
     """Another corpus to validate on; without one, whole documents of the corpus are held out."""
     tokenizer: Path | None = None
-    """A SentencePiece .model file to use instead of training one."""
+    """A SentencePiece .model file to use instead of training one, whatever vocab_size says."""
     column: str = "text"
     """Where .jsonl, .parquet and hub rows keep their text."""
     held_out: float = 0.02

@@ -20,7 +20,7 @@ PACKED = (".gz", ".zst")
 
 _BLOCK = 1 << 20  # bytes read at a time
 _PACKED_BLOCK = 1 << 16  # less for zstd, since one packed block may unfold to many times its size
-_LONGEST_LINE = 1 << 26  # characters of one .jsonl row
+_LONGEST_LINE = 1 << 25  # characters of one .jsonl row
 _BLANK_LINE = re.compile(r"\n\s*\n")
 
 

@@ -18,6 +18,7 @@ def test_file_folder_and_glob_are_one_interface(write: Write, tmp_path: Path) ->
     file = write("c/b.txt", "two\n\nthree")
     write("c/a.jsonl", '{"text": "one"}')
     write("c/deep/er/d.txt", "four")
+    write("c/empty.txt", "")
     write("c/.hidden/e.txt", "hidden")
     write("c/README.md", "not of the corpus")
     assert documents(file) == ["two", "three"]
@@ -56,8 +57,8 @@ def test_the_digest_follows_the_content_and_how_it_is_read(write: Write, tmp_pat
         ("{}/bare", FileNotFoundError, r"bare: no corpus files in this folder; expected \.txt, "),
         ("{}/a.pdf", ValueError, r"a.pdf: no reader for files ending in '.pdf'"),
         ("{}/*.pdf", ValueError, r"a.pdf: no reader for files ending in '.pdf'"),
-        ("{}/empty.txt", ValueError, r"empty.txt: the file is empty"),
-        ("{}/blank.txt", ValueError, r"blank.txt: the corpus is empty \(no text in any"),
+        ("{}/empty.txt", ValueError, r"empty.txt: empty, no text in 1 file"),
+        ("{}/blank.txt", ValueError, r"blank.txt: empty, no text in 1 file"),
     ],
 )
 def test_names_that_lead_nowhere(write: Write, name: str, error: type[Exception], message: str) -> None:

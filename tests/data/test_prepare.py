@@ -108,7 +108,7 @@ def test_a_full_disk_is_one_sentence_and_leaves_nothing(
     [
         (b"\xff" + b"a" * 99_999, {}, r"not UTF-8 \(byte offset 0"),
         (b"too small", {}, "too small or too uniform to be split: it holds 9 bytes"),
-        (b"", {}, "the file is empty"),
+        (b"", {}, "empty, no text in 1 file"),
         (b"the same line\n" * 10_000, {}, "too small or too uniform to be split: it holds 139,9"),
         (
             b"".join(b"line %d\n\n" % i for i in range(20_000)),
