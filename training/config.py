@@ -17,17 +17,18 @@ from training.optimizer import OptimizerConfig
 
 @dataclass(frozen=True)
 class EvaluationConfig:
-    """tokens: held-out tokens that the final score of each model is read on (vanilla needs a pass for each).
-    curve_tokens: the first of these, scored at each point of the curve.
-    points: evaluations along the budget, denser at its start, where the curves fall fastest.
-    places: scored tokens in each window. seed: which windows and places; the same for every run by default.
-    """
+    """How often, and on how much held-out text, models are measured."""
 
     tokens: int = 4096
+    """Held-out tokens that each model's final score is read on; vanilla needs a pass for each."""
     curve_tokens: int = 1024
+    """The first of these, scored at each point of the curve."""
     points: int = 16
+    """Evaluations along the budget, denser at its start, where the curves fall fastest."""
     places: int = 16
+    """Scored tokens in each window."""
     seed: int = 0
+    """Which windows and places: the same for every run, unless you change it."""
 
     def __post_init__(self) -> None:
         for name in ("tokens", "curve_tokens", "points", "places"):
@@ -58,11 +59,12 @@ class PretrainConfig:
     seeds: tuple[int, ...] = (0,)
     """One model of each architecture for each seed (weights and data order); several give mean and spread."""
     data: Annotated[DataConfig, tyro.conf.arg(name="")] = field(default_factory=DataConfig)
-    size: Literal[size_names()] = "small"  # type: ignore[valid-type]
+    size: Literal[size_names()] = "tiny"  # type: ignore[valid-type]
     """Width and depth: tiny 128x4, small 256x4, medium 512x6, base 768x12, large 1024x24."""
     preset: Literal["modern", "bert"] = "modern"
     """The block: modern (pre-norm, rotary, gated) or bert (post-norm, learned positions, erf-GELU, biases)."""
     dropout: float = 0.0
+    """Of embeddings and of what enters the residual stream."""
     d_embed: int = 0
     """Width of the embedding table; 0 is the model's."""
     sequence_length: int = 128
@@ -82,6 +84,7 @@ class PretrainConfig:
     save_seconds: float = 60.0
     """Wall-clock between checkpoints of a model."""
     device: str = "auto"
+    """auto is a GPU if there is one, else the CPU."""
     runs: Path = Path("runs")
     """Where run folders are made."""
     name: str = ""

@@ -13,21 +13,24 @@ from training.muon import Muon
 
 @dataclass(frozen=True)
 class OptimizerConfig:
-    """name:          adamw, or muon (Jordan et al. 2024; rates made AdamW's by the 0.2 sqrt(max dim) rule of Liu et al.
-                      2025, arXiv 2502.16982), which serves the blocks' matrices while AdamW serves the rest.
-    learning_rate: the plateau's height, for both optimisers.
-    warmup, decay: shares of the budget spent rising and falling.
-    clip:          global gradient norm above which gradients are scaled down; 0 never does.
-    """
+    """AdamW, or Muon with AdamW."""
 
     name: Literal["muon", "adamw"] = "muon"
-    learning_rate: float = 4e-3
+    """muon (Jordan et al. 2024) serves the blocks' matrices and AdamW the rest; adamw serves all."""
+    learning_rate: float = 6e-3
+    """The plateau's height. One rate serves both optimisers, since Muon's steps are made as long as AdamW's."""
     weight_decay: float = 0.05
+    """Of weights that multiply activations; norms, biases and tables are not decayed."""
     betas: tuple[float, float] = (0.9, 0.98)
+    """AdamW's averages."""
     momentum: float = 0.95
+    """Muon's."""
     warmup: float = 0.05
+    """Share of the budget over which the rate rises."""
     decay: float = 0.5
+    """Share of the budget over which it falls to zero, at the end."""
     clip: float = 1.0
+    """Gradient norm above which gradients are scaled down; 0 never does."""
 
     def __post_init__(self) -> None:
         if self.learning_rate <= 0:

@@ -146,8 +146,25 @@ class Run:
         except (TypeError, KeyError, json.JSONDecodeError) as error:
             raise ValueError(f"{path} is not what `pretrain.py` wrote ({error}); start a new run.") from error
         run = cls(config, folder, resumed=True)
+        run._check_same_corpus()
         run.write_facts()
         return run
+
+    def _identity(self) -> dict[str, Any]:
+        """What must not change while a run is stopped: the tokenizer and the counts of the corpus."""
+        counts = dataclasses.asdict(self.corpus.info)
+        timed = ("corpus", "seconds", "encoding_seconds")
+        return {"tokenizer": self.tokenizer.hash[:12]} | {k: v for k, v in counts.items() if k not in timed}
+
+    def _check_same_corpus(self) -> None:
+        facts = self.folder / "facts.json"
+        before = json.loads(facts.read_text())["identity"] if facts.exists() else self._identity()
+        changed = [f"{k} {before[k]}, now {v}" for k, v in self._identity().items() if before[k] != v]
+        if changed:
+            raise ValueError(
+                f"The corpus {self.config.data.corpus} is not what it was when {self.folder} began "
+                f"({'; '.join(changed)}); bring the old text back, or start a new run."
+            )
 
     def _yardstick(self) -> Yardstick:
         config, evaluation = self.config, self.config.evaluation
@@ -226,6 +243,7 @@ class Run:
         facts: dict[str, Any] = {
             "machine": dataclasses.asdict(self.machine),
             "corpus": dataclasses.asdict(self.corpus.info),
+            "identity": self._identity(),
             "precision": str(autocast_dtype(self.config.precision, self.device) or torch.float32),
             "contestants": {
                 c.label: {

@@ -268,6 +268,17 @@ def test_a_checkpoint_of_another_configuration_is_refused(
     assert "is from another configuration" in message and "norm 'pre' there and 'post' here" in message
 
 
+def test_a_corpus_that_changed_meanwhile_is_refused(
+    base: list[str], text_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
+    corpus = tmp_path / "mine.txt"
+    corpus.write_text(text_file.read_text())
+    assert run([*base, "--corpus", str(corpus), "--budget", "1ktok", "--name", "changed"], monkeypatch) == 0
+    corpus.write_text(text_file.read_text() + "\n\nthe lamid often sees the denot.\n")
+    message = refused(["--resume", str(folder_of(base, "changed"))], monkeypatch, capsys)
+    assert "is not what it was when" in message and "train_documents" in message
+
+
 def test_dry_run_trains_nothing(
     base: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
 ) -> None:
