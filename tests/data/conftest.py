@@ -5,9 +5,13 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
 
 from data.prepare import DataConfig, PreparedCorpus, prepare
 from data.tokenizer import Tokenizer
+
+settings.register_profile("no deadline", deadline=None)  # a busy machine is no failure
+settings.load_profile("no deadline")
 
 
 def make_documents(count: int, seed: int = 0, lines: int = 3) -> list[str]:

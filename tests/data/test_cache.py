@@ -71,7 +71,7 @@ def builder(target: Path, seconds: float) -> subprocess.Popen:
 
 
 def test_others_wait_for_whoever_builds(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
-    process = builder(tmp_path / "t", 0.3)
+    process = builder(tmp_path / "t", 1.0)
     with building(tmp_path / "t") as partial:
         assert partial is None and (tmp_path / "t" / "y").exists()
     assert process.wait() == 0 and "waiting for another process" in capsys.readouterr().err

@@ -29,7 +29,7 @@ def texts(count: int, length: int = 500) -> list[str]:
     return [f"{i} ".ljust(length, "x") for i in range(count)]
 
 
-@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=25, suppress_health_check=[HealthCheck.too_slow])
 @given(count=st.integers(400, 1_500), fraction=st.floats(0.005, 0.15))
 def test_the_share_held_out(count: int, fraction: float) -> None:
     """At least what was asked for and at least the minimum; at most one document too many."""
