@@ -10,7 +10,7 @@ from torch import Tensor
 
 from ..dispatch import choose_backend
 from . import reference
-from .autograd import attend
+from .autograd import attend, in_rank_order
 from .layout import layout_of, rank_order
 from .visibility import TWO_STREAM, VISIBILITIES
 
@@ -145,7 +145,7 @@ def _fast(backend, qs, kv, visibility, documents, rank, scale, with_lse) -> tupl
     """On the torch or Triton backend. Rank is `before` once every document stands in the order of its ranks."""
     if not visibility.startswith("rank"):
         return attend(backend, qs, kv, visibility, documents, scale, with_lse)
-    order, slot = rank_order(rank, documents)
+    order, slot = in_rank_order(rank, documents)
     qs, kv = [_Reorder.apply(q, order, slot) for q in qs], [_Reorder.apply(x, order, slot) for x in kv]
     outs, lses = attend(backend, qs, kv, visibility.replace("rank", "before"), documents, scale, with_lse)
     outs = [_Reorder.apply(out, slot, order) for out in outs]

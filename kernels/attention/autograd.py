@@ -10,7 +10,7 @@ from importlib import import_module
 import torch
 from torch import Tensor
 
-from .layout import layout_of
+from .layout import layout_of, rank_order
 
 _MODULES = {"torch": ".blocked", "triton": ".fused"}
 
@@ -35,6 +35,22 @@ def attend(
         keep = torch.is_grad_enabled() and any(x.requires_grad for x in (*qs, *kv))
         results = _Attend.apply(backend, len(qs), visibility, documents, scale, with_lse, keep, *qs, *kv)
     return list(results[: len(qs)]), list(results[len(qs) :])
+
+
+def in_rank_order(rank: Tensor, documents: Tensor | None) -> tuple[Tensor, Tensor]:
+    """`layout.rank_order`, which reads contents: opaque to the compiler."""
+    return _rank_order(rank, documents) if torch.compiler.is_compiling() else rank_order(rank, documents)
+
+
+@torch.library.custom_op("twostream::rank_order", mutates_args=())
+def _rank_order(rank: Tensor, documents: Tensor | None) -> tuple[Tensor, Tensor]:
+    order, slot = rank_order(rank, documents)
+    return order.clone(), slot.clone()  # the originals stay in the cache
+
+
+@_rank_order.register_fake
+def _(rank, documents):
+    return rank.new_empty(rank.shape, dtype=torch.int64), rank.new_empty(rank.shape, dtype=torch.int64)
 
 
 def _backend(name: str):

@@ -60,7 +60,7 @@ def rank_order(rank: Tensor, documents: Tensor | None) -> tuple[Tensor, Tensor]:
         return known[3]
     place = torch.arange(rank.shape[1], device=rank.device).expand(rank.shape)
     if documents is None:
-        start, length, slot = 0, rank.shape[1], rank.long()
+        start, length, slot = 0, rank.shape[1], rank.to(torch.int64, copy=True)  # a view would keep its own key alive
     else:
         layout = layout_of(documents)
         start, length = layout.start, layout.end - layout.start

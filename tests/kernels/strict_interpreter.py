@@ -28,6 +28,22 @@ TRITON = "3.7.1"
 Builder, Handle = interpreter.InterpreterBuilder, interpreter.TensorHandle
 
 
+# What Triton shipped, so that a strict block inside another replaces it instead of wrapping it.
+STOCK = {
+    name: getattr(Builder, name)
+    for name in (
+        "cast_impl",
+        "create_fp_to_fp",
+        "binary_op",
+        "unary_op",
+        "create_masked_load",
+        "create_masked_store",
+        "set_grid_idx",
+    )
+}
+STOCK_REDUCE, STOCK_ARGUMENTS = interpreter.ReduceOps.apply_impl, interpreter.GridExecutor._init_args_hst
+
+
 class KernelFault(AssertionError):
     """What a GPU would have answered with a wrong number, a race, or an illegal address."""
 
@@ -75,34 +91,32 @@ def _tf32(values: np.ndarray) -> np.ndarray:
 
 
 def _arithmetic() -> dict:
-    stock = {name: getattr(Builder, name) for name in ("cast_impl", "create_fp_to_fp", "binary_op", "unary_op")}
-
     def cast(self, src, dst_type):
         source, target = src.dtype.scalar, dst_type.scalar
         if source == target:
             return src
         if source == tl.bfloat16:
             src = Handle(_widen(src.data), tl.float32)
-            return src if target == tl.float32 else stock["cast_impl"](self, src, dst_type)
+            return src if target == tl.float32 else STOCK["cast_impl"](self, src, dst_type)
         if target == tl.bfloat16:
             return Handle(_narrow(src.data.astype(np.float32)), tl.bfloat16)
-        return stock["cast_impl"](self, src, dst_type)
+        return STOCK["cast_impl"](self, src, dst_type)
 
     def fp_to_fp(self, src, dst_type, rounding_mode):
         if tl.bfloat16 in (src.dtype.scalar, dst_type.scalar):
             return cast(self, src, dst_type)
-        return stock["create_fp_to_fp"](self, src, dst_type, rounding_mode)
+        return STOCK["create_fp_to_fp"](self, src, dst_type, rounding_mode)
 
     def binary(self, lhs, rhs, op):
         if not (_is_bf16(lhs) and _is_bf16(rhs)):
-            return stock["binary_op"](self, lhs, rhs, op)
+            return STOCK["binary_op"](self, lhs, rhs, op)
         out = op(_widen(lhs.data), _widen(rhs.data))
         return Handle(out, tl.int1) if out.dtype == np.bool_ else Handle(_narrow(out), tl.bfloat16)
 
     def unary(self, arg, op):
         if _is_bf16(arg):
             return Handle(_narrow(op(_widen(arg.data))), tl.bfloat16)
-        return stock["unary_op"](self, arg, op)
+        return STOCK["unary_op"](self, arg, op)
 
     def dot(self, a, b, d, input_precision, max_num_imprecise_acc):
         if a.data.shape[-1] < 16:
@@ -116,9 +130,8 @@ def _arithmetic() -> dict:
         for x in input_param if isinstance(input_param, tuple) else (input_param,):
             if _is_bf16(x.handle):
                 raise KernelFault("a reduction in bfloat16: widen to float32 first")
-        return stock_reduce(self, input_param)
+        return STOCK_REDUCE(self, input_param)
 
-    stock_reduce = interpreter.ReduceOps.apply_impl
     return {
         (Builder, "cast_impl"): cast,
         (Builder, "create_fp_to_fp"): fp_to_fp,
@@ -170,8 +183,6 @@ class _Memory:
 
 
 def _memory(memory: _Memory, random: np.random.Generator) -> dict:
-    stock_load, stock_store = Builder.create_masked_load, Builder.create_masked_store
-    stock_index, stock_arguments = Builder.set_grid_idx, interpreter.GridExecutor._init_args_hst
     order = {}
 
     def visit(self, pointers, mask, storing):
@@ -182,7 +193,7 @@ def _memory(memory: _Memory, random: np.random.Generator) -> dict:
 
     def load(self, pointers, mask, other, *options):
         visit(self, pointers, mask, storing=False)
-        result = stock_load(self, pointers, mask, other, *options)
+        result = STOCK["create_masked_load"](self, pointers, mask, other, *options)
         lanes = np.broadcast_to(mask.data, result.data.shape)
         if other is None and not lanes.all():
             result.data = np.where(lanes, result.data, _poison(result)).astype(result.data.dtype)
@@ -190,17 +201,17 @@ def _memory(memory: _Memory, random: np.random.Generator) -> dict:
 
     def store(self, pointers, value, mask, *options):
         visit(self, pointers, mask, storing=True)
-        return stock_store(self, pointers, value, mask, *options)
+        return STOCK["create_masked_store"](self, pointers, value, mask, *options)
 
     def index(self, x, y, z):
         nx, ny, nz = self.grid_dim
         if (x, y, z) == (0, 0, 0):
             order["programs"] = random.permutation(nx * ny * nz)
         order["now"] = now = int(order["programs"][(x * ny + y) * nz + z])
-        return stock_index(self, now // (ny * nz), now // nz % ny, now % nz)
+        return STOCK["set_grid_idx"](self, now // (ny * nz), now // nz % ny, now % nz)
 
     def arguments(self, args, kwargs):
-        hosted, hosted_kwargs = stock_arguments(self, args, kwargs)
+        hosted, hosted_kwargs = STOCK_ARGUMENTS(self, args, kwargs)
         memory.start([x for x in (*hosted, *hosted_kwargs.values()) if hasattr(x, "data_ptr")])
         return hosted, hosted_kwargs
 

@@ -1,0 +1,142 @@
+"""Do the tests see a bug? Each mutation is a bug put into the Triton kernels; running them strictly on a few small
+problems must fail. A mutation that changes nothing a program can observe is in EQUIVALENT, with the reason, and must
+pass: when it starts to fail, it has become a bug worth catching.
+"""
+
+import importlib
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from attention_cases import BOUNDS, LSE_BOUND, error, exact, problem
+
+import kernels
+from kernels.attention.configs import Config
+from kernels.attention.layout import layout_of
+
+pytestmark = pytest.mark.usefixtures("strict_interpreter")
+
+SOURCE = Path(kernels.__file__).parent / "attention"
+FORWARD, BACKWARD, TILES, LAUNCH = "triton_forward.py", "triton_backward.py", "triton_tiles.py", "fused.py"
+
+# name -> (file, what stands there, what the bug makes of it)
+MUTATIONS = {
+    "exclude_self lets a row see itself": (TILES, "(key != t) | (strict == 0)", "(key == key)"),
+    "before_strict sees its own place": (TILES, "key <= t - strict", "key <= t"),
+    "after_strict sees its own place": (TILES, "key >= t + strict", "key >= t"),
+    "documents are not closed at their end": (TILES, "(key >= start) & (key < end)", "(key >= start) & (key < n)"),
+    "keys behind the last one are seen": (TILES, "seen = (key < n) & (t < n)", "seen = (key >= 0) & (t >= 0)"),
+    "the diagonal tile is taken for unmasked": (TILES, "(at <= last) & (at + BLOCK > first)", "at > last"),
+    "the tail tile is taken for unmasked": (TILES, "(at < a) | (at + BLOCK > b)", "(at < a)"),
+    "the head tile is taken for unmasked": (TILES, "(at < a) | (at + BLOCK > b)", "(at + BLOCK > b)"),
+    "a loop starts a tile late": (TILES, "return lo // BLOCK * BLOCK", "return (lo + BLOCK - 1) // BLOCK * BLOCK"),
+    "a loop ends a tile early": (TILES, "tl.minimum(hi, last + 1)", "tl.minimum(hi, first + 1)"),
+    "loads forget other": (TILES, "BLOCK_D, STREAMS), other=0.0)", "BLOCK_D, STREAMS))"),
+    "loads forget the end of the sequence": (TILES, "rows = (r // STREAMS < n - first)", "rows = (r // STREAMS < n)"),
+    "the padding of the head width is read": (TILES, "tl.arange(0, BLOCK_D) < WIDTH", "tl.arange(0, BLOCK_D) >= 0"),
+    "streams are swapped": (TILES, "(r % 2 == 0)[:, None], X0", "(r % 2 == 1)[:, None], X0"),
+    "-inf minus -inf": (FORWARD, 'tl.where(new_top == float("-inf"), 0.0, new_top)', "new_top"),
+    "the accumulator is not rescaled": (FORWARD, "acc * shrink[:, None]", "acc"),
+    "the sum is not rescaled": (FORWARD, "total * shrink + ", "total + "),
+    "the scale is applied twice": (FORWARD, "scale2 = scale * LOG2E", "scale2 = scale * scale * LOG2E"),
+    "products in TF32": (FORWARD, 'tl.dot(q, tl.trans(k), input_precision="ieee")', "tl.dot(q, tl.trans(k))"),
+    "an empty row divides by zero": (FORWARD, "total = tl.where(empty, 1.0, total)", "total = total + 0.0"),
+    "the log-sum-exp of an empty row": (FORWARD, 'tl.where(empty, float("-inf"), (top', "tl.where(empty, 0.0, (top"),
+    "the log-sum-exp is stored beyond the end": (FORWARD, "lse, mask=t < n)", "lse, mask=t <= n)"),
+    "the union forgets the future": (FORWARD, "    if UNION:", "    if UNION and n < 0:"),
+    "the query stream is taken for content": (FORWARD, "strict = r % 2 if", "strict = r * 0 if"),
+    "heads write over one another": (FORWARD, "at_o = b * stride_ob + h * stride_oh", "at_o = b * stride_ob"),
+    "dk is not scaled": (BACKWARD, "dk * scale", "dk"),
+    "dq is not scaled": (BACKWARD, "dq * scale", "dq"),
+    "delta is forgotten": (BACKWARD, "(dp - delta[None, :])", "dp"),
+    "delta of the wrong head": (BACKWARD, "(b * heads + h) * n + t, tl.sum", "(b * heads) * n + h + t * heads, tl.sum"),
+    "the other mask for keys": (BACKWARD, "AFTER if MODE == BEFORE else", "MODE if MODE == BEFORE else"),
+    "dv takes only the last stream": (BACKWARD, "tl.range(STREAMS)", "tl.range(STREAMS - 1, STREAMS)"),
+    "all tiles of keys write the first": (BACKWARD, "DV + at_o, DV, dv, first", "DV + at_o, DV, dv, 0"),
+    "-inf as log-sum-exp": (BACKWARD, 'lse2 = tl.where(lse == float("-inf"), 0.0, lse * LOG2E)', "lse2 = lse * LOG2E"),
+    "the grid is a tile short": (LAUNCH, "grid = (-(-n // owned) * b * h,)", "grid = (max(1, n // owned) * b * h,)"),
+    "the strides of k serve v": (LAUNCH, "kv[0].stride()[:3] + kv[1].stride()[:3]", "kv[0].stride()[:3] * 2"),
+}  # fmt: skip
+
+EQUIVALENT = {
+    # Rows at places from n on are loaded as 0 and their results are not stored, whatever they attend to.
+    "rows behind the end are not masked": (TILES, "seen = (key < n) & (t < n)", "seen = (key < n) & (t >= 0)"),
+    # Only speed: the longest tiles of `before` no longer start first.
+    "tiles in rising order": (FORWARD, "tile = tiles - 1 - program % tiles", "tile = program % tiles"),
+    # Only speed: the masked loop gives the same bits as the unmasked.
+    "every tile is masked": (TILES, "    return outside\n", "    return outside | (at >= 0)\n"),
+}
+
+
+def mutant(tmp_path, name, file, old, new):
+    """The Triton path imported from a copy of its sources in which `old` is replaced."""
+    package = tmp_path / f"mutant{abs(hash(name))}"
+    package.mkdir()
+    (package / "__init__.py").write_text("")
+    for source in (FORWARD, BACKWARD, TILES, LAUNCH, "configs.py", "layout.py"):
+        text = (SOURCE / source).read_text()
+        if source == file:
+            assert old in text, f"{old!r} is no longer in {file}: adapt the mutation {name!r}"
+            text = text.replace(old, new)
+        (package / source).write_text(text)
+    sys.path.insert(0, str(tmp_path))
+    try:
+        return importlib.import_module(f"{package.name}.fused")
+    finally:
+        sys.path.remove(str(tmp_path))
+
+
+def problems():
+    """Whole rows and packed ones, one stream and two, a head width that needs padding, more than one tile and head."""
+    yield problem("exclude_self", b=1, h=1, n=35, width=48)
+    yield problem("union", b=1, h=1, n=35, lengths=[[1, 34]])
+    yield problem("two:before", b=1, h=2, n=20, lengths=[[1, 16, 2]])
+    yield problem("after_strict", b=2, h=1, n=20)
+
+
+def survives(path) -> bool:
+    """Whether the Triton path passes every check."""
+    path.config = lambda *_: Config(32, 16, 4, 1)
+    for p in problems():
+        two = p.kind.startswith("two:")
+        xs = list(p.inputs.values())
+        xs[-1] = xs[-1].transpose(1, 2).contiguous().transpose(1, 2).transpose(0, 1).contiguous().transpose(0, 1)
+        qs, kv = (xs[:2], xs[2:]) if two else (xs[:1], xs[1:])
+        layout = None if p.documents is None else layout_of(p.documents)
+        scale, kind = qs[0].shape[-1] ** -0.5, p.kind.removeprefix("two:")
+        try:
+            outs, lses, _ = path.forward(qs, kv, kind, layout, scale)
+            dqs, dkv = path.backward(p.grads, qs, kv, outs, lses, [], kind, layout, scale)
+        except Exception:
+            return False
+        for x, (name, wanted) in zip((*outs, *lses, *dqs, *dkv), exact(p).items()):
+            try:
+                if error(x, wanted) > (LSE_BOUND if name.startswith("lse") else BOUNDS[torch.float32]):
+                    return False
+            except AssertionError:  # infinities or NaN where there must be none
+                return False
+    return True
+
+
+@pytest.fixture(autouse=True, scope="module")
+def the_kernels_as_they_are_survive():
+    from strict_interpreter import strict
+
+    with strict():
+        fused = importlib.import_module("kernels.attention.fused")
+        shipped = fused.config
+        try:
+            assert survives(fused)
+        finally:
+            fused.config = shipped
+
+
+@pytest.mark.parametrize("name", MUTATIONS)
+def test_the_bug_is_caught(name, tmp_path):
+    assert not survives(mutant(tmp_path, name, *MUTATIONS[name]))
+
+
+@pytest.mark.parametrize("name", EQUIVALENT)
+def test_an_equivalent_mutant_is_no_bug(name, tmp_path):
+    assert survives(mutant(tmp_path, name, *EQUIVALENT[name]))

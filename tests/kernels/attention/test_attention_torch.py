@@ -1,0 +1,55 @@
+"""The PyTorch path against the float64 specification: every visibility, layout and dtype."""
+
+import pytest
+import torch
+from attention_cases import KINDS, assert_close, problem, run
+
+from kernels.attention import blocked, tiles
+
+LAYOUTS = {
+    "whole": None,
+    "padded": [[20], [13], [1], []],
+    "packed": [[1, 2, 7, 8, 2], [9, 11], [20], [5, 1, 1, 3]],
+}
+DTYPES = [torch.float32, torch.float16, torch.bfloat16]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+def test_within_the_bounds_of_float64(kind, layout, dtype):
+    assert_close(problem(kind, b=4, lengths=LAYOUTS[layout], dtype=dtype, width=24), "torch", compare=True)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize("keep", [0, 2**24], ids=["recomputed", "kept"])
+def test_many_blocks_and_chunks(kind, layout, keep, monkeypatch):
+    """Blocks of 8 rows and chunks of one or two rows of the batch, so that every seam is crossed."""
+    monkeypatch.setattr(tiles, "BLOCK", 8)
+    monkeypatch.setattr(tiles, "SCORES", 2 * 2 * 8 * 20)
+    monkeypatch.setattr(blocked, "KEEP", keep)
+    tiles._whole.cache_clear()
+    for dtype in (torch.float32, torch.bfloat16):
+        assert_close(problem(kind, b=4, lengths=LAYOUTS[layout], dtype=dtype), "torch")
+    tiles._whole.cache_clear()
+
+
+@pytest.mark.parametrize("n", [1, 2, 127, 128, 129, 300])
+@pytest.mark.parametrize("kind", ["full", "exclude_self", "before_strict", "after", "union"])
+def test_lengths_around_a_block(kind, n):
+    assert_close(problem(kind, b=1, h=1, n=n, width=32), "torch")
+
+
+@pytest.mark.parametrize("width", [16, 48, 64, 128])
+def test_head_widths(width):
+    for dtype in (torch.float32, torch.bfloat16):
+        assert_close(problem("exclude_self", width=width, dtype=dtype), "torch")
+
+
+def test_float64_stays_float64():
+    p = problem("union", lengths=LAYOUTS["packed"], b=4).to(torch.float64)
+    found, wanted = run(p, "torch"), run(p, "reference")
+    for name, x in found.items():
+        if not name.startswith("lse"):
+            torch.testing.assert_close(x, wanted[name], rtol=1e-12, atol=1e-12)
