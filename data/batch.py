@@ -24,7 +24,5 @@ class Batch:
     masked: Tensor | None = None
 
     def to(self, device: torch.device | str) -> "Batch":
-        moved = {
-            name: value.to(device, non_blocking=True) for name, value in vars(self).items() if value is not None
-        }
+        moved = {name: value.to(device, non_blocking=True) for name, value in vars(self).items() if value is not None}
         return replace(self, **moved)
