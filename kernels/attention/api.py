@@ -167,8 +167,10 @@ class _Reorder(torch.autograd.Function):
 
 
 def _take(x: Tensor, order: Tensor) -> Tensor:
-    row = torch.arange(x.shape[0], device=x.device)[:, None]
-    return x.transpose(1, 2)[row, order].transpose(1, 2)
+    b, h, n, width = x.shape
+    row = order + n * torch.arange(b, device=x.device)[:, None]
+    rows = x.transpose(1, 2).reshape(b * n, h * width)  # a view, if x is one of a projection
+    return rows.index_select(0, row.flatten()).view(b, n, h, width).transpose(1, 2)
 
 
 def _as_stored(q: Tensor, out: Tensor, lse: Tensor) -> tuple[Tensor, Tensor]:

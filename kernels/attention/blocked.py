@@ -20,7 +20,7 @@ from .tiles import Tile, plan
 from .visibility import TWO_STREAM
 
 KEEPS_RESULTS = False  # the backward does not read outputs or log-sum-exps
-KEEP = 2**24  # probabilities kept for one call: 64 MB in float32, 32 MB in bfloat16
+KEEP = 2**25  # probabilities kept for one call: 128 MB in float32, 64 MB in bfloat16
 
 _buffers = local()
 

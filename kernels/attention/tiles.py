@@ -8,10 +8,10 @@ import torch
 from torch import Tensor
 
 from .layout import Layout
-from .visibility import visible_NN
+from .visibility import sees
 
 BLOCK = 128  # rows of a tile where the visibility lets tiles be skipped
-SCORES = 2**18  # scores of a tile: with their gradient they stay in the cache
+SCORES = 2**19  # scores of a tile over all its heads: with their gradient they stay in the cache
 
 
 @dataclass(frozen=True)
@@ -89,10 +89,11 @@ def _masks(seen: Tensor) -> Iterator[tuple[int, Tensor]]:
 
 def _seen(n: int, visibility: str, start: Tensor, end: Tensor, rows: slice, window: slice) -> Tensor:
     """(b, 1, rows, window) bool."""
+    i = torch.arange(rows.start, rows.stop)[:, None]
+    j = torch.arange(window.start, window.stop)[None, :]
     if visibility == "union":
-        seen = torch.cat([visible_NN("after_strict", n), visible_NN("before_strict", n)], 1)
+        seen = torch.where(j < n, sees("after_strict", i, j), sees("before_strict", i, j - n))
     else:
-        seen = visible_NN(visibility, n)
-    place = torch.arange(window.start, window.stop)[None, None, :] % n
-    same = (start[:, rows, None] <= place) & (place < end[:, rows, None])
-    return (seen[rows, window] & same)[:, None]
+        seen = sees(visibility, i, j)
+    same = (start[:, rows, None] <= j % n) & (j % n < end[:, rows, None])
+    return (seen & same)[:, None]

@@ -35,24 +35,8 @@ TWO_STREAM = {
 }
 
 
-def visible_NN(visibility: str, n: int, device: torch.device | str = "cpu") -> Tensor:
-    """(N, N) bool: row i sees key j, for one document of n places. Rank visibilities need `visible_BNN`."""
-    i = torch.arange(n, device=device)[:, None]
-    j = torch.arange(n, device=device)[None, :]
-    return _relation(visibility, i, j).expand(n, n)
-
-
-def visible_BNN(visibility: str, documents_BN: Tensor, rank_BN: Tensor | None = None) -> Tensor:
-    """(B, N, N) bool: row i sees key j in the same row of the batch."""
-    n = documents_BN.shape[1]
-    place = torch.arange(n, device=documents_BN.device).expand_as(documents_BN)
-    order = place if rank_BN is None or not visibility.startswith("rank") else rank_BN
-    seen = _relation(visibility, order[:, :, None], order[:, None, :])
-    same = documents_BN[:, :, None] == documents_BN[:, None, :]
-    return seen & same & (documents_BN >= 0)[:, :, None]
-
-
-def _relation(visibility: str, i: Tensor, j: Tensor) -> Tensor:
+def sees(visibility: str, i: Tensor, j: Tensor) -> Tensor:
+    """Row i sees key j of the same document, elementwise; i and j are places, or ranks for a rank visibility."""
     match visibility:
         case "full":
             return (i == i) & (j == j)
@@ -67,3 +51,19 @@ def _relation(visibility: str, i: Tensor, j: Tensor) -> Tensor:
         case "after_strict":
             return j > i
     raise ValueError(f"visibility was {visibility!r}; it must be one of {', '.join(VISIBILITIES)}")
+
+
+def visible_NN(visibility: str, n: int, device: torch.device | str = "cpu") -> Tensor:
+    """(N, N) bool: row i sees key j, for one document of n places; for rank visibilities, in the order of ranks."""
+    place = torch.arange(n, device=device)
+    return sees(visibility, place[:, None], place[None, :])
+
+
+def visible_BNN(visibility: str, documents_BN: Tensor, rank_BN: Tensor | None = None) -> Tensor:
+    """(B, N, N) bool: row i sees key j in the same row of the batch."""
+    n = documents_BN.shape[1]
+    place = torch.arange(n, device=documents_BN.device).expand_as(documents_BN)
+    order = place if rank_BN is None or not visibility.startswith("rank") else rank_BN
+    seen = sees(visibility, order[:, :, None], order[:, None, :])
+    same = documents_BN[:, :, None] == documents_BN[:, None, :]
+    return seen & same & (documents_BN >= 0)[:, :, None]
