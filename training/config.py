@@ -62,15 +62,15 @@ class PretrainConfig:
     size: Literal[size_names()] = "tiny"  # type: ignore[valid-type]
     """Width and depth: tiny 128x4, small 256x4, medium 512x6, base 768x12, large 1024x24."""
     preset: Literal["modern", "bert"] = "modern"
-    """The block: modern (pre-norm, rotary, gated) or bert (post-norm, learned positions, erf-GELU, biases)."""
+    """The block: modern (pre-norm, rotary, gated) or bert (post-norm, learned positions, erf-GELU)."""
     dropout: float = 0.0
     """Of embeddings and of what enters the residual stream."""
     d_embed: int = 0
     """Width of the embedding table; 0 is the model's."""
     sequence_length: int = 128
     """Tokens in a window."""
-    batch_size: int = 32
-    """Windows in a batch."""
+    batch_size: int = 16
+    """Windows in a batch. Small models on small budgets gain more from many steps than from large batches."""
     accumulate: int = 1
     """Batches whose gradients are added up before a step."""
     optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
