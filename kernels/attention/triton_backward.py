@@ -33,6 +33,7 @@ def backward_kv(
     stride_ob, stride_oh, stride_on,
     WIDTH: tl.constexpr, BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr, BLOCK_D: tl.constexpr, MODE: tl.constexpr,
     STRICT: tl.constexpr, STREAMS: tl.constexpr, DOCUMENTS: tl.constexpr,
+    BRANCH: tl.constexpr,
 ):  # fmt: skip
     """Grid: (tiles of keys) x (B * H), tiles fastest. Content rows, then query rows, add to the same dk and dv."""
     tiles = tl.cdiv(n, BLOCK_N)
@@ -68,7 +69,7 @@ def backward_kv(
             lse = tl.load(LSE + t, mask=t < n, other=0.0)
             lse2 = tl.where(lse == float("-inf"), 0.0, lse * LOG2E)  # a row that sees nothing: p = exp2(-inf)
             s = tl.dot(k, tl.trans(q), input_precision="ieee") * scale2
-            if needs_mask(at, clean_lo, clean_hi, first, last, BLOCK_M, MODE):
+            if needs_mask(at, clean_lo, clean_hi, first, last, BLOCK_M, MODE, BRANCH):
                 start, end = t, t
                 if DOCUMENTS:
                     start = tl.load(START + t, mask=t < n, other=0)
@@ -91,13 +92,14 @@ def backward_kv(
 def _gradient(
     dq, q, grad, lse2, delta, K, V, t, strict, start, end, first, last, n, START, END, stride_k, stride_v, scale2,
     WIDTH: tl.constexpr, BLOCK_N: tl.constexpr, BLOCK_D: tl.constexpr, MODE: tl.constexpr, DOCUMENTS: tl.constexpr,
+    BRANCH: tl.constexpr,
 ):  # fmt: skip
     """What one set of keys adds to dq / scale."""
     lo, hi, a, b = reach(first, last, n, START, END, BLOCK_N, MODE, DOCUMENTS)
     for at in tl.range(lo, hi, BLOCK_N):
         k = load_rows(K, K, at, n, stride_k, WIDTH, BLOCK_N, BLOCK_D, 1)
         s = tl.dot(q, tl.trans(k), input_precision="ieee") * scale2
-        if needs_mask(at, a, b, first, last, BLOCK_N, MODE):
+        if needs_mask(at, a, b, first, last, BLOCK_N, MODE, BRANCH):
             key = at + tl.arange(0, BLOCK_N)
             seen = visible(t[:, None], strict[:, None], key[None, :], start[:, None], end[:, None], n, MODE, DOCUMENTS)
             s = tl.where(seen, s, float("-inf"))
@@ -116,6 +118,7 @@ def backward_q(
     stride_ob, stride_oh, stride_on,
     WIDTH: tl.constexpr, BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr, BLOCK_D: tl.constexpr, MODE: tl.constexpr,
     STRICT: tl.constexpr, STREAMS: tl.constexpr, UNION: tl.constexpr, DOCUMENTS: tl.constexpr,
+    BRANCH: tl.constexpr,
 ):  # fmt: skip
     """Grid and tiles as in the forward kernel."""
     PLACES: tl.constexpr = BLOCK_M // STREAMS
@@ -151,11 +154,11 @@ def backward_q(
     at_v = b * stride_vb + h * stride_vh
     dq = _gradient(
         dq, q, grad, lse2, delta, K + at_k, V + at_v, t, strict, start, end, first, last, n, START, END, stride_kn,
-        stride_vn, scale2, WIDTH, BLOCK_N, BLOCK_D, MODE, DOCUMENTS,
+        stride_vn, scale2, WIDTH, BLOCK_N, BLOCK_D, MODE, DOCUMENTS, BRANCH,
     )  # fmt: skip
     if UNION:
         dq = _gradient(
             dq, q, grad, lse2, delta, K2 + at_k, V2 + at_v, t, strict, start, end, first, last, n, START, END,
-            stride_kn, stride_vn, scale2, WIDTH, BLOCK_N, BLOCK_D, AFTER, DOCUMENTS,
+            stride_kn, stride_vn, scale2, WIDTH, BLOCK_N, BLOCK_D, AFTER, DOCUMENTS, BRANCH,
         )  # fmt: skip
     store_rows(DQ0 + at_o, DQ1 + at_o, dq * scale, first, n, stride_on, WIDTH, BLOCK_M, BLOCK_D, STREAMS)

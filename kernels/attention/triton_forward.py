@@ -15,13 +15,14 @@ from .triton_tiles import AFTER, LN2, LOG2E, load_rows, needs_mask, reach, store
 def _attend(
     acc, top, total, q, K, V, t, strict, start, end, first, last, n, START, END, stride_k, stride_v, scale2,
     WIDTH: tl.constexpr, BLOCK_N: tl.constexpr, BLOCK_D: tl.constexpr, MODE: tl.constexpr, DOCUMENTS: tl.constexpr,
+    BRANCH: tl.constexpr,
 ):  # fmt: skip
     """One set of keys. acc: the weighted sum of values, top and total: maximum (base 2) and sum of every row so far."""
     lo, hi, a, b = reach(first, last, n, START, END, BLOCK_N, MODE, DOCUMENTS)
     for at in tl.range(lo, hi, BLOCK_N):
         k = load_rows(K, K, at, n, stride_k, WIDTH, BLOCK_N, BLOCK_D, 1)
         s = tl.dot(q, tl.trans(k), input_precision="ieee") * scale2
-        if needs_mask(at, a, b, first, last, BLOCK_N, MODE):
+        if needs_mask(at, a, b, first, last, BLOCK_N, MODE, BRANCH):
             key = at + tl.arange(0, BLOCK_N)
             seen = visible(t[:, None], strict[:, None], key[None, :], start[:, None], end[:, None], n, MODE, DOCUMENTS)
             s = tl.where(seen, s, float("-inf"))
@@ -43,6 +44,7 @@ def forward(
     stride_ob, stride_oh, stride_on,
     WIDTH: tl.constexpr, BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr, BLOCK_D: tl.constexpr, MODE: tl.constexpr,
     STRICT: tl.constexpr, STREAMS: tl.constexpr, UNION: tl.constexpr, DOCUMENTS: tl.constexpr,
+    BRANCH: tl.constexpr,
 ):  # fmt: skip
     """Grid: (tiles of rows) x (B * H), tiles fastest. Names ending in 0 and 1: the content and the query stream."""
     PLACES: tl.constexpr = BLOCK_M // STREAMS
@@ -74,12 +76,12 @@ def forward(
     at_v = b * stride_vb + h * stride_vh
     acc, top, total = _attend(
         acc, top, total, q, K + at_k, V + at_v, t, strict, start, end, first, last, n, START, END, stride_kn, stride_vn,
-        scale2, WIDTH, BLOCK_N, BLOCK_D, MODE, DOCUMENTS,
+        scale2, WIDTH, BLOCK_N, BLOCK_D, MODE, DOCUMENTS, BRANCH,
     )  # fmt: skip
     if UNION:
         acc, top, total = _attend(
             acc, top, total, q, K2 + at_k, V2 + at_v, t, strict, start, end, first, last, n, START, END, stride_kn,
-            stride_vn, scale2, WIDTH, BLOCK_N, BLOCK_D, AFTER, DOCUMENTS,
+            stride_vn, scale2, WIDTH, BLOCK_N, BLOCK_D, AFTER, DOCUMENTS, BRANCH,
         )  # fmt: skip
 
     empty = total == 0.0

@@ -52,8 +52,10 @@ def reach(first, last, n, START, END, BLOCK: tl.constexpr, MODE: tl.constexpr, D
 
 
 @triton.jit
-def needs_mask(at, a, b, first, last, BLOCK: tl.constexpr, MODE: tl.constexpr):
-    """Whether some row of first..last does not see all of at..at+BLOCK-1."""
+def needs_mask(at, a, b, first, last, BLOCK: tl.constexpr, MODE: tl.constexpr, BRANCH: tl.constexpr):
+    """Whether some row of first..last does not see all of at..at+BLOCK-1; without BRANCH, always."""
+    if not BRANCH:
+        return True
     outside = (at < a) | (at + BLOCK > b)
     if MODE == EXCLUDE_SELF:
         outside = outside | ((at <= last) & (at + BLOCK > first))
