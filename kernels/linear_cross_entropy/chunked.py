@@ -52,11 +52,13 @@ def sweep(
     make_row_pass: Callable[[Tensor], RowPass],
     needs: tuple[bool, bool, bool] = (False, False, False),
     row_gradient_T: Tensor | None = None,
+    scale: float = 1.0,
 ) -> Sweep:
     """Loss, log-sum-exp and the gradients in `needs` (hidden, weight, bias) of rows that all have a target.
 
     hidden and weight have one dtype, in which the products run; sums and softmax run in fp32 (fp64 for fp64 input), and
     loss, lse and gradients come back in that wider dtype. `row_gradient_T` multiplies each row's gradient; None is 1.
+    `scale` multiplies all gradients, in the wider dtype, so that 1 / T loses nothing in fp16; not the losses.
     """
     tokens, width = hidden_TE.shape
     vocabulary = weight_VE.shape[0]
@@ -67,7 +69,8 @@ def sweep(
 
     lse_T, target_logit_T = torch.empty(tokens, **new), torch.empty(tokens, **new)
     dhidden_TE = torch.empty(tokens, width, **new) if needs_hidden else None
-    dweight_VE = torch.zeros(vocabulary, width, **new) if needs_weight else None
+    # The first chunk fills it; without a chunk nothing would.
+    dweight_VE = (torch.empty if tokens else torch.zeros)(vocabulary, width, **new) if needs_weight else None
     dbias_V = torch.zeros(vocabulary, **new) if needs_bias else None
 
     narrow = hidden_TE.new_empty  # the dtype of the products
@@ -79,7 +82,7 @@ def sweep(
 
     with exact_float32_products(hidden_TE):
         for start in range(0, tokens, rows):
-            chunk = slice(start, min(start + rows, tokens))
+            chunk = slice(start, start + rows)
             hidden_CE, targets_C = hidden_TE[chunk], targets_T[chunk]
             count = len(hidden_CE)
             logits_CV = logits_buffer[:count]
@@ -94,20 +97,25 @@ def sweep(
                 # Transposed, (E, V) @ (V, C): oneDNN and MKL run it a fifth faster than (C, V) @ (V, E).
                 dhidden_EC = dhidden_buffer[: width * count].view(width, count)
                 torch.mm(weight_VE.T, dlogits_CV.T, out=dhidden_EC)
-                dhidden_TE[chunk] = dhidden_EC.T if gradient_C1 is None else dhidden_EC.T * gradient_C1
+                dhidden_TE[chunk] = dhidden_EC.T
+                dhidden_TE[chunk] *= scale if gradient_C1 is None else scale * gradient_C1
             if gradient_C1 is not None:
                 hidden_CE = (hidden_CE * gradient_C1).to(hidden_CE.dtype)
             if partial_VE is not None:
-                dweight_VE.add_(torch.mm(dlogits_CV.T, hidden_CE, out=partial_VE))
+                torch.mm(dlogits_CV.T, hidden_CE, out=partial_VE)
+                if start == 0:
+                    dweight_VE.copy_(partial_VE).mul_(scale)
+                else:
+                    dweight_VE.add_(partial_VE, alpha=scale)
             elif dweight_VE is not None:
-                dweight_VE.addmm_(dlogits_CV.T, hidden_CE)
+                dweight_VE.addmm_(dlogits_CV.T, hidden_CE, beta=min(start, 1), alpha=scale)
             if dbias_V is not None:
                 ones_C = dlogits_CV.new_ones(count) if gradient_C1 is None else gradient_C1[:, 0].to(dlogits_CV.dtype)
-                dbias_V.add_(torch.mv(dlogits_CV.T, ones_C))
+                dbias_V.add_(torch.mv(dlogits_CV.T, ones_C), alpha=scale)
 
     if label_smoothing:
         mean_weight_E = weight_VE.mean(0, dtype=wide)
-        gradient_T = torch.ones_like(lse_T) if row_gradient_T is None else row_gradient_T.to(wide)
+        gradient_T = scale * (torch.ones_like(lse_T) if row_gradient_T is None else row_gradient_T.to(wide))
         if dhidden_TE is not None:
             dhidden_TE.addr_(gradient_T, mean_weight_E, alpha=-label_smoothing)
         if dweight_VE is not None:

@@ -35,17 +35,27 @@ def loss_and_gradients(
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
     """-> loss (), lse (T,), dhidden (T, E), dweight (V, E), dbias (V,); a gradient not needed is empty."""
     kept = kept_rows(targets, ignore_index, weight.shape[0])
+    scale = 1 / max(1, len(targets) if kept is None else len(kept)) if mean else 1.0
     swept = _sweep(
-        hidden, weight, targets, bias, kept, label_smoothing, z_loss, needs, compute_dtype, chunk_bytes, backend
+        hidden,
+        weight,
+        targets,
+        bias,
+        kept,
+        label_smoothing,
+        z_loss,
+        needs,
+        compute_dtype,
+        chunk_bytes,
+        backend,
+        scale=scale,
     )
-    scale = 1 / max(1, len(swept.loss_T)) if mean else 1.0
-    gradients = [None if g is None else g.mul_(scale) for g in swept[2:]]
     return (
         swept.loss_T.sum() * scale,
         _all_rows(swept.lse_T, kept, len(targets)),
-        _gradient(_all_rows(gradients[0], kept, len(targets)), hidden),
-        _gradient(gradients[1], weight),
-        _gradient(gradients[2], bias, like=weight),
+        _gradient(_all_rows(swept.dhidden_TE, kept, len(targets)), hidden),
+        _gradient(swept.dweight_VE, weight),
+        _gradient(swept.dbias_V, bias, like=weight),
     )
 
 
@@ -177,7 +187,19 @@ losses.register_autograd(_backward_rows, setup_context=_save_inputs)
 
 
 def _sweep(
-    hidden, weight, targets, bias, kept, label_smoothing, z_loss, needs, dtype, chunk_bytes, backend, row_gradient=None
+    hidden,
+    weight,
+    targets,
+    bias,
+    kept,
+    label_smoothing,
+    z_loss,
+    needs,
+    dtype,
+    chunk_bytes,
+    backend,
+    row_gradient=None,
+    scale=1.0,
 ) -> Sweep:
     """Sweep over the kept rows with the chosen implementation."""
     if kept is not None:
@@ -208,6 +230,7 @@ def _sweep(
             make_row_pass=make_row_pass,
             needs=tuple(needs),
             row_gradient_T=row_gradient,
+            scale=scale,
         )
 
 
