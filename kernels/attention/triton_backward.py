@@ -10,7 +10,7 @@ is written once by one program: no atomics, so the same input gives the same bit
 import triton
 import triton.language as tl
 
-from .triton_tiles import AFTER, BEFORE, LOG2E, load_rows, needs_mask, reach, store_rows, visible
+from .triton_tiles import AFTER, BEFORE, LOG2E, bounds, load_rows, needs_mask, reach, store_rows, visible
 
 
 @triton.jit
@@ -70,11 +70,8 @@ def backward_kv(
             lse2 = tl.where(lse == float("-inf"), 0.0, lse * LOG2E)  # a row that sees nothing: p = exp2(-inf)
             s = tl.dot(k, tl.trans(q), input_precision="ieee") * scale2
             if needs_mask(at, clean_lo, clean_hi, first, last, BLOCK_M, MODE, BRANCH):
-                start, end = t, t
-                if DOCUMENTS:
-                    start = tl.load(START + t, mask=t < n, other=0)
-                    end = tl.load(END + t, mask=t < n, other=0)
-                seen = visible(t[None, :], strict, key[:, None], start[None, :], end[None, :], n, MODE, DOCUMENTS)
+                lower, upper, own = bounds(t, strict, START, END, n, MODE, DOCUMENTS)
+                seen = visible(key[:, None], lower[None, :], upper[None, :], own[None, :], MODE)
                 s = tl.where(seen, s, float("-inf"))
             p = tl.exp2(s - lse2[None, :])
             grad = load_rows(GRAD, GRAD, at, n, stride_on, WIDTH, BLOCK_M, BLOCK_D, 1)
@@ -90,18 +87,19 @@ def backward_kv(
 
 @triton.jit
 def _gradient(
-    dq, q, grad, lse2, delta, K, V, t, strict, start, end, first, last, n, START, END, stride_k, stride_v, scale2,
+    dq, q, grad, lse2, delta, K, V, t, strict, first, last, n, START, END, stride_k, stride_v, scale2,
     WIDTH: tl.constexpr, BLOCK_N: tl.constexpr, BLOCK_D: tl.constexpr, MODE: tl.constexpr, DOCUMENTS: tl.constexpr,
     BRANCH: tl.constexpr,
 ):  # fmt: skip
     """What one set of keys adds to dq / scale."""
+    lower, upper, own = bounds(t, strict, START, END, n, MODE, DOCUMENTS)
     lo, hi, a, b = reach(first, last, n, START, END, BLOCK_N, MODE, DOCUMENTS)
     for at in tl.range(lo, hi, BLOCK_N):
         k = load_rows(K, K, at, n, stride_k, WIDTH, BLOCK_N, BLOCK_D, 1)
         s = tl.dot(q, tl.trans(k), input_precision="ieee") * scale2
         if needs_mask(at, a, b, first, last, BLOCK_N, MODE, BRANCH):
             key = at + tl.arange(0, BLOCK_N)
-            seen = visible(t[:, None], strict[:, None], key[None, :], start[:, None], end[:, None], n, MODE, DOCUMENTS)
+            seen = visible(key[None, :], lower[:, None], upper[:, None], own[:, None], MODE)
             s = tl.where(seen, s, float("-inf"))
         p = tl.exp2(s - lse2[:, None])
         v = load_rows(V, V, at, n, stride_v, WIDTH, BLOCK_N, BLOCK_D, 1)
@@ -135,10 +133,6 @@ def backward_q(
     strict = r % 2 if STREAMS == 2 else tl.full([BLOCK_M], STRICT, tl.int32)
     START += b * n
     END += b * n
-    start, end = t, t
-    if DOCUMENTS:
-        start = tl.load(START + t, mask=t < n, other=0)
-        end = tl.load(END + t, mask=t < n, other=0)
     at_q = b * stride_qb + h * stride_qh
     at_o = b * stride_ob + h * stride_oh
     q = load_rows(Q0 + at_q, Q1 + at_q, first, n, stride_qn, WIDTH, BLOCK_M, BLOCK_D, STREAMS)
@@ -153,12 +147,12 @@ def backward_q(
     at_k = b * stride_kb + h * stride_kh
     at_v = b * stride_vb + h * stride_vh
     dq = _gradient(
-        dq, q, grad, lse2, delta, K + at_k, V + at_v, t, strict, start, end, first, last, n, START, END, stride_kn,
+        dq, q, grad, lse2, delta, K + at_k, V + at_v, t, strict, first, last, n, START, END, stride_kn,
         stride_vn, scale2, WIDTH, BLOCK_N, BLOCK_D, MODE, DOCUMENTS, BRANCH,
     )  # fmt: skip
     if UNION:
         dq = _gradient(
-            dq, q, grad, lse2, delta, K2 + at_k, V2 + at_v, t, strict, start, end, first, last, n, START, END,
+            dq, q, grad, lse2, delta, K2 + at_k, V2 + at_v, t, strict, first, last, n, START, END,
             stride_kn, stride_vn, scale2, WIDTH, BLOCK_N, BLOCK_D, AFTER, DOCUMENTS, BRANCH,
         )  # fmt: skip
     store_rows(DQ0 + at_o, DQ1 + at_o, dq * scale, first, n, stride_on, WIDTH, BLOCK_M, BLOCK_D, STREAMS)

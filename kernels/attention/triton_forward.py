@@ -8,23 +8,24 @@ the same softmax. Tiles of keys that no row sees are not read; those that every 
 import triton
 import triton.language as tl
 
-from .triton_tiles import AFTER, LN2, LOG2E, load_rows, needs_mask, reach, store_rows, visible
+from .triton_tiles import AFTER, LN2, LOG2E, bounds, load_rows, needs_mask, reach, store_rows, visible
 
 
 @triton.jit
 def _attend(
-    acc, top, total, q, K, V, t, strict, start, end, first, last, n, START, END, stride_k, stride_v, scale2,
+    acc, top, total, q, K, V, t, strict, first, last, n, START, END, stride_k, stride_v, scale2,
     WIDTH: tl.constexpr, BLOCK_N: tl.constexpr, BLOCK_D: tl.constexpr, MODE: tl.constexpr, DOCUMENTS: tl.constexpr,
     BRANCH: tl.constexpr,
 ):  # fmt: skip
     """One set of keys. acc: the weighted sum of values, top and total: maximum (base 2) and sum of every row so far."""
+    lower, upper, own = bounds(t, strict, START, END, n, MODE, DOCUMENTS)
     lo, hi, a, b = reach(first, last, n, START, END, BLOCK_N, MODE, DOCUMENTS)
     for at in tl.range(lo, hi, BLOCK_N):
         k = load_rows(K, K, at, n, stride_k, WIDTH, BLOCK_N, BLOCK_D, 1)
         s = tl.dot(q, tl.trans(k), input_precision="ieee") * scale2
         if needs_mask(at, a, b, first, last, BLOCK_N, MODE, BRANCH):
             key = at + tl.arange(0, BLOCK_N)
-            seen = visible(t[:, None], strict[:, None], key[None, :], start[:, None], end[:, None], n, MODE, DOCUMENTS)
+            seen = visible(key[None, :], lower[:, None], upper[:, None], own[:, None], MODE)
             s = tl.where(seen, s, float("-inf"))
         new_top = tl.maximum(top, tl.max(s, 1))
         pivot = tl.where(new_top == float("-inf"), 0.0, new_top)  # never -inf minus -inf
@@ -61,10 +62,6 @@ def forward(
     strict = r % 2 if STREAMS == 2 else tl.full([BLOCK_M], STRICT, tl.int32)
     START += b * n
     END += b * n
-    start, end = t, t
-    if DOCUMENTS:
-        start = tl.load(START + t, mask=t < n, other=0)
-        end = tl.load(END + t, mask=t < n, other=0)
     at_q = b * stride_qb + h * stride_qh
     q = load_rows(Q0 + at_q, Q1 + at_q, first, n, stride_qn, WIDTH, BLOCK_M, BLOCK_D, STREAMS)
 
@@ -75,12 +72,12 @@ def forward(
     at_k = b * stride_kb + h * stride_kh
     at_v = b * stride_vb + h * stride_vh
     acc, top, total = _attend(
-        acc, top, total, q, K + at_k, V + at_v, t, strict, start, end, first, last, n, START, END, stride_kn, stride_vn,
+        acc, top, total, q, K + at_k, V + at_v, t, strict, first, last, n, START, END, stride_kn, stride_vn,
         scale2, WIDTH, BLOCK_N, BLOCK_D, MODE, DOCUMENTS, BRANCH,
     )  # fmt: skip
     if UNION:
         acc, top, total = _attend(
-            acc, top, total, q, K2 + at_k, V2 + at_v, t, strict, start, end, first, last, n, START, END, stride_kn,
+            acc, top, total, q, K2 + at_k, V2 + at_v, t, strict, first, last, n, START, END, stride_kn,
             stride_vn, scale2, WIDTH, BLOCK_N, BLOCK_D, AFTER, DOCUMENTS, BRANCH,
         )  # fmt: skip
 
@@ -90,5 +87,7 @@ def forward(
     at_o = b * stride_ob + h * stride_oh
     out = acc / total[:, None]
     store_rows(OUT0 + at_o, OUT1 + at_o, out, first, n, stride_on, WIDTH, BLOCK_M, BLOCK_D, STREAMS)
-    LSE = tl.where(r % STREAMS == 0, LSE0, LSE1)
-    tl.store(LSE + (b * heads + h) * n + t, lse, mask=t < n)
+    at_row = (b * heads + h) * n + t
+    tl.store(LSE0 + at_row, lse, mask=(t < n) & (r % STREAMS == 0))
+    if STREAMS == 2:
+        tl.store(LSE1 + at_row, lse, mask=(t < n) & (r % 2 == 1))

@@ -17,18 +17,25 @@ LN2: tl.constexpr = tl.constexpr(0.6931471805599453)
 
 
 @triton.jit
-def visible(t, strict, key, start, end, n, MODE: tl.constexpr, DOCUMENTS: tl.constexpr):
-    """Which keys the rows see. t, strict, start and end belong to rows, key to keys; they broadcast to the tile."""
+def bounds(t, strict, START, END, n, MODE: tl.constexpr, DOCUMENTS: tl.constexpr):
+    """lower, upper, own: the rows at the places t see the keys lower..upper-1 but for `own`. Places from n on: any."""
+    lower, upper = t * 0, t * 0 + n
     if DOCUMENTS:
-        seen = (key >= start) & (key < end)
-    else:
-        seen = (key < n) & (t < n)
-    if MODE == EXCLUDE_SELF:
-        seen = seen & ((key != t) | (strict == 0))
-    elif MODE == BEFORE:
-        seen = seen & (key <= t - strict)
+        lower = tl.load(START + t, mask=t < n, other=0)
+        upper = tl.load(END + t, mask=t < n, other=0)
+    if MODE == BEFORE:
+        upper = tl.minimum(upper, t + 1 - strict)
     elif MODE == AFTER:
-        seen = seen & (key >= t + strict)
+        lower = tl.maximum(lower, t + strict)
+    return lower, upper, tl.where(strict == 1, t, -1)
+
+
+@triton.jit
+def visible(key, lower, upper, own, MODE: tl.constexpr):
+    """Which keys the rows see; the three that belong to rows broadcast against the keys."""
+    seen = (key >= lower) & (key < upper)
+    if MODE == EXCLUDE_SELF:
+        seen = seen & (key != own)
     return seen
 
 

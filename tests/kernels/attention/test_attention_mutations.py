@@ -22,11 +22,12 @@ FORWARD, BACKWARD, TILES, LAUNCH = "triton_forward.py", "triton_backward.py", "t
 
 # name -> (file, what stands there, what the bug makes of it)
 MUTATIONS = {
-    "exclude_self lets a row see itself": (TILES, "(key != t) | (strict == 0)", "(key == key)"),
-    "before_strict sees its own place": (TILES, "key <= t - strict", "key <= t"),
-    "after_strict sees its own place": (TILES, "key >= t + strict", "key >= t"),
-    "documents are not closed at their end": (TILES, "(key >= start) & (key < end)", "(key >= start) & (key < n)"),
-    "keys behind the last one are seen": (TILES, "seen = (key < n) & (t < n)", "seen = (key >= 0) & (t >= 0)"),
+    "exclude_self lets a row see itself": (TILES, "seen & (key != own)", "seen & (key != -1)"),
+    "content rows of exclude_self do not see themselves": (TILES, "tl.where(strict == 1, t, -1)", "t"),
+    "before_strict sees its own place": (TILES, "t + 1 - strict", "t + 1"),
+    "after_strict sees its own place": (TILES, "tl.maximum(lower, t + strict)", "tl.maximum(lower, t)"),
+    "documents are not closed at their end": (TILES, "upper = tl.load(END + t, mask=t < n, other=0)", "upper = t + n"),
+    "keys behind the last one are seen": (TILES, "t * 0 + n", "t * 0 + n + 9"),
     "the diagonal tile is taken for unmasked": (TILES, "(at <= last) & (at + BLOCK > first)", "at > last"),
     "the tail tile is taken for unmasked": (TILES, "(at < a) | (at + BLOCK > b)", "(at < a)"),
     "the head tile is taken for unmasked": (TILES, "(at < a) | (at + BLOCK > b)", "(at + BLOCK > b)"),
@@ -43,7 +44,7 @@ MUTATIONS = {
     "products in TF32": (FORWARD, 'tl.dot(q, tl.trans(k), input_precision="ieee")', "tl.dot(q, tl.trans(k))"),
     "an empty row divides by zero": (FORWARD, "total = tl.where(empty, 1.0, total)", "total = total + 0.0"),
     "the log-sum-exp of an empty row": (FORWARD, 'tl.where(empty, float("-inf"), (top', "tl.where(empty, 0.0, (top"),
-    "the log-sum-exp is stored beyond the end": (FORWARD, "lse, mask=t < n)", "lse, mask=t <= n)"),
+    "the log-sum-exp is stored beyond the end": (FORWARD, "mask=(t < n) & (r % STR", "mask=(t <= n) & (r % STR"),
     "the union forgets the future": (FORWARD, "    if UNION:", "    if UNION and n < 0:"),
     "the query stream is taken for content": (FORWARD, "strict = r % 2 if", "strict = r * 0 if"),
     "heads write over one another": (FORWARD, "at_o = b * stride_ob + h * stride_oh", "at_o = b * stride_ob"),
@@ -61,7 +62,7 @@ MUTATIONS = {
 
 EQUIVALENT = {
     # Rows at places from n on are loaded as 0 and their results are not stored, whatever they attend to.
-    "rows behind the end are not masked": (TILES, "seen = (key < n) & (t < n)", "seen = (key < n) & (t >= 0)"),
+    "rows behind the end see nothing": (TILES, "t * 0 + n", "tl.where(t < n, n, 0)"),
     # Only speed: the longest tiles of `before` no longer start first.
     "tiles in rising order": (FORWARD, "tile = tiles - 1 - program % tiles", "tile = program % tiles"),
     # Only speed: the masked loop gives the same bits as the unmasked.
@@ -93,6 +94,7 @@ def problems():
     yield problem("union", b=1, h=1, n=35, lengths=[[1, 34]])
     yield problem("two:before", b=1, h=2, n=20, lengths=[[1, 16, 2]])
     yield problem("after_strict", b=2, h=1, n=20)
+    yield problem("two:exclude_self", b=1, h=1, n=12)
 
 
 def survives(path) -> bool:
