@@ -26,7 +26,7 @@ class DataConfig:
     corpus: str = "botocore"
     """A named corpus, a file, a folder, a quoted glob (.txt .jsonl .parquet, the first two also .gz .zst), or
     hf:owner/name[:config[:column]]."""
-    vocab_size: int = 8192
+    vocab_size: int = 4096
     """Pieces of the tokenizer that is trained on the training part."""
     validation: str | None = None
     """Another corpus to validate on; without one, whole documents of the corpus are held out."""

@@ -69,7 +69,7 @@ class PretrainConfig:
     """Width of the embedding table; 0 is the model's."""
     sequence_length: int = 128
     """Tokens in a window."""
-    batch_size: int = 16
+    batch_size: int = 8
     """Windows in a batch. Small models on small budgets gain more from many steps than from large batches."""
     accumulate: int = 1
     """Batches whose gradients are added up before a step."""

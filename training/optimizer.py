@@ -25,7 +25,7 @@ class OptimizerConfig:
     """AdamW's averages."""
     momentum: float = 0.95
     """Muon's."""
-    warmup: float = 0.05
+    warmup: float = 0.02
     """Share of the budget over which the rate rises."""
     decay: float = 0.5
     """Share of the budget over which it falls to zero, at the end."""
