@@ -81,7 +81,7 @@ def _save_gradients(ctx, inputs, output):
 def _scale_gradients(ctx, grad_loss, *_):
     # The usual gradient of a loss is exactly 1. Reading it costs nothing on a CPU and saves a copy of every gradient;
     # in a traced backward (a subclass of Tensor) there is no value to read.
-    readable = type(grad_loss) is Tensor and grad_loss.device.type == "cpu" and not torch.compiler.is_compiling()
+    readable = type(grad_loss) is Tensor and grad_loss.device.type == "cpu"
     as_they_are = readable and grad_loss.item() == 1
     hidden, weight, bias = (
         (g if as_they_are else (g * grad_loss).to(g.dtype)) if needed else None

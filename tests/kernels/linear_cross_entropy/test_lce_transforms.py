@@ -46,6 +46,19 @@ def test_autocast_takes_mixed_arguments():
     assert dhidden.dtype == torch.bfloat16 and dweight.dtype == torch.float32
 
 
+def test_autocast_changes_only_the_products():
+    """In the autocast dtype already, arguments give the same bits inside as outside: no other sum is narrowed."""
+    p = make_problem(dtype=torch.bfloat16)
+    results = []
+    for enabled in (False, True):
+        with torch.autocast("cpu", torch.bfloat16, enabled=enabled):
+            loss = linear_cross_entropy(
+                p.hidden, p.weight, p.targets, p.bias, label_smoothing=0.1, z_loss=0.01, backend="torch"
+            )
+        results.append([loss, *torch.autograd.grad(loss, p.parameters)])
+    assert all(torch.equal(a, b) for a, b in zip(*results))
+
+
 @pytest.mark.parametrize("reduction", ["mean", "none"])
 def test_compile_in_one_graph(reduction):
     p = make_problem()

@@ -86,6 +86,17 @@ def test_log_sum_exp_with_shipped_tiles():
             torch.testing.assert_close(found, expected, rtol=5e-6, atol=5e-6)
 
 
+def test_strided_arguments(small_tiles):
+    """Kernels take the last dimension as contiguous; callers need not know."""
+    p = make_problem(20, 24, 50)
+    hidden, weight = p.hidden.detach().T.contiguous().T, p.weight.detach().T.contiguous().T
+    assert hidden.stride(1) != 1 and weight.stride(1) != 1
+    for found, expected in zip(
+        linear_nll(hidden, weight, p.targets, backend="triton"), linear_nll(hidden, weight, p.targets, backend="torch")
+    ):
+        torch.testing.assert_close(found, expected, rtol=5e-6, atol=5e-6)
+
+
 def test_tiles_full_of_forbidden_tokens(small_tiles):
     """A whole tile at -inf, first or last, leaves the softmax over the others."""
     for forbidden in (slice(0, 40), slice(60, 101)):

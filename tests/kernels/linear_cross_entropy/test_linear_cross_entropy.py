@@ -135,6 +135,9 @@ def test_nothing_to_predict_is_zero(reduction, tokens):
     assert loss.abs().sum() == 0 and lse.abs().sum() == 0
     for gradient in torch.autograd.grad(loss.sum(), p.parameters):
         assert gradient.abs().sum() == 0
+    with torch.no_grad():
+        loss = linear_cross_entropy(p.hidden, p.weight, p.targets, p.bias, reduction=reduction, backend="torch")
+    assert loss.abs().sum() == 0
 
 
 def test_custom_ignore_index():
