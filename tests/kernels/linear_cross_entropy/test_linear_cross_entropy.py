@@ -7,8 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from problems import BOUND, assert_close, error, errors, make_problem
 
-from kernels.linear_cross_entropy import linear_cross_entropy
-from kernels.linear_cross_entropy.onednn import exact_float32_products
+from kernels.linear_cross_entropy import linear_cross_entropy, onednn
 from kernels.linear_cross_entropy.reference import linear_cross_entropy_reference
 
 
@@ -191,12 +190,39 @@ def test_backward_twice_adds_up(seed):
         torch.testing.assert_close(parameter.grad, 3 * gradient)
 
 
+@pytest.mark.parametrize("backend", ["torch", "reference"])
+@pytest.mark.parametrize("reduction", ["mean", "none"])
+def test_log_sum_exp_is_detached(backend, reduction):
+    p = make_problem()
+    loss, lse = linear_cross_entropy(
+        p.hidden, p.weight, p.targets, p.bias, reduction=reduction, return_lse=True, backend=backend
+    )
+    assert loss.requires_grad and not lse.requires_grad
+
+
 def test_onednn_products_keep_float32_precision():
-    """Where the faster library is taken at all, it must be exact to fp32, and the setting must not leak."""
+    """Where the faster library is taken at all, it must be exact to fp32."""
     torch.manual_seed(0)
     a, b = torch.randn(300, 256), torch.randn(500, 256)
-    before = torch.backends.mkldnn.matmul.fp32_precision
-    with exact_float32_products(a):
+    with onednn.exact_float32_products(a):
         product = a @ b.T
-    assert torch.backends.mkldnn.matmul.fp32_precision == before
     assert error(product, a.double() @ b.double().T) < 1e-6
+
+
+def test_onednn_is_asked_for_float32_alone_and_the_setting_does_not_leak(monkeypatch):
+    matmul = torch.backends.mkldnn.matmul
+    before = matmul.fp32_precision
+    try:
+        matmul.fp32_precision = "ieee"
+        for dtype, inside in ((torch.float32, "bf16" if onednn.onednn_is_exact() else "ieee"), (torch.float64, "ieee")):
+            with onednn.exact_float32_products(torch.zeros(1, dtype=dtype)):
+                assert matmul.fp32_precision == inside
+            assert matmul.fp32_precision == "ieee"
+    finally:
+        matmul.fp32_precision = before
+
+
+def test_the_probe_finds_rounded_products(monkeypatch):
+    """A library that rounds operands to bf16 sees ones where 1 + 2^-12 stands."""
+    monkeypatch.setattr(torch, "full", lambda shape, value: torch.ones(shape))
+    assert not onednn.onednn_is_exact.__wrapped__()
