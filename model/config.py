@@ -24,8 +24,8 @@ SIZES = {
     "large": Size(1024, 24, 16),
 }
 
-# `modern`: pre-norm, rotary positions, gated feed-forward. Biases stay: with rotary positions the keys' bias is what lets
-# a query attend by distance alone, and models of both kinds leave the plateau of word frequencies sooner with it.
+# `modern`: pre-norm, rotary positions, gated feed-forward. Biases stay: with rotary positions the keys' bias is what
+# lets a query attend by distance alone, and models of both kinds leave the plateau of word frequencies sooner with it.
 # `bert`: the block of BERT and of T-TA's release.
 PRESETS: dict[str, dict[str, Any]] = {
     "modern": {"norm": "pre", "positions": "rotary", "feed_forward": "gated", "bias": True},
