@@ -9,7 +9,7 @@ float32 computes in float32. bfloat16 takes scores and softmax in float32 and th
 Triton kernels do; float16, for which processors have no such products, computes in float32.
 """
 
-from threading import local
+from math import prod
 
 import torch
 from torch import Tensor
@@ -18,11 +18,10 @@ from ..linear_cross_entropy.onednn import exact_float32_products
 from .layout import Layout
 from .tiles import Tile, plan
 from .visibility import TWO_STREAM
+from .workers import for_each, scratch
 
 KEEPS_RESULTS = False  # the backward does not read outputs or log-sum-exps
 KEEP = 2**25  # probabilities kept for one call: 128 MB in float32, 64 MB in bfloat16
-
-_buffers = local()
 
 
 def forward(qs, kv, visibility: str, layout: Layout | None, scale: float, with_lse: bool, keep: bool):
@@ -51,15 +50,17 @@ def _forward(q, kv, visibility, layout, scale, with_lse, keep) -> tuple[Tensor, 
     lse = q.new_empty(b, h, n, dtype=torch.float32) if with_lse else None
     wide, narrow = _precisions(q.dtype)
     steps = plan(b, h, n, visibility, layout)
-    kept, at = _memory(steps, q, narrow) if keep else None, 0
-    for rows, tiles in steps:
+    offsets, total = _offsets(steps, h)
+    kept = q.new_empty(total, dtype=narrow) if keep and total <= KEEP else None
+
+    def chunk(rows: slice, tiles: tuple[Tile, ...], at: int) -> None:
         q_c, k_c = _load("q", [q], rows, wide, scale), _load("k", kv[-2::-2], rows, wide)
         v_c = _load("v", kv[-1::-2], rows, narrow)
         for tile in tiles:
             heads, columns = (-1, h, tile.r1 - tile.r0), slice(tile.lo, tile.hi)
             size = (q_c.shape[0], tile.r1 - tile.r0, tile.hi - tile.lo)
             own = kept is not None and narrow == wide
-            s = kept[at : at + _count(size)].view(size) if own else _scratch("s", size, wide, q.device)
+            s = kept[at : at + prod(size)].view(size) if own else scratch("s", size, wide, q.device)
             _scores(q_c, k_c, tile, s)
             top = s.amax(-1) if with_lse else None
             _softmax(s, tile)
@@ -70,30 +71,30 @@ def _forward(q, kv, visibility, layout, scale, with_lse, keep) -> tuple[Tensor, 
                 lse[rows, :, tile.r0 : tile.r1] = found
             if narrow != wide:
                 exact = s
-                s = (
-                    kept[at : at + _count(size)].view(size)
-                    if kept is not None
-                    else _scratch("p", size, narrow, q.device)
-                )
+                s = kept[at : at + prod(size)].view(size) if kept is not None else scratch("p", size, narrow, q.device)
                 s.copy_(exact)
-            at += _count(size)
-            o = torch.bmm(s, v_c[:, columns], out=_scratch("o", (*size[:2], width), narrow, q.device))
+            at += prod(size)
+            o = torch.bmm(s, v_c[:, columns], out=scratch("o", (*size[:2], width), narrow, q.device))
             out[rows, :, tile.r0 : tile.r1] = o.view(*heads, width)
+
+    for_each(chunk, [(*step, at) for step, at in zip(steps, offsets)])
     return out, lse, kept
 
 
 def _backward(grad_out, q, kv, visibility, kept, layout, scale) -> tuple[Tensor, list[Tensor]]:
     b, h, n, width = q.shape
     dq, *dkv = [x.new_empty(b, n, h, width).transpose(1, 2) for x in (q, *kv)]
-    (wide, narrow), at = _precisions(q.dtype), 0
-    for rows, tiles in plan(b, h, n, visibility, layout):
+    wide, narrow = _precisions(q.dtype)
+    steps = plan(b, h, n, visibility, layout)
+
+    def chunk(rows: slice, tiles: tuple[Tile, ...], at: int) -> None:
         q_c, k_c = _load("q", [q], rows, narrow), _load("k", kv[-2::-2], rows, narrow)
         v_c, do_c = _load("v", kv[-1::-2], rows, narrow), _load("do", [grad_out], rows, narrow)
         if kept is None:
             q_w = q_c.to(wide) * scale
             k_w = k_c.to(wide)
         whole = len(tiles) == 1 and tiles[0].hi - tiles[0].lo == k_c.shape[1]
-        dk_c, dv_c = (_scratch(name, k_c.shape, narrow if whole else wide, q.device) for name in ("dk", "dv"))
+        dk_c, dv_c = (scratch(name, k_c.shape, narrow if whole else wide, q.device) for name in ("dk", "dv"))
         if not whole:
             dk_c.zero_()
             dv_c.zero_()
@@ -101,25 +102,27 @@ def _backward(grad_out, q, kv, visibility, kept, layout, scale) -> tuple[Tensor,
             here, window = slice(tile.r0, tile.r1), slice(tile.lo, tile.hi)
             size = (q_c.shape[0], tile.r1 - tile.r0, tile.hi - tile.lo)
             if kept is None:
-                p = _softmax(_scores(q_w, k_w, tile, _scratch("s", size, wide, q.device)), tile).to(narrow)
+                p = _softmax(_scores(q_w, k_w, tile, scratch("s", size, wide, q.device)), tile).to(narrow)
             else:
-                p = kept[at : at + _count(size)].view(size)
-                at += _count(size)
-            dp = torch.bmm(do_c[:, here], v_c[:, window].transpose(1, 2), out=_scratch("dp", size, narrow, q.device))
+                p = kept[at : at + prod(size)].view(size)
+                at += prod(size)
+            dp = torch.bmm(do_c[:, here], v_c[:, window].transpose(1, 2), out=scratch("dp", size, narrow, q.device))
             # ds = p * (dp - rowsum(p * dp))
             ds = torch.ops.aten._softmax_backward_data.out(dp, p, -1, narrow, grad_input=dp)
-            dq_t = torch.bmm(ds, k_c[:, window], out=_scratch("o", (*size[:2], width), narrow, q.device))
+            dq_t = torch.bmm(ds, k_c[:, window], out=scratch("o", (*size[:2], width), narrow, q.device))
             torch.mul(dq_t.view(-1, h, size[1], width), scale, out=dq[rows, :, here])
             if whole:
                 torch.bmm(p.transpose(1, 2), do_c[:, here], out=dv_c)
                 torch.bmm(ds.transpose(1, 2), q_c[:, here], out=dk_c)
             else:
-                part = _scratch("part", (size[0], size[2], width), narrow, q.device)
+                part = scratch("part", (size[0], size[2], width), narrow, q.device)
                 dv_c[:, window] += torch.bmm(p.transpose(1, 2), do_c[:, here], out=part)
                 dk_c[:, window] += torch.bmm(ds.transpose(1, 2), q_c[:, here], out=part)
         for s, part in enumerate((slice(0, n),) if len(kv) == 2 else (slice(n, 2 * n), slice(0, n))):
             torch.mul(dk_c[:, part].view(-1, h, n, width), scale, out=dkv[2 * s][rows])
             dkv[2 * s + 1][rows] = dv_c[:, part].view(-1, h, n, width)
+
+    for_each(chunk, [(*step, at) for step, at in zip(steps, _offsets(steps, h)[0])])
     return dq, dkv
 
 
@@ -129,40 +132,25 @@ def _precisions(dtype: torch.dtype) -> tuple[torch.dtype, torch.dtype]:
     return wide, torch.bfloat16 if dtype == torch.bfloat16 else wide
 
 
-def _memory(steps, q: Tensor, dtype: torch.dtype) -> Tensor | None:
-    """Room for the probabilities of all tiles, or None if they are too many to keep."""
-    h = q.shape[1]
-    rows = [(range(*step[0].indices(2**62)), step[1]) for step in steps]
-    total = sum(len(r) * h * (t.r1 - t.r0) * (t.hi - t.lo) for r, tiles in rows for t in tiles)
-    return q.new_empty(total, dtype=dtype) if total <= KEEP else None
+def _offsets(steps, h: int) -> tuple[list[int], int]:
+    """Where the probabilities of each chunk begin when all stand in a row, and how many they are."""
+    offsets, at = [], 0
+    for rows, tiles in steps:
+        offsets.append(at)
+        at += (rows.stop - rows.start) * h * sum((t.r1 - t.r0) * (t.hi - t.lo) for t in tiles)
+    return offsets, at
 
 
 def _load(name: str, parts, rows: slice, dtype: torch.dtype, scale: float | None = None) -> Tensor:
     """A chunk as (Z, N, K), contiguous; of two sets of keys the future comes first."""
     b, h, n, width = parts[0][rows].shape
-    chunk = _scratch(name, (b, h, n * len(parts), width), dtype, parts[0].device)
+    chunk = scratch(name, (b, h, n * len(parts), width), dtype, parts[0].device)
     for i, x in enumerate(parts):
         place = chunk[:, :, i * n : (i + 1) * n]
         place.copy_(x[rows])
         if scale is not None:
             place.mul_(scale)
     return chunk.view(b * h, -1, width)
-
-
-def _scratch(name: str, shape, dtype: torch.dtype, device: torch.device) -> Tensor:
-    """Uninitialised memory that this thread uses again and again: fresh pages would cost as much as the arithmetic."""
-    count, key = _count(shape), (name, dtype, device)
-    pool = _buffers.__dict__
-    if key not in pool or pool[key].numel() < count:
-        pool[key] = torch.empty(count, dtype=dtype, device=device)
-    return pool[key][:count].view(shape)
-
-
-def _count(shape) -> int:
-    count = 1
-    for size in shape:
-        count *= size
-    return count
 
 
 def _scores(q_c: Tensor, k_c: Tensor, tile: Tile, s: Tensor) -> Tensor:

@@ -33,6 +33,7 @@ _layouts = WeakTensorKeyDictionary()  # documents -> (what it was, Layout)
 _orders = WeakTensorKeyDictionary()  # rank -> (what it and the documents were, order, slot)
 
 
+@torch.inference_mode(False)  # what is cached may serve training later
 def layout_of(documents: Tensor) -> Layout:
     """The ranges of every place.
 
@@ -47,6 +48,7 @@ def layout_of(documents: Tensor) -> Layout:
     return layout
 
 
+@torch.inference_mode(False)
 def rank_order(rank: Tensor, documents: Tensor | None) -> tuple[Tensor, Tensor]:
     """order, slot: (B, N) int64. Place order[s] stands at slot s once every document is sorted by rank.
 

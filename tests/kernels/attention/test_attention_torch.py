@@ -1,10 +1,13 @@
 """The PyTorch path against the float64 specification: every visibility, layout and dtype."""
 
+import threading
+
 import pytest
 import torch
-from attention_cases import KINDS, assert_close, problem, run
+from attention_cases import KINDS, assert_close, call, problem, run
 
-from kernels.attention import blocked, tiles
+from kernels.attention import blocked, tiles, workers
+from kernels.attention.workers import for_each
 
 LAYOUTS = {
     "whole": None,
@@ -53,3 +56,50 @@ def test_float64_stays_float64():
     for name, x in found.items():
         if not name.startswith("lse"):
             torch.testing.assert_close(x, wanted[name], rtol=1e-12, atol=1e-12)
+
+
+@pytest.fixture
+def two_threads():
+    threads = torch.get_num_threads()
+    torch.set_num_threads(2)
+    yield
+    torch.set_num_threads(threads)
+
+
+@pytest.mark.parametrize("kind", ["exclude_self", "union", "two:before"])
+def test_two_threads_give_the_bits_of_one(kind, monkeypatch, request):
+    """While there are chunks enough for each thread; the products of fewer are shared out, and round differently."""
+    monkeypatch.setattr(tiles, "SCORES", 2 * 20 * 20)  # one row of the batch in a chunk
+    problems = [problem(kind, b=5, lengths=lengths) for lengths in (None, [[20], [3, 17], [1], [], [19]])]
+    ones = [run(p, "torch") for p in problems]
+    request.getfixturevalue("two_threads")
+    for p, one in zip(problems, ones):
+        for _ in range(10):
+            two = run(p, "torch")
+            assert all(torch.equal(one[name], two[name]) for name in one)
+        with torch.inference_mode():
+            assert torch.equal(call(p, "torch")[0], one["out0"])
+    assert torch.get_num_threads() == 2
+
+
+def test_pieces_are_done_once_and_errors_surface(two_threads):
+    done = []
+    for_each(done.append, [(i,) for i in range(20)])
+    assert sorted(done) == list(range(20))
+    threads = []
+    for_each(lambda _: threads.append(torch.get_num_threads()), [(i,) for i in range(4)])
+    assert threads == [1] * 4
+    with pytest.raises(ZeroDivisionError):
+        for_each(lambda i: 1 / i, [(1,), (0,), (2,)])
+
+
+def test_inference_first_and_training_after(monkeypatch):
+    """Nothing that inference mode leaves in a cache hinders training."""
+    monkeypatch.setattr(workers, "_memory", threading.local())
+    tiles._whole.cache_clear()
+    for kind in ("exclude_self", "rank"):
+        for lengths in (None, [[12], [5, 5]]):
+            p = problem(kind, n=12, lengths=lengths)
+            with torch.inference_mode():
+                out = call(p, "torch")[0]
+            assert torch.equal(run(p, "torch")["out0"], out)
