@@ -35,9 +35,9 @@ def building(target: Path) -> Iterator[Path | None]:
             _remove(partial)
             try:
                 yield partial
-                _flush(partial)
+                sync_all(partial)
                 partial.rename(target)
-                _fsync(target.parent)
+                sync(target.parent)
             except BaseException:
                 _remove(partial)
                 raise
@@ -78,15 +78,16 @@ def _remove(path: Path) -> None:
         path.unlink(missing_ok=True)
 
 
-def _flush(path: Path) -> None:
+def sync_all(path: Path) -> None:
     """Force a file, or a folder with all it holds, to the disk."""
     if path.is_dir():
         for child in path.iterdir():
-            _flush(child)
-    _fsync(path)
+            sync_all(child)
+    sync(path)
 
 
-def _fsync(path: Path) -> None:
+def sync(path: Path) -> None:
+    """Force a file, or the entries of a folder, to the disk."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)

@@ -18,6 +18,7 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_model, save_model
 
+from data.cache import sync
 from model import MaskedLM, ModelConfig
 
 KEEP = 2  # the newest, and the one before it should the newest turn out to be damaged
@@ -25,14 +26,6 @@ KEEP = 2  # the newest, and the one before it should the newest turn out to be d
 
 class DamagedCheckpoint(ValueError):
     """A checkpoint folder that is not what its manifest says."""
-
-
-def sync(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def write_atomically(path: Path, text: str) -> None:

@@ -54,7 +54,7 @@ class PretrainConfig:
         "vanilla",
     )
     """Who competes: names, each with options if wanted, as in `vanilla:masking_rate=0.4,learning_rate=2e-3`."""
-    budget: str = "6m"
+    budget: str = "3m"
     """What each model may use: wall-clock (90s, 5m, 2h), arithmetic (2e13flop) or tokens (20Mtok)."""
     seeds: tuple[int, ...] = (0,)
     """One model of each architecture for each seed (weights and data order); several give mean and spread."""

@@ -17,7 +17,7 @@ class OptimizerConfig:
 
     name: Literal["muon", "adamw"] = "muon"
     """muon (Jordan et al. 2024) serves the blocks' matrices and AdamW the rest; adamw serves all."""
-    learning_rate: float = 6e-3
+    learning_rate: float = 3e-3
     """The plateau's height. One rate serves both optimisers, since Muon's steps are made as long as AdamW's."""
     weight_decay: float = 0.05
     """Of weights that multiply activations; norms, biases and tables are not decayed."""

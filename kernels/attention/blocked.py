@@ -14,7 +14,7 @@ from math import prod
 import torch
 from torch import Tensor
 
-from ..linear_cross_entropy.onednn import exact_float32_products
+from ..onednn import exact_float32_products
 from .layout import Layout
 from .tiles import Tile, plan
 from .visibility import TWO_STREAM

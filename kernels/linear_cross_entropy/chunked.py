@@ -23,7 +23,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from .onednn import exact_float32_products
+from ..onednn import exact_float32_products
 
 # (logits_CV, targets_C, label_smoothing, z_loss, dlogits_wanted) -> lse_C; turns logits into dlogits in place.
 # Made once for a sweep from its (C, V) buffer of logits, so that scratch memory is reused from chunk to chunk.

@@ -3,8 +3,8 @@
 import torch
 from torch import Tensor
 
+from ..onednn import exact_float32_products
 from .chunked import chunk_rows
-from .onednn import exact_float32_products
 from .operators import CHUNK_BYTES, kept_rows
 
 

@@ -65,6 +65,21 @@ def assert_identical(one: Path, other: Path) -> None:
     assert numbers(one) == numbers(other)
 
 
+def interrupt_after(monkeypatch: pytest.MonkeyPatch, *slices: int, by: int = signal.SIGINT) -> list[float]:
+    """Signal this process at the end of these slices of training. Returns a list that grows by each slice's seconds."""
+    done: list[float] = []
+    train = Contestant.train
+
+    def interrupting(self: Contestant, seconds: float, until: float) -> None:
+        train(self, seconds, until)
+        done.append(self.progress.spent.seconds)
+        if len(done) in slices:
+            os.kill(os.getpid(), by)
+
+    monkeypatch.setattr(Contestant, "train", interrupting)
+    return done
+
+
 @pytest.fixture(scope="session")
 def uninterrupted(base: list[str]) -> Path:
     with pytest.MonkeyPatch.context() as monkeypatch:
@@ -104,16 +119,7 @@ def test_the_same_run_again_is_the_same_bits(
 def test_interrupted_and_resumed_is_the_same_bits(
     base: list[str], uninterrupted: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
 ) -> None:
-    slices = []
-    train = Contestant.train
-
-    def interrupting(self: Contestant, seconds: float, until: float) -> None:
-        train(self, seconds, until)
-        slices.append(self.progress.step)
-        if len(slices) in (3, 7):
-            os.kill(os.getpid(), signal.SIGINT)
-
-    monkeypatch.setattr(Contestant, "train", interrupting)
+    slices = interrupt_after(monkeypatch, 3, 7)
     arguments = [*base, "--budget", "24ktok", "--name", "stopped", "--slice-seconds", "0.1"]
     folder = folder_of(base, "stopped")
     assert run(arguments, monkeypatch) == 130
@@ -128,15 +134,7 @@ def test_interrupted_and_resumed_is_the_same_bits(
 def test_flop_budgets_resume_to_the_same_bits(base: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
     arguments = [*base, "--budget", "4e9flop"]
     assert run([*arguments, "--name", "flop-whole"], monkeypatch) == 0
-    train, calls = Contestant.train, []
-
-    def interrupting(self: Contestant, seconds: float, until: float) -> None:
-        train(self, seconds, until)
-        calls.append(1)
-        if len(calls) == 2:
-            os.kill(os.getpid(), signal.SIGTERM)
-
-    monkeypatch.setattr(Contestant, "train", interrupting)
+    interrupt_after(monkeypatch, 2, by=signal.SIGTERM)
     assert run([*arguments, "--name", "flop-stopped"], monkeypatch) == 130
     assert run(["--resume", str(folder_of(base, "flop-stopped"))], monkeypatch) == 0
     assert_identical(folder_of(base, "flop-whole"), folder_of(base, "flop-stopped"))
@@ -161,15 +159,7 @@ def test_killed_and_resumed_is_the_same_bits(
 
 
 def test_a_wall_clock_run_goes_on_from_the_time_spent(base: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
-    train, calls = Contestant.train, []
-
-    def interrupting(self: Contestant, seconds: float, until: float) -> None:
-        train(self, seconds, until)
-        calls.append(self.progress.spent.seconds)
-        if len(calls) == 4:
-            os.kill(os.getpid(), signal.SIGINT)
-
-    monkeypatch.setattr(Contestant, "train", interrupting)
+    calls = interrupt_after(monkeypatch, 4)
     assert run([*base, "--budget", "1s", "--name", "clock"], monkeypatch) == 130
     folder = folder_of(base, "clock")
     before = max(calls)
@@ -181,15 +171,7 @@ def test_a_wall_clock_run_goes_on_from_the_time_spent(base: list[str], monkeypat
 def test_resume_skips_a_damaged_checkpoint(
     base: list[str], uninterrupted: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
 ) -> None:
-    train, calls = Contestant.train, []
-
-    def interrupting(self: Contestant, seconds: float, until: float) -> None:
-        train(self, seconds, until)
-        calls.append(1)
-        if len(calls) == 4:
-            os.kill(os.getpid(), signal.SIGINT)
-
-    monkeypatch.setattr(Contestant, "train", interrupting)
+    interrupt_after(monkeypatch, 4)
     arguments = [*base, "--budget", "24ktok", "--name", "damaged", "--slice-seconds", "0.05", "--save-seconds", "0.01"]
     assert run(arguments, monkeypatch) == 130
     folder = folder_of(base, "damaged")
