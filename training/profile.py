@@ -22,7 +22,7 @@ KINDS = (
     ("softmax, exp and sums over keys or vocabulary", ("softmax", "exp", "logsumexp", "amax", "sum", "max", "gather")),
     ("norms", ("layer_norm",)),
     ("activations", ("gelu", "silu", "tanh")),
-    ("copies and casts", ("copy", "cat", "contiguous", "clone", "to", "fill", "zero", "empty")),
+    ("copies and casts", ("copy", "cat", "contiguous", "clone", "fill", "zero", "empty")),
     ("optimiser's own arithmetic", ("adam", "foreach", "lerp", "norm", "sqrt", "div")),
     ("other elementwise work", ("add", "mul", "sub", "roll", "where", "scatter", "index", "embedding")),
 )
