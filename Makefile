@@ -6,9 +6,6 @@ pins = $(shell cat $(1) | cksum | cut -d' ' -f1)
 RUN_STAMP := .venv/.run-$(call pins,requirements.txt)
 TEST_STAMP := .venv/.test-$(call pins,requirements.txt requirements-test.txt)
 
-# A short spin before a thread sleeps: as fast as GNU OpenMP's default on a quiet machine, and many times faster when
-# another process wants the cores too.
-export GOMP_SPINCOUNT ?= 20000
 
 option = $(if $($(1)),--$(2) $($(1)))
 PRETRAIN_OPTIONS = $(call option,ARCHITECTURES,architectures) $(call option,BUDGET,budget) $(call option,CORPUS,corpus) \

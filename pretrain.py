@@ -10,23 +10,28 @@ seconds, so that whatever else the machine does hits all alike; whoever has spen
 next. Along the way each is measured with the same yardstick, leave-one-out prediction of held-out tokens.
 """
 
-import signal
+import os
+
+# Before torch loads OpenMP: how long a thread that waits for the others spins before it sleeps. As fast as the default on
+# a quiet machine, and many times faster when another process wants the cores too.
+os.environ.setdefault("GOMP_SPINCOUNT", "20000")
+
 import sys
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated
 
-import torch
 import tyro
 from rich.console import Console
 from rich.markup import escape
 
-from eval.examples import write_examples
-from eval.report import write_report
+from report.page import write_report
 from training.config import PretrainConfig
 from training.display import Display
 from training.dry_run import dry_run
-from training.machine import keep_freed_memory
+from training.examples import write_examples
+from training.machine import keep_freed_memory, out_of_memory
+from training.race import Interrupt, race
 from training.run import Run
 
 
@@ -37,40 +42,6 @@ class Command:
     """Continue the run in this folder with its own configuration."""
     dry_run: bool = False
     """Print parameters, FLOPs per token, memory and the expected steps, and train nothing."""
-
-
-class Interrupt:
-    """Ctrl-C or SIGTERM: remembered, and acted upon when the slice ends. A second Ctrl-C stops at once."""
-
-    def __init__(self) -> None:
-        self.asked = False
-        for number in (signal.SIGINT, signal.SIGTERM):
-            signal.signal(number, self.remember)
-
-    def remember(self, number: int, frame: object) -> None:
-        self.asked = True
-        signal.signal(number, signal.default_int_handler if number == signal.SIGINT else signal.SIG_DFL)
-
-
-def race(run: Run, display: Display, interrupt: Interrupt) -> bool:
-    """Train every contestant to the end of its budget. Returns False if interrupted, with all of them saved."""
-    for contestant in run.contestants:
-        contestant.warm_up()
-    while unfinished := [c for c in run.contestants if not c.finished]:
-        contestant = min(unfinished, key=lambda c: c.fraction)
-        due = run.next_evaluation(contestant)
-        contestant.train(run.config.slice_seconds, until=due)
-        run.log(contestant, contestant.last)
-        if contestant.fraction >= due:
-            run.evaluate(contestant)
-        display.update(contestant)
-        if contestant.finished or run.save_is_due(contestant):
-            run.save(contestant)
-        if interrupt.asked and not all(c.finished for c in run.contestants):
-            for c in run.contestants:
-                run.save(c)
-            return False
-    return True
 
 
 def main() -> int:
@@ -84,25 +55,31 @@ def main() -> int:
             return 0
         keep_freed_memory()
         run = Run.resume(command.resume) if command.resume is not None else Run.start(command.config)
-        for warning in run.warnings:
-            console.print(f"[yellow]warning[/]: {escape(warning)} Going on from the checkpoint before it.")
+        for note in run.notes:
+            console.print(f"[yellow]note[/]: {escape(note)}", soft_wrap=True)
         with Display(run.contestants, console) as display:
             finished = race(run, display, Interrupt())
-        run.close()
         if not finished:
+            run.close()
             folder = run.folder
             console.print("Stopped and saved. Continue with either of:")
             console.print(f"  make pretrain RESUME={folder}\n  python pretrain.py --resume {folder}", soft_wrap=True)
             return 130
+        run.write_records()
         write_examples(run)
         write_report(run.folder, console)
-        return 0
+        run.close()
+        return 1 if any(c.progress.diverged is not None for c in run.contestants) else 0
     except (ValueError, OSError) as error:
         Console(stderr=True).print(f"[bold red]error[/]: {escape(str(error))}", soft_wrap=True)
         return 2
-    except torch.OutOfMemoryError as error:
-        memory = "lower --batch-size and raise --accumulate by as much: the result is the same"
-        Console(stderr=True).print(f"[bold red]error[/]: out of GPU memory; {memory}. ({escape(str(error))})")
+    except (RuntimeError, MemoryError) as error:
+        if not out_of_memory(error):
+            raise
+        advice = (
+            "lower --batch-size and raise --accumulate by as much: the result is the same; or take a smaller --size"
+        )
+        Console(stderr=True).print(f"[bold red]error[/]: out of memory; {advice}.", soft_wrap=True)
         return 2
     except KeyboardInterrupt:
         console.print("Stopped at once; what was saved before is kept.")

@@ -1,17 +1,17 @@
 """Batches as a pure function of (seed, step): nothing to save, and a resumed run reads the same bits."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import numpy as np
 import torch
 
 from data.batch import Batch
-from data.permutation import hash64, permute
+from data.permutation import hash64, permute, uniform
 from data.shards import Shards
 from data.tokenizer import Vocabulary
 
-_SHORTEST = 8  # tokens of a window; from here on every window holds an ordinary token to mask
+SHORTEST = 8  # tokens of a window; from here on every window holds an ordinary token to mask
 
 # Independent streams of randomness under one seed.
 _ORDER, _OFFSET, _MASKING, _HELD_OUT = range(4)
@@ -21,7 +21,8 @@ _ORDER, _OFFSET, _MASKING, _HELD_OUT = range(4)
 class Masking:
     """How a masked model's input is corrupted.
 
-    rate:   the share of a window's places that is masked and predicted; the same number, round(rate N), in every row.
+    rate:   the share of a window's places that is masked and predicted: round(rate N) of them, or all of its ordinary
+            tokens where these are fewer, as among documents of one word.
     scheme: "mask" puts [MASK] there; "bert" [MASK] on 80%, a random ordinary token on 10%, the token itself on 10%
             (Devlin et al., 2019, section 3.1).
 
@@ -32,34 +33,36 @@ class Masking:
     scheme: Literal["mask", "bert"] = "mask"
 
     def __post_init__(self):
-        if not 0 < self.rate < 1:
-            raise ValueError(f"found a masking rate of {self.rate}, expected one between 0 and 1")
+        if isinstance(self.rate, bool) or not isinstance(self.rate, int | float) or not 0 < self.rate < 1:
+            raise ValueError(f"found a masking rate of {self.rate!r}, expected a number between 0 and 1")
         if self.scheme not in ("mask", "bert"):
             raise ValueError(f"found the masking scheme {self.scheme!r}, expected 'mask' or 'bert'")
 
     def apply(
-        self, tokens: np.ndarray, vocabulary: Vocabulary, random: np.random.Generator
+        self, tokens: np.ndarray, vocabulary: Vocabulary, seed: int, samples: np.ndarray
     ) -> tuple[np.ndarray, np.ndarray]:
         """tokens (B, N) -> corrupted (B, N) and masked (B, N) bool.
 
-        Where some row has fewer ordinary tokens than round(rate N), as among documents of one word, all rows of the
-        batch have that many masked.
+        samples: (B,) the number of each row in the order of the data. What is drawn for a row depends on the seed and
+        on its number alone: not on the batch it stands in, nor on other rows.
         """
+        length = tokens.shape[1]
         is_special = np.zeros(vocabulary.size, bool)
         is_special[list(vocabulary.special_ids)] = True
         special = is_special[tokens]
-        scores = random.random(tokens.shape, np.float32)
+        index = samples[:, None] * length + np.arange(length)
+        scores = uniform(hash64(seed, _MASKING, 0), index)
         scores[special] = 2  # behind every ordinary token
-        ordinary = int((~special).sum(1).min())
-        count = min(max(1, round(self.rate * tokens.shape[1])), ordinary)
-        chosen = np.argpartition(scores, count - 1, axis=1)[:, :count]
+        wanted = max(1, round(self.rate * length))
+        order = np.argpartition(scores, min(wanted, length - 1), axis=1)[:, :wanted]  # the lowest, in any order
         masked = np.zeros(tokens.shape, bool)
-        np.put_along_axis(masked, chosen, True, axis=1)
+        np.put_along_axis(masked, order, True, axis=1)
+        masked &= ~special
         if self.scheme == "mask":
             return np.where(masked, vocabulary.mask_id, tokens), masked
         ordinary_ids = np.flatnonzero(~is_special)
-        drawn = ordinary_ids[random.integers(len(ordinary_ids), size=tokens.shape)]
-        lot = random.random(tokens.shape, np.float32)
+        drawn = ordinary_ids[(uniform(hash64(seed, _MASKING, 1), index) * len(ordinary_ids)).astype(np.int64)]
+        lot = uniform(hash64(seed, _MASKING, 2), index)
         replaced = np.where(lot < 0.8, vocabulary.mask_id, np.where(lot < 0.9, drawn, tokens))
         return np.where(masked, replaced, tokens), masked
 
@@ -95,20 +98,22 @@ class Batches:
     def windows_per_epoch(self) -> int:
         return self.shards.tokens // self.sequence_length
 
-    def at(self, step: int) -> Batch:
-        """The batch of step 0, 1, 2, ...: tokens (B, N) and, with `masking`, what a masked model reads and predicts."""
-        tokens = self.shards.windows(self._starts(step), self.sequence_length)
-        batch = _batch(tokens, self.shards.vocabulary)
-        if self.masking is None:
-            return batch
-        key = np.array([hash64(self.seed, _MASKING), step], np.uint64)
-        random = np.random.Generator(np.random.Philox(key=key))
-        corrupted, masked = self.masking.apply(tokens, self.shards.vocabulary, random)
-        return Batch(batch.tokens, batch.documents, torch.from_numpy(corrupted), torch.from_numpy(masked))
+    def at(self, step: int, masking: Masking | None = None) -> Batch:
+        """The batch of step 0, 1, 2, ...: tokens (B, N) and, with masking, what a masked model reads and predicts.
 
-    def _starts(self, step: int) -> np.ndarray:
-        """(B,) places in the stream at which the windows of this step start."""
-        sample = step * self.batch_size + np.arange(self.batch_size)
+        masking: instead of the one that the batches were made with, for a rate that changes on the way.
+        """
+        samples = step * self.batch_size + np.arange(self.batch_size)
+        tokens = self.shards.windows(self._starts(samples), self.sequence_length)
+        batch = replace(_batch(tokens, self.shards.vocabulary), samples=tuple(samples.tolist()))
+        masking = masking or self.masking
+        if masking is None:
+            return batch
+        corrupted, masked = masking.apply(tokens, self.shards.vocabulary, self.seed, samples)
+        return replace(batch, corrupted=torch.from_numpy(corrupted), masked=torch.from_numpy(masked))
+
+    def _starts(self, sample: np.ndarray) -> np.ndarray:
+        """Places in the stream at which these windows, counted from the start of training, begin."""
         epochs, places = np.divmod(sample, self.windows_per_epoch)
         starts = np.empty_like(sample)
         for epoch in np.unique(epochs).tolist():
@@ -119,21 +124,38 @@ class Batches:
         return starts
 
 
-def held_out_windows(shards: Shards, sequence_length: int, count: int | None = None, seed: int = 0) -> Batch:
-    """`count` windows that do not overlap (None: all there are), the same for the same arguments.
+@dataclass(frozen=True)
+class HeldOut:
+    """Held-out windows: a batch without masking, and which document of the shards each place belongs to, (W, N)."""
 
-    tokens (count, N) and documents; evaluation masks them as it needs. Raises ValueError if there are fewer.
+    batch: Batch
+    document: np.ndarray
+
+
+def held_out_windows(
+    shards: Shards, sequence_length: int, part: Literal["dev", "test"], count: int, seed: int = 0
+) -> HeldOut:
+    """At most `count` windows that do not overlap, from one half of the held-out documents; the same for the same
+    arguments.
+
+    dev is the first half of the documents by tokens, for choosing settings and for curves; test is the second, for what
+    is reported. No document lies in both, unless there is only one: then its tokens are cut in two.
+
+    Raises ValueError if the half does not fill a single window.
     """
     _check_window(sequence_length)
-    available = shards.tokens // sequence_length
-    count = available if count is None else count
-    if not 1 <= count <= available:
+    cut = shards.boundary_near(shards.tokens // 2)
+    first, last = (0, cut) if part == "dev" else (cut, shards.tokens)
+    available = (last - first) // sequence_length
+    if available < 1:
         raise ValueError(
-            f"{shards.folder} holds {shards.tokens:,} tokens, that is {available} windows of {sequence_length}; "
-            f"{count} were asked for: take fewer or shorter ones, or hold out more"
+            f"{shards.folder} holds {shards.tokens:,} tokens, of which {last - first:,} are for {part}: not one window "
+            f"of {sequence_length}; take shorter ones, a larger corpus, or hold out more with --held-out"
         )
-    window = permute(np.arange(count), available, hash64(seed, _HELD_OUT))
-    return _batch(shards.windows(window * sequence_length, sequence_length), shards.vocabulary)
+    count = min(count, available)
+    starts = first + permute(np.arange(count), available, hash64(seed, _HELD_OUT)) * sequence_length
+    batch = _batch(shards.windows(starts, sequence_length), shards.vocabulary)
+    return HeldOut(batch, shards.document_of(starts[:, None] + np.arange(sequence_length)))
 
 
 def _batch(tokens: np.ndarray, vocabulary: Vocabulary) -> Batch:
@@ -145,5 +167,5 @@ def _batch(tokens: np.ndarray, vocabulary: Vocabulary) -> Batch:
 
 
 def _check_window(sequence_length: int) -> None:
-    if sequence_length < _SHORTEST:
-        raise ValueError(f"found a sequence length of {sequence_length}, expected at least {_SHORTEST} tokens")
+    if sequence_length < SHORTEST:
+        raise ValueError(f"found a sequence length of {sequence_length}, expected at least {SHORTEST} tokens")

@@ -9,6 +9,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from data.files import sync, sync_all
+
 
 def cache_root(cache: Path | str | None = None) -> Path:
     """The folder for everything downloaded or derived: `cache`, else $TWOSTREAM_CACHE, else ~/.cache/twostream."""
@@ -76,20 +78,3 @@ def _remove(path: Path) -> None:
         shutil.rmtree(path)
     else:
         path.unlink(missing_ok=True)
-
-
-def sync_all(path: Path) -> None:
-    """Force a file, or a folder with all it holds, to the disk."""
-    if path.is_dir():
-        for child in path.iterdir():
-            sync_all(child)
-    sync(path)
-
-
-def sync(path: Path) -> None:
-    """Force a file, or the entries of a folder, to the disk."""
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

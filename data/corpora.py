@@ -8,7 +8,7 @@ import hashlib
 import json
 import os
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from zipfile import ZipFile
 
@@ -25,12 +25,29 @@ _EXTRACTION = 1  # raise when the extraction of a corpus changes, so that old ex
 
 @dataclass(frozen=True)
 class Corpus:
-    """The documents of `files`, in order, up to the one in which `characters` characters are reached, if given."""
+    """The documents of `files`, in order, up to the one in which `characters` characters are reached, if given.
+
+    left_out:   files that were found and are not read, with the reason.
+    empty:      files without text; known once they have been read.
+    """
 
     name: str
     files: tuple[Path, ...]
     column: str = "text"
     characters: int | None = None
+    left_out: tuple[tuple[Path, str], ...] = ()
+    empty: dict[Path, None] = field(default_factory=dict, compare=False)
+
+    @property
+    def notes(self) -> list[str]:
+        """A sentence for each way in which files were passed over."""
+        found = []
+        for reason in dict.fromkeys(reason for _, reason in self.left_out):
+            paths = [path for path, why in self.left_out if why == reason]
+            found.append(f"{self.name}: {_some(paths)} left out ({reason}); {len(self.files)} file(s) are read.")
+        if self.empty:
+            found.append(f"{self.name}: {_some(list(self.empty))} without any text among {len(self.files)} files.")
+        return found
 
     def documents(self) -> Iterator[str]:
         """The documents, over-long ones in parts of 2**16 characters."""
@@ -43,11 +60,14 @@ class Corpus:
         """
         total = 0
         for file in self.files:
+            before = total
             for part in read_parts(file, self.column, cut):
                 total += len(part.text)
                 yield part
                 if self.characters and total >= self.characters:
                     return
+            if total == before:
+                self.empty[file] = None
         if not total:
             raise ValueError(f"{self.name}: empty, no text in {len(self.files)} file(s); expected some documents")
 
@@ -78,48 +98,82 @@ def open_corpus(name: str, cache: Path, column: str = "text", characters: int | 
     if name in HUB or name.startswith(PREFIX):
         hub = HUB.get(name) or parse_hub_name(name)
         return Corpus(name, (_extracted_hub(hub, cache, column, characters or hub.characters),))
-    return Corpus(name, tuple(_user_files(name)), column, characters)
+    files, left_out = _user_files(name)
+    return Corpus(name, tuple(files), column, characters, tuple(left_out))
 
 
 def named_corpora() -> tuple[str, ...]:
     return (*EMBEDDED, *HUB)
 
 
-def _user_files(name: str) -> list[Path]:
+NO_READER = f"no reader for such a file; expected {', '.join(SUFFIXES)}, the first two also with {' or '.join(PACKED)}"
+
+
+def _user_files(name: str) -> tuple[list[Path], list[tuple[Path, str]]]:
+    """The files of a corpus, and those that were met and are left out, with the reason."""
     path = Path(name).expanduser()
-    if path.is_file():
+    left_out: list[tuple[Path, str]] = []
+    if name and path.is_file():
         found = [path]
-    elif path.is_dir():
-        found = sorted(file for file in path.rglob("*") if file.is_file() and _readable(file.relative_to(path)))
+    elif name and path.is_dir():
+        found = []
+        for file in sorted(path.rglob("*")):
+            if reason := _reason_against(file, path):
+                left_out.append((file, reason))
+            elif file.is_file() and _has_reader(file) and not _is_hidden(file, path):
+                found.append(file)
         if not found:
             kinds = ", ".join(SUFFIXES)
+            others = f"; {_some([p for p, _ in left_out])} of other kinds" if left_out else ""
             raise FileNotFoundError(
-                f"{path}: no corpus files in this folder; expected {kinds} (or {', '.join(PACKED)})"
+                f"{path}: no corpus files in this folder; expected {kinds} (or {', '.join(PACKED)}){others}"
             )
     elif glob.has_magic(name):
-        found = sorted(Path(match) for match in glob.glob(str(path), recursive=True) if Path(match).is_file())
+        matches = [Path(match) for match in sorted(glob.glob(str(path), recursive=True))]
+        found = [match for match in matches if match.is_file()]
+        left_out = [(m, "a broken link") for m in matches if m.is_symlink() and not m.exists()]
+        left_out += [(m, "no ordinary file") for m in matches if m.exists() and not m.is_file() and not m.is_dir()]
         if not found:
             raise FileNotFoundError(f"{name}: no file matches this pattern (looked from {Path.cwd()})")
     else:
         raise FileNotFoundError(
-            f"{name}: no such corpus; expected one of {', '.join(named_corpora())}, "
+            f"{name or 'the empty name'}: no such corpus; expected one of {', '.join(named_corpora())}, "
             f"an existing file, a folder, a quoted glob, or hf:owner/name[:config[:column]]"
         )
     for file in found:
         kind(file)
         if not os.access(file, os.R_OK):
             raise ValueError(f"{file}: no permission to read this file")
-    return found
+    return found, left_out
 
 
-def _readable(path: Path) -> bool:
-    """Whether a folder's file belongs to the corpus: not hidden, and of a kind there is a reader for."""
-    if any(piece.startswith(".") for piece in path.parts):
-        return False
+def _reason_against(file: Path, folder: Path) -> str:
+    """Why something in a folder is no part of the corpus; nothing for what is, or is a folder to look into."""
+    if file.is_symlink() and not file.exists():
+        return "a broken link"
+    if file.is_dir():
+        return "a linked folder, which is not entered; name it, or use a glob" if file.is_symlink() else ""
+    if _is_hidden(file, folder):
+        return "hidden" if _has_reader(file) else ""
+    if not file.is_file():
+        return "no ordinary file"
+    return "" if _has_reader(file) else NO_READER
+
+
+def _is_hidden(file: Path, folder: Path) -> bool:
+    return any(piece.startswith((".", "_SUCCESS")) for piece in file.relative_to(folder).parts)
+
+
+def _has_reader(file: Path) -> bool:
     try:
-        return bool(kind(path))
+        return bool(kind(file))
     except ValueError:
         return False
+
+
+def _some(paths: list[Path]) -> str:
+    names = ", ".join(path.name for path in paths[:4]) + (", ..." if len(paths) > 4 else "")
+    return f"{len(paths)} file(s) ({names})"
 
 
 def _extracted_wheel(name: str, cache: Path) -> Path:

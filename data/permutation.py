@@ -28,6 +28,12 @@ def hash64(*numbers: int) -> int:
     return state
 
 
+def uniform(key: int, index: np.ndarray) -> np.ndarray:
+    """A number in [0, 1) for each non-negative integer of `index`, the same for the same key and integer; float64."""
+    mixed = _mix(index.astype(np.uint64) * np.uint64(0x9E3779B97F4A7C15) + np.uint64(hash64(key)))
+    return (_mix(mixed) >> np.uint64(11)) * 2.0**-53
+
+
 def _feistel(value: np.ndarray, half: int, keys: list[int]) -> np.ndarray:
     mask = (1 << half) - 1
     left, right = value >> half, value & mask

@@ -6,16 +6,17 @@ import os
 import sys
 import time
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 from data.cache import building, cache_root
 from data.corpora import Corpus, open_corpus
 from data.holdout import Split, find_split
+from data.options import check_types
 from data.shards import Shards, encode
-from data.tokenizer import Tokenizer, sample_lines
+from data.tokenizer import Tokenizer, check_vocabulary, sample_lines
 
-_VERSION = 3  # raise when the same input would give other shards, so that old ones are not taken for them
+_VERSION = 4  # raise when the same input would give other shards, so that old ones are not taken for them
 _TRAIN, _VALID, _TOKENIZER, _INFO = "train", "valid", "tokenizer.model", "info.json"
 
 
@@ -44,8 +45,11 @@ class DataConfig:
     """To encode with, None for as many as there are cores; the result does not depend on them."""
 
     def __post_init__(self):
-        if not 1 <= self.vocab_size <= 1 << 24:
-            raise ValueError(f"found a vocabulary of {self.vocab_size}, expected between 1 and {1 << 24:,} pieces")
+        check_types(self)
+        if self.vocab_size > 1 << 24:
+            raise ValueError(f"found a vocabulary of {self.vocab_size}, expected at most {1 << 24:,} pieces")
+        if self.tokenizer is None:
+            check_vocabulary(self.vocab_size)
         if not 0 < self.held_out <= 0.2:
             raise ValueError(f"found a held-out share of {self.held_out}, expected more than 0 and at most 0.2")
         for name in ("threads", "max_characters"):
@@ -73,7 +77,8 @@ class CorpusInfo:
 
     def __str__(self) -> str:
         parts = [
-            f"{name} {documents:,} documents, {tokens:,} tokens, {characters / tokens:.2f} characters a token"
+            f"{name} {documents:,} documents, {tokens:,} tokens, "
+            f"{characters / max(1, tokens - 2 * documents):.2f} characters an ordinary token"
             for name, documents, tokens, characters in (
                 ("train", self.train_documents, self.train_tokens, self.train_characters),
                 ("held out", self.valid_documents, self.valid_tokens, self.valid_characters),
@@ -84,10 +89,14 @@ class CorpusInfo:
 
 @dataclass(frozen=True)
 class PreparedCorpus:
+    """key: a hash of all that decides the tokens. notes: what was left out of the corpus, a sentence each."""
+
     tokenizer: Tokenizer
     train: Shards
     valid: Shards
     info: CorpusInfo
+    key: str
+    notes: tuple[str, ...] = ()
 
 
 def prepare(config: DataConfig) -> PreparedCorpus:
@@ -118,7 +127,8 @@ def prepare(config: DataConfig) -> PreparedCorpus:
                 _build(partial, config, corpus, validation, own_tokenizer)
                 if before != [each.state() for each in corpora]:
                     raise ValueError(f"{config.corpus}: a file changed while it was read; run again when it is at rest")
-    return _open(target, config.corpus)
+    notes = tuple(note for each in corpora for note in replace(each, empty={}).notes)
+    return _open(target, config.corpus, notes)
 
 
 def _build(
@@ -153,7 +163,8 @@ def _build(
         seconds=round(time.perf_counter() - started, 2),
         encoding_seconds=round(encoding_seconds, 2),
     )
-    (folder / _INFO).write_text(json.dumps(asdict(info), indent=1))
+    empty = [note for each in (corpus, validation) if each and each.empty for note in each.notes[-1:]]
+    (folder / _INFO).write_text(json.dumps({"info": asdict(info), "notes": empty}, indent=1))
 
 
 def _sides(corpus: Corpus, validation: Corpus | None, split: Split) -> Iterator[tuple[str, bool]]:
@@ -162,7 +173,9 @@ def _sides(corpus: Corpus, validation: Corpus | None, split: Split) -> Iterator[
         yield from ((text, True) for text in validation.documents())
 
 
-def _open(folder: Path, name: str) -> PreparedCorpus:
+def _open(folder: Path, name: str, notes: tuple[str, ...]) -> PreparedCorpus:
     tokenizer = Tokenizer.load(folder / _TOKENIZER)
-    info = CorpusInfo(**json.loads((folder / _INFO).read_text()) | {"corpus": name})
-    return PreparedCorpus(tokenizer, Shards(folder / _TRAIN, tokenizer), Shards(folder / _VALID, tokenizer), info)
+    found = json.loads((folder / _INFO).read_text())
+    info = CorpusInfo(**found["info"] | {"corpus": name})
+    train, valid = Shards(folder / _TRAIN, tokenizer), Shards(folder / _VALID, tokenizer)
+    return PreparedCorpus(tokenizer, train, valid, info, folder.name, (*notes, *found["notes"]))

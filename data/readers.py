@@ -11,7 +11,7 @@ import re
 import zlib
 from collections.abc import Iterator
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import zstandard
 
@@ -20,6 +20,7 @@ PACKED = (".gz", ".zst")
 
 _BLOCK = 1 << 20  # bytes read at a time
 _PACKED_BLOCK = 1 << 16  # less for zstd, since one packed block may unfold to many times its size
+_WINDOW = 1 << 31  # bytes that zstd may look back: what --long=31 asks for
 _LONGEST_LINE = 1 << 25  # characters of one .jsonl row
 _BLANK_LINE = re.compile(r"\n\s*\n")
 
@@ -79,8 +80,12 @@ def _text_parts(path: Path, cut: int) -> Iterator[Part]:
                     yield Part(part, first)
                     first = False
             first = True
-        # Bounded memory: what is over-long already is given away before its end has been read.
-        *ready, pending = _cut(pending, cut)
+        # Bounded memory: what is over-long already is given away before its end has been read. White space at the end is
+        # kept: with what comes next it may be a blank line. Of a line of spaces a single one says as much.
+        body = pending.rstrip()
+        space = pending[len(body) :]
+        *ready, pending = _cut(body, cut)
+        pending += space if len(space) < cut else space[:1] + " " + ("\n" if "\n" in space[1:] else "")
         for part in ready:
             if part := part.strip():
                 yield Part(part, first)
@@ -106,7 +111,9 @@ def _jsonl_rows(path: Path, column: str) -> Iterator[str]:
             continue
         where = f"{path}, line {number}"
         try:
-            row = json.loads(line)
+            row = json.loads(line, parse_int=str)  # numbers of any length may stand beside the text
+        except RecursionError:
+            raise ValueError(f"{where}: nested too deeply to be read; expected one JSON object a line") from None
         except ValueError as error:
             raise ValueError(f"{where}: not JSON ({error}); expected one JSON object a line") from None
         if not isinstance(row, dict):
@@ -125,14 +132,22 @@ def _parquet_rows(path: Path, column: str) -> Iterator[str]:
                 raise ValueError(_missing(column, names, str(path)))
             row = 0
             for batch in file.iter_batches(batch_size=256, columns=[column]):
-                for text in batch.column(0).to_pylist():
+                for value in batch.column(0):
                     row += 1
+                    text = _python(value, f"{path}, row {row}")
                     yield _checked(text, column, {column: text}, f"{path}, row {row}")
     except (pyarrow.ArrowException, OSError) as error:
         if isinstance(error, FileNotFoundError):
             raise
         reason = " ".join(str(error).split())
         raise ValueError(f"{path}: not a readable parquet file, or damaged ({reason}); fetch it again") from error
+
+
+def _python(value: Any, where: str) -> Any:
+    try:
+        return value.as_py()
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{where}: not UTF-8 ({error.reason}); write the column again as text") from None
 
 
 def _checked(text: object, column: str, row: dict, where: str) -> str:
@@ -203,8 +218,10 @@ def _byte_blocks(path: Path) -> Iterator[bytes]:
         else:
             with open(path, "rb") as file:
                 yield from iter(lambda: file.read(_BLOCK), b"")
-    except (gzip.BadGzipFile, zlib.error, EOFError, zstandard.ZstdError) as error:
-        raise ValueError(f"{path}: damaged or not {packing} ({error}); unpack it to see, or fetch it again") from None
+    except EOFError as error:
+        raise ValueError(f"{path}: truncated ({error}); fetch it again") from None
+    except (gzip.BadGzipFile, zlib.error, zstandard.ZstdError) as error:
+        raise ValueError(f"{path}: not {packing}, or damaged ({error}); unpack it to see, or fetch it again") from None
 
 
 def _zstd_blocks(path: Path) -> Iterator[bytes]:
@@ -213,8 +230,8 @@ def _zstd_blocks(path: Path) -> Iterator[bytes]:
     with open(path, "rb") as file:
         while block := file.read(_PACKED_BLOCK):
             while block:
-                frame = frame or zstandard.ZstdDecompressor().decompressobj()
+                frame = frame or zstandard.ZstdDecompressor(max_window_size=_WINDOW).decompressobj()
                 yield frame.decompress(block)
                 block, frame = (frame.unused_data, None) if frame.eof else (b"", frame)
     if frame is not None:
-        raise zstandard.ZstdError("the file ends in the middle of a frame")
+        raise EOFError("the file ends in the middle of a frame")

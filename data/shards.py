@@ -11,6 +11,7 @@ Documents do not cross shards, so that memory and boundaries stay small however 
 import json
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass, replace
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -71,7 +72,7 @@ class ShardHeader:
 class Shards:
     """The shards of a folder as one endless cycle of tokens.
 
-    tokens, documents, characters: totals. tokens counts BOS and EOS.
+    tokens, documents, characters: totals. tokens counts BOS and EOS, ordinary_tokens does not.
     """
 
     def __init__(self, folder: Path, tokenizer: Tokenizer | None = None):
@@ -95,6 +96,7 @@ class Shards:
         self.tokens = sum(header.tokens for header in self._headers)
         self.documents = sum(header.documents for header in self._headers)
         self.characters = sum(header.characters for header in self._headers)
+        self.ordinary_tokens = self.tokens - 2 * self.documents
         if not self.documents:
             raise ValueError(f"{folder}: not a single document; name a corpus that has text")
         self._first_tokens = np.cumsum([0] + [header.tokens for header in self._headers]).tolist()
@@ -120,6 +122,23 @@ class Shards:
                 filled += len(piece)
                 shard, offset = (shard + 1) % len(self._maps), 0
         return windows
+
+    @cached_property
+    def _ends(self) -> np.ndarray:
+        """(documents,) int64: the place after each document's last token, counted through all shards."""
+        pieces = [np.asarray(ends, np.int64) + first for ends, first in zip(self._boundaries, self._first_tokens)]
+        return np.concatenate(pieces)
+
+    def boundary_near(self, place: int) -> int:
+        """The end of a document that is nearest to `place`, or `place` itself if there is only one document."""
+        if self.documents == 1:
+            return place
+        inner = self._ends[:-1]
+        return int(inner[np.abs(inner - place).argmin()])
+
+    def document_of(self, places: np.ndarray) -> np.ndarray:
+        """The number of the document that holds each place of the stream."""
+        return np.searchsorted(self._ends, places, side="right")
 
     def document(self, index: int) -> np.ndarray:
         """Tokens of a document, BOS and EOS included."""

@@ -87,11 +87,7 @@ class Tokenizer:
         Raises ValueError when the text does not support that many pieces.
         """
         lines = [line[start : start + _LINE] for line in lines for start in range(0, len(line), _LINE)]
-        if vocab_size < _SMALLEST:
-            raise ValueError(
-                f"a vocabulary of {vocab_size} is too small: {len(SPECIALS)} specials and 256 bytes are in it, "
-                f"take {_SMALLEST} or more"
-            )
+        check_vocabulary(vocab_size)
         if not any(line.strip() for line in lines):
             raise ValueError("there is no text to train a tokenizer on; expected at least some lines of it")
         model = io.BytesIO()
@@ -137,6 +133,16 @@ class Tokenizer:
         """The text of `ids`; specials are left out."""
         return self._processor.decode([int(i) for i in ids])
 
+    def text_of(self, ids: list[int]) -> str:
+        """The text of `ids` inside a sentence: unlike `decode`, a space at its beginning stays."""
+        text = self.decode(ids)
+        return " " + text if ids and self.pieces(ids[:1])[0].startswith("▁") and not text.startswith(" ") else text
+
+    @cached_property
+    def starts_word(self) -> np.ndarray:
+        """(V,) bool: pieces that begin with a space, or are white space."""
+        return np.array([piece.startswith(("▁", "<0x0A>", "<0x09>")) for piece in self.pieces(range(self.vocab_size))])
+
     def pieces(self, ids: Iterable[int]) -> list[str]:
         """What each id stands for, "▁" for a space: for showing, not for decoding."""
         return [self._processor.id_to_piece(int(i)) for i in ids]
@@ -173,6 +179,15 @@ class Tokenizer:
     @property
     def special_ids(self) -> tuple[int, ...]:
         return self.vocabulary.special_ids
+
+
+def check_vocabulary(vocab_size: int) -> None:
+    """Raises ValueError for a vocabulary that could not even spell."""
+    if vocab_size < _SMALLEST:
+        raise ValueError(
+            f"a vocabulary of {vocab_size} is too small: {len(SPECIALS)} specials and 256 bytes are in it, "
+            f"take {_SMALLEST} or more"
+        )
 
 
 def sample_lines(documents: Iterable[str], size: int) -> Iterator[str]:

@@ -30,6 +30,23 @@ def use_backend(backend: str) -> Iterator[None]:
         _forced.reset(token)
 
 
+_operators: ContextVar[bool] = ContextVar("kernels_operators", default=False)
+
+
+@contextmanager
+def as_operators() -> Iterator[None]:
+    """Run attention as one custom operator, which `FlopCounterMode` and other dispatch modes can see."""
+    token = _operators.set(True)
+    try:
+        yield
+    finally:
+        _operators.reset(token)
+
+
+def operators_wanted() -> bool:
+    return _operators.get()
+
+
 def choose_backend(device: torch.device, backend: str | None = None) -> str:
     """Name of the backend for tensors on `device`.
 
@@ -50,6 +67,14 @@ def choose_backend(device: torch.device, backend: str | None = None) -> str:
             "'torch', or set TRITON_INTERPRET=1 before the first import to run the kernels in the interpreter"
         )
     return name
+
+
+def autocast_dtype(device: torch.device) -> torch.dtype | None:
+    """What autocast would cast to on this device now; None outside autocast, and where there is none (meta tensors)."""
+    kind = device.type
+    if not torch.amp.is_autocast_available(kind) or not torch.is_autocast_enabled(kind):
+        return None
+    return torch.get_autocast_dtype(kind)
 
 
 def interpreting() -> bool:

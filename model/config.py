@@ -6,6 +6,8 @@ import math
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from data.options import check_types
+
 
 @dataclass(frozen=True)
 class Size:
@@ -65,9 +67,10 @@ class ModelConfig:
     dropout: float = 0.0
     norm_epsilon: float = 1e-6
     initializer_std: float = 0.02
-    options: tuple[tuple[str, Any], ...] = ()
+    options: tuple[Any, ...] = ()
 
     def __post_init__(self) -> None:
+        check_types(self)
         if self.d_ff == 0:
             # Both kinds hold 8 d^2 weights: two matrices of 4d, or three of 8d/3 (Shazeer 2020, arXiv 2002.05202).
             gated = self.feed_forward == "gated"
@@ -91,6 +94,10 @@ class ModelConfig:
             raise ValueError(f"mask_id {self.mask_id} lies outside the vocabulary of {self.vocab_size}.")
         if not 0.0 <= self.dropout < 1.0:
             raise ValueError(f"dropout is {self.dropout}; it must lie in [0, 1).")
+        if self.norm_epsilon <= 0 or self.initializer_std <= 0:
+            raise ValueError(
+                f"norm_epsilon {self.norm_epsilon} and initializer_std {self.initializer_std} must be more than 0."
+            )
         if self.d_embed > self.d_model:
             raise ValueError(f"d_embed {self.d_embed} is wider than d_model {self.d_model}; it must not be.")
 
@@ -122,9 +129,13 @@ class ModelConfig:
 
     @classmethod
     def from_json(cls, text: str) -> "ModelConfig":
-        fields = json.loads(text)
-        fields["options"] = tuple((key, value) for key, value in fields["options"])
-        return cls(**fields)
+        """What `to_json` wrote. Raises ValueError for anything else, a field of another type included."""
+        try:
+            fields = json.loads(text)
+            fields["options"] = tuple((key, value) for key, value in fields["options"])
+            return cls(**fields)
+        except (TypeError, KeyError, json.JSONDecodeError) as error:
+            raise ValueError(f"This is no model configuration as a checkpoint holds one ({error}).") from error
 
 
 def minimum_entropy_width(vocab_size: int) -> int:

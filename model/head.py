@@ -30,13 +30,9 @@ class Head(nn.Module):
         return F.linear(self.features(hidden), self.table.weight, self.bias)
 
     def loss(self, hidden: Tensor, targets: Tensor) -> Tensor:
-        """Mean cross-entropy in nats of targets (T,) given hidden (T, D); target -100 is ignored."""
-        return linear_cross_entropy(self.features(hidden), self.table.weight, targets, self.bias)
+        """Mean cross-entropy in nats of targets (T,), each a token, given hidden (T, D)."""
+        return linear_cross_entropy(self.features(hidden), self.table.weight, targets, self.bias, ignore_index=None)
 
     def score(self, hidden: Tensor, targets: Tensor, k: int = 1) -> TopK:
         """Likelihood of targets (T,) given hidden (T, D), and the k likeliest tokens, in one sweep; no gradient."""
         return linear_top_k(self.features(hidden), self.table.weight, targets, self.bias, k=k)
-
-    def flops(self, config: ModelConfig) -> float:
-        """Forward FLOPs of one predicted position."""
-        return 2.0 * config.d_embed * (config.d_model + config.vocab_size)

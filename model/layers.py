@@ -4,14 +4,46 @@ Shapes: B batch, N sequence, H heads, D model width, K head width, E embedding w
 """
 
 import math
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
 from functools import lru_cache
 
 import torch
 import torch.nn.functional as F
+from einops import rearrange
 from torch import Tensor, nn
 
+from data.permutation import hash64
 from kernels.attention import attention
+from kernels.attention.layout import Layout
 from model.config import ModelConfig
+
+_row_generators: ContextVar[Sequence[torch.Generator] | None] = ContextVar("row_generators", default=None)
+
+
+@contextmanager
+def dropout_by_sample(seed: int, samples: Sequence[int] | None, device: torch.device) -> Iterator[None]:
+    """Inside, what Dropout drops in a row depends on the row's number in the data, not on the batch it stands in."""
+    draws = [torch.Generator(device).manual_seed(hash64(seed, sample) >> 1) for sample in samples or ()]
+    token = _row_generators.set(draws or None)
+    try:
+        yield
+    finally:
+        _row_generators.reset(token)
+
+
+class Dropout(nn.Dropout):
+    """Of (B, ...); each row draws from a generator of its own inside `dropout_by_sample`."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        rows = None if torch.compiler.is_compiling() else _row_generators.get()
+        if not self.training or self.p == 0.0 or rows is None or len(rows) != len(x):
+            return super().forward(x)
+        keep = torch.empty_like(x)
+        for row, generator in zip(keep, rows):
+            row.bernoulli_(1 - self.p, generator=generator)
+        return x * keep.div_(1 - self.p)
 
 
 def make_norm(config: ModelConfig, width: int) -> nn.LayerNorm:
@@ -28,6 +60,7 @@ def document_positions(documents: Tensor) -> Tensor:
 
 
 @lru_cache(maxsize=16)
+@torch.inference_mode(False)  # what is cached may serve training later
 def rotary_table(length: int, d_head: int, dtype: torch.dtype, device: torch.device) -> tuple[Tensor, Tensor]:
     """cos and signed sin of RoPE (Su et al. 2021, arXiv 2104.09864, half-split form), each (N, 1, K)."""
     inverse_frequency = 10_000.0 ** (-torch.arange(0, d_head, 2, dtype=torch.float64) / d_head)
@@ -38,7 +71,8 @@ def rotary_table(length: int, d_head: int, dtype: torch.dtype, device: torch.dev
 
 def rotate(x: Tensor) -> Tensor:
     """Rotary positions on (..., N, H, K). Relative, so counting from the window's start serves packed documents too."""
-    cos, sin = rotary_table(x.shape[-3], x.shape[-1], x.dtype, x.device)
+    table = rotary_table.__wrapped__ if torch.compiler.is_compiling() else rotary_table
+    cos, sin = table(x.shape[-3], x.shape[-1], x.dtype, x.device)
     return torch.addcmul(x * cos, x.roll(x.shape[-1] // 2, dims=-1), sin)
 
 
@@ -52,7 +86,7 @@ class Embedding(nn.Module):
         self.widen = nn.Linear(config.d_embed, config.d_model, bias=False) if config.d_embed < config.d_model else None
         self.positions = nn.Embedding(config.max_length, config.d_model) if config.positions == "learned" else None
         self.norm = make_norm(config, config.d_model)
-        self.dropout = nn.Dropout(config.dropout)
+        self.dropout = Dropout(config.dropout)
 
     def forward(self, tokens: Tensor, documents: Tensor | None = None) -> Tensor:  # (B, N) -> (B, N, D)
         length = tokens.shape[1]
@@ -70,7 +104,13 @@ class Embedding(nn.Module):
         return self.dropout(self.norm(x))
 
     def queries(self, tokens: Tensor, documents: Tensor | None = None) -> Tensor:
-        """Where every query stream starts: [MASK] plus place, whatever the tokens are. (B, N) -> (B, N, D)"""
+        """Where every query stream starts: [MASK] plus place, whatever the tokens are. (B, N) -> (B, N, D)
+
+        Where places do not enter here (rotary positions) and nothing is dropped, all are one vector: (1, 1, D), which
+        stands for (B, N, D) and costs the first layer's norm and queries next to nothing.
+        """
+        if self.positions is None and not (self.training and self.config.dropout):
+            tokens, documents = tokens[:1, :1], None
         return self(torch.full_like(tokens, self.config.mask_id), documents)
 
 
@@ -96,30 +136,22 @@ class Block(nn.Module):
 
     A stream x (B, N, D) is updated by `block(x, k, v, ...)`; k and v come from `block.keys_values(content)`, where
     content is whatever the architecture lets the rows read: `block.read(x)` for self-attention, the raw embeddings for
-    T-TA. `width`, `d_ff` and `n_heads` default to the config's; `d_content` is the width of what keys and values read.
+    T-TA.
     """
 
-    def __init__(
-        self,
-        config: ModelConfig,
-        *,
-        width: int | None = None,
-        n_heads: int | None = None,
-        d_content: int | None = None,
-    ) -> None:
+    def __init__(self, config: ModelConfig) -> None:
         super().__init__()
-        width = width or config.d_model
-        self.n_heads = n_heads or config.n_heads
+        width = config.d_model
+        self.n_heads = config.n_heads
         self.rotary = config.positions == "rotary"
         self.pre_norm = config.norm == "pre"
         self.norm_attention, self.norm_feed_forward = make_norm(config, width), make_norm(config, width)
         self.query = nn.Linear(width, width, bias=config.bias)
-        self.key = nn.Linear(d_content or width, width, bias=config.bias)
-        self.value = nn.Linear(d_content or width, width, bias=config.bias)
+        self.key = nn.Linear(width, width, bias=config.bias)
+        self.value = nn.Linear(width, width, bias=config.bias)
         self.out = nn.Linear(width, width, bias=config.bias)
-        d_ff = config.d_ff if width == config.d_model else max(16, config.d_ff * width // config.d_model // 16 * 16)
-        self.feed_forward = FeedForward(config, width, d_ff)
-        self.dropout = nn.Dropout(config.dropout)
+        self.feed_forward = FeedForward(config, width, config.d_ff)
+        self.dropout = Dropout(config.dropout)
 
     def read(self, x: Tensor) -> Tensor:
         """What attention sees of a stream of this depth: normalised in pre-norm, as it is in post-norm."""
@@ -133,17 +165,49 @@ class Block(nn.Module):
         """Keys (with their places) and values of content (B, N, D'), each (B, H, N, K)."""
         return self.heads(self.key(content), self.rotary), self.heads(self.value(content))
 
-    def queries(self, x: Tensor) -> Tensor:
-        return self.heads(self.query(self.read(x)), self.rotary)
+    def queries(self, x: Tensor, shape: torch.Size) -> Tensor:
+        """Queries of a stream (B, N, D), or of one vector (1, 1, D) that stands at all places: (B, H, N, K)."""
+        x = self.query(self.read(x))
+        if x.shape[1] != shape[1]:
+            x = x.expand(-1, shape[1], -1)
+        return self.heads(x, self.rotary).expand(shape[0], -1, -1, -1)
 
     def forward(
-        self, x: Tensor, k: Tensor, v: Tensor, visibility: str, documents: Tensor | None = None, **options: Tensor
+        self,
+        x: Tensor,
+        k: Tensor,
+        v: Tensor,
+        visibility: str,
+        documents: Tensor | Layout | None = None,
+        places: Tensor | None = None,
     ) -> Tensor:
-        return self.update(x, attention(self.queries(x), k, v, visibility, documents=documents, **options))
+        """One layer of a stream over keys and values (B, H, N, K). See `update` for `places`."""
+        q = self.queries(x, torch.Size((k.shape[0], k.shape[2])))
+        return self.update(x, attention(q, k, v, visibility, documents=documents), places)
 
-    def update(self, x: Tensor, attended: Tensor) -> Tensor:
-        """The rest of the layer, given what the rows' attention returned: (B, N, D), (B, H, N, K) -> (B, N, D)."""
-        attended = self.dropout(self.out(attended.transpose(1, 2).flatten(2)))
+    def self_attention(
+        self, x: Tensor, visibility: str, documents: Tensor | Layout | None = None, places: Tensor | None = None
+    ) -> Tensor:
+        """The same where the stream reads itself: one norm, and queries, keys and values in one product."""
+        linears = (self.query, self.key, self.value)
+        weight = torch.cat([linear.weight for linear in linears])
+        bias = None if self.query.bias is None else torch.cat([linear.bias for linear in linears])
+        qkv = F.linear(self.read(x), weight, bias).unflatten(-1, (3, self.n_heads, -1))  # (B, N, 3, H, K)
+        qk, v = qkv[:, :, :2].flatten(2, 3), qkv[:, :, 2]  # places turn queries and keys alike
+        q, k = (rotate(qk) if self.rotary else qk).transpose(1, 2).chunk(2, 1)
+        return self.update(x, attention(q, k, v.transpose(1, 2), visibility, documents=documents), places)
+
+    def update(self, x: Tensor, attended: Tensor, places: Tensor | None = None) -> Tensor:
+        """The rest of the layer, given what the rows' attention returned: (B, N, D), (B, H, N, K) -> (B, N, D).
+
+        places: (M,) int64, counted through the batch: only these rows are computed, (M, D). For a last layer of which
+        only some places are read.
+        """
+        attended = rearrange(attended, "b h n k -> b n (h k)")
+        if places is not None:
+            x = x.expand(attended.shape).flatten(0, 1).index_select(0, places)
+            attended = attended.flatten(0, 1).index_select(0, places)
+        attended = self.dropout(self.out(attended))
         if self.pre_norm:
             x = x + attended
             return x + self.dropout(self.feed_forward(self.norm_feed_forward(x)))
@@ -159,22 +223,11 @@ def hoisted_keys_values(blocks: "nn.ModuleList", content: Tensor) -> list[tuple[
     linears = [block.key for block in blocks] + [block.value for block in blocks]
     weight = torch.cat([linear.weight for linear in linears])
     bias = None if linears[0].bias is None else torch.cat([linear.bias for linear in linears])
-    kv = F.linear(content, weight, bias).unflatten(-1, (2, len(blocks), blocks[0].n_heads, -1))  # (B, N, 2, L, H, K)
-    k, v = kv.movedim(-3, 0).unbind(-3)  # L first, then keys and values apart: (L, B, N, H, K)
+    kv = F.linear(content, weight, bias)
+    k, v = rearrange(kv, "b n (two l h k) -> two l b n h k", two=2, l=len(blocks), h=blocks[0].n_heads)
     if blocks[0].rotary:
         k = rotate(k)
     return [(k[i].transpose(1, 2), v[i].transpose(1, 2)) for i in range(len(blocks))]
-
-
-def block_flops(config: ModelConfig, sequence_length: int, *, width: int | None = None, visible: float = 1.0) -> float:
-    """Forward FLOPs of one Block for one token: a multiply-add counts two; softmax, norms and biases count nothing.
-
-    visible: the share of keys that a row sees (1/2 for ordered visibilities).
-    """
-    width = width or config.d_model
-    d_ff = config.d_ff if width == config.d_model else max(16, config.d_ff * width // config.d_model // 16 * 16)
-    matrices = 4 * width * width + (3 if config.feed_forward == "gated" else 2) * width * d_ff
-    return 2.0 * matrices + 4.0 * visible * sequence_length * width
 
 
 @torch.no_grad()

@@ -1,4 +1,4 @@
-"""An architecture with its head: the training loss, the pseudo-log-likelihood, and the arithmetic both cost."""
+"""An architecture with its head: the training loss and the pseudo-log-likelihood."""
 
 from dataclasses import dataclass
 
@@ -37,7 +37,7 @@ class PseudoLogLikelihood:
 
 
 class MaskedLM(nn.Module):
-    """`config.architecture` from the registry, wrapped with the LM head."""
+    """`config.architecture` from the registry, wrapped with the LM head. Calling it gives the training loss."""
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
@@ -46,23 +46,20 @@ class MaskedLM(nn.Module):
         self.head = Head(config, self.architecture.embedding.table)
         initialise(self, config)
 
-    def loss(self, batch: Batch) -> Tensor:
-        """Mean cross-entropy in nats over the places that this pass predicts: every one, or the masked ones."""
-        hidden = self.architecture.predict(batch)  # (B, N, D)
-        if self.architecture.masking is not None:
-            return self.head.loss(hidden[batch.masked], batch.tokens[batch.masked])
-        targets = batch.tokens.flatten()
-        if batch.documents is not None:
-            targets = targets.masked_fill(batch.documents.flatten() < 0, -100)
-        return self.head.loss(hidden.flatten(0, 1), targets)
+    def forward(self, batch: Batch) -> Tensor:
+        """Mean cross-entropy in nats over the places that this pass predicts. DDP and FSDP see nothing else."""
+        return self.architecture.loss(batch, self.head)
 
     def encode(self, batch: Batch, *, with_self: bool = True) -> Tensor:
         return self.architecture.encode(batch, with_self=with_self)
 
     @torch.no_grad()
-    def leave_one_out(self, batch: Batch, places: Tensor, k: int = 1) -> LeaveOneOut:
-        """Score the tokens at `places` (B, P), each predicted from all others. Call in eval mode."""
-        hidden, passes = self.architecture.leave_one_out(batch, places)
+    def leave_one_out(self, batch: Batch, places: Tensor, k: int = 1, words: Tensor | None = None) -> LeaveOneOut:
+        """Score the tokens at `places` (B, P), each predicted from all others. Call in eval mode.
+
+        words: (B, N) int64, the word of its row that each place belongs to: each is predicted without its whole word.
+        """
+        hidden, passes = self.architecture.leave_one_out(batch, places, words)
         scored = self.head.score(hidden.flatten(0, 1), batch.tokens.gather(1, places).flatten(), k)
         nll, top, log_probabilities = (
             x.unflatten(0, places.shape) for x in (scored.nll, scored.indices, scored.log_probabilities)
@@ -79,11 +76,6 @@ class MaskedLM(nn.Module):
         if batch.documents is not None:
             log_probs = log_probs.masked_fill(batch.documents < 0, 0.0)
         return PseudoLogLikelihood(log_probs, scored.passes)
-
-    def flops_per_token(self, sequence_length: int) -> float:
-        """Training FLOPs of one input token: forward, and twice that for the backward (Kaplan et al. 2020)."""
-        head = self.architecture.predicted_fraction * self.head.flops(self.config)
-        return 3.0 * (self.architecture.flops_per_token(sequence_length) + head)
 
     def parameter_count(self) -> int:
         return sum(p.numel() for p in self.parameters())

@@ -10,11 +10,13 @@ TOKENS = {"tok": 1.0, "ktok": 1e3, "Mtok": 1e6, "Gtok": 1e9}
 
 @dataclass(frozen=True)
 class Spent:
-    """What one model has used so far: seconds of training (evaluation and saving not counted), FLOPs, input tokens."""
+    """What one model has used so far: seconds of training (evaluation and saving not counted), FLOPs, input tokens, and
+    of these the places that were predicted."""
 
     seconds: float = 0.0
     flops: float = 0.0
     tokens: int = 0
+    predicted: int = 0
 
 
 @dataclass(frozen=True)
@@ -46,9 +48,12 @@ class Budget:
             budget = cls("tokens", number * TOKENS[unit])
         else:
             raise ValueError(sentence)
-        if budget.amount <= 0:
-            raise ValueError(f"The budget {text!r} is nothing; it must be more than 0.")
+        if not 0 < budget.amount < float("inf"):
+            raise ValueError(f"The budget {text!r} is {budget.amount:g}; it must be more than 0 and finite.")
         return budget
+
+    def times(self, share: float) -> "Budget":
+        return Budget(self.kind, self.amount * share)
 
     def fraction(self, spent: Spent) -> float:
         return getattr(spent, self.kind) / self.amount

@@ -18,7 +18,7 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_model, save_model
 
-from data.cache import sync
+from data.files import sync, sync_all, to_json
 from model import MaskedLM, ModelConfig
 
 KEEP = 2  # the newest, and the one before it should the newest turn out to be damaged
@@ -28,28 +28,19 @@ class DamagedCheckpoint(ValueError):
     """A checkpoint folder that is not what its manifest says."""
 
 
-def write_atomically(path: Path, text: str) -> None:
-    """The file holds the old text or the new one, never a part."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        temporary.write_text(text, encoding="utf-8")
-        sync(temporary)
-        os.replace(temporary, path)
-    except OSError as error:
-        temporary.unlink(missing_ok=True)
-        raise OSError(
-            error.errno, f"Could not write {path}: {error.strerror}. The old file, if any, is untouched."
-        ) from error
-
-
 def digest(path: Path) -> str:
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def save(directory: Path, step: int, model: MaskedLM, training: dict[str, Any], tokenizer: bytes) -> Path:
-    """Write a checkpoint and drop all but the newest two. Raises OSError, with the earlier ones intact."""
+    """Write a checkpoint and drop all but the newest two. Raises OSError, with the earlier ones intact.
+
+    A step that is there and whole is not written again: it is the same state.
+    """
     final = directory / f"step-{step:08d}"
+    if final.exists() and is_whole(final):
+        return final
     temporary = directory / f".step-{step:08d}.{os.getpid()}.tmp"
     try:
         shutil.rmtree(temporary, ignore_errors=True)
@@ -60,10 +51,9 @@ def save(directory: Path, step: int, model: MaskedLM, training: dict[str, Any], 
         torch.save(training, temporary / "training.pt")
         files = sorted(temporary.iterdir())
         manifest = {path.name: {"bytes": path.stat().st_size, "sha256": digest(path)} for path in files}
-        (temporary / "manifest.json").write_text(json.dumps({"step": step, "files": manifest}, indent=2))
-        for path in temporary.iterdir():
-            sync(path)
-        if final.exists():
+        (temporary / "manifest.json").write_text(to_json({"step": step, "files": manifest}, indent=2))
+        sync_all(temporary)
+        if final.exists():  # and is damaged
             shutil.rmtree(final)
         os.rename(temporary, final)
         sync(directory)
@@ -75,6 +65,20 @@ def save(directory: Path, step: int, model: MaskedLM, training: dict[str, Any], 
     for old in complete(directory)[:-KEEP]:
         shutil.rmtree(old, ignore_errors=True)
     return final
+
+
+def is_whole(path: Path) -> bool:
+    try:
+        verify(path)
+    except DamagedCheckpoint:
+        return False
+    return True
+
+
+def sweep(directory: Path) -> None:
+    """Remove what killed saves left behind. For the one process that writes here."""
+    for left in directory.glob(".step-*.tmp"):
+        shutil.rmtree(left, ignore_errors=True)
 
 
 def complete(directory: Path) -> list[Path]:

@@ -8,10 +8,13 @@ from typing import Annotated, Any, Literal
 
 import tyro
 
+from data.batches import SHORTEST
+from data.files import to_json
+from data.options import check_types
 from data.prepare import DataConfig
 from model import size_names
 from training.budget import Budget
-from training.contestant import Entry
+from training.entry import Entry
 from training.optimizer import OptimizerConfig
 
 
@@ -20,9 +23,13 @@ class EvaluationConfig:
     """How often, and on how much held-out text, models are measured."""
 
     tokens: int = 4096
-    """Held-out tokens that each model's final score is read on; vanilla needs a pass for each."""
+    """Tokens of the held-out test half that each model's final score is read on; vanilla needs a pass for each. As many
+    of the dev half, for choosing settings."""
     curve_tokens: int = 1024
-    """The first of these, scored at each point of the curve."""
+    """The first of the dev half's, scored at each point of the curve."""
+    words: int = 512
+    """Words of the test half scored whole, all their tokens hidden together: the number that compares tokenizers.
+    0 scores none."""
     points: int = 16
     """Evaluations along the budget, denser at its start, where the curves fall fastest."""
     places: int = 16
@@ -31,6 +38,9 @@ class EvaluationConfig:
     """Which windows and places: the same for every run, unless you change it."""
 
     def __post_init__(self) -> None:
+        check_types(self)
+        if self.words < 0 or self.seed < 0:
+            raise ValueError(f"evaluation.words {self.words} and evaluation.seed {self.seed} must not be negative.")
         for name in ("tokens", "curve_tokens", "points", "places"):
             if getattr(self, name) < 1:
                 raise ValueError(f"evaluation.{name} is {getattr(self, name)}; it must be at least 1.")
@@ -53,7 +63,8 @@ class PretrainConfig:
         "tta",
         "vanilla",
     )
-    """Who competes: names, each with options if wanted, as in `vanilla:masking_rate=0.4,learning_rate=2e-3`."""
+    """Who competes: names, each with options if wanted, as in `vanilla:masking_rate=0.4,learning_rate=2e-3` or
+    `tta:budget=0.25`, which has a quarter of the budget, annealed to its end."""
     budget: str = "3m"
     """What each model may use: wall-clock (90s, 5m, 2h), arithmetic (2e13flop) or tokens (20Mtok)."""
     seeds: tuple[int, ...] = (0,)
@@ -78,7 +89,10 @@ class PretrainConfig:
     precision: Literal["auto", "fp32", "bf16"] = "auto"
     """auto is bf16 (by autocast; weights stay fp32) where the machine multiplies it in hardware, else fp32."""
     compile: bool = False
-    """torch.compile the loss; compiling happens before the clock starts."""
+    """torch.compile the loss, as one graph, before the clock starts. For GPUs: on a CPU it is slower at these sizes."""
+    workers: int = 1
+    """How many contestants train side by side, each in a process with its share of the cores; 0 is one for each core.
+    For FLOP and token budgets on a CPU: small models gain little from a second core, and a second model all of it."""
     slice_seconds: float = 4.0
     """How long one model trains before the next has its turn: a noisy machine hits all alike."""
     save_seconds: float = 60.0
@@ -91,32 +105,61 @@ class PretrainConfig:
     """The run's folder under `runs`; by default corpus, budget and time."""
 
     def __post_init__(self) -> None:
+        check_types(self)
         if not self.architectures:
             raise ValueError("No architecture is named; give one or more, as in --architectures tta vanilla.")
         if len(set(self.architectures)) < len(self.architectures):
             raise ValueError(f"An architecture is named twice in {' '.join(self.architectures)}; name each once.")
-        if not self.seeds or len(set(self.seeds)) < len(self.seeds):
-            raise ValueError(f"seeds are {self.seeds}; give one or more, each once.")
+        if not self.seeds or len(set(self.seeds)) < len(self.seeds) or min(self.seeds) < 0:
+            raise ValueError(f"seeds are {self.seeds}; give one or more of 0 and above, each once.")
         for name in ("sequence_length", "batch_size", "accumulate", "slice_seconds", "save_seconds"):
             if getattr(self, name) <= 0:
                 raise ValueError(f"{name} is {getattr(self, name)}; it must be more than 0.")
-        Budget.parse(self.budget)
-        for text in self.architectures:
-            Entry.parse(text)
+        if self.sequence_length < SHORTEST:
+            raise ValueError(f"sequence_length is {self.sequence_length}; it must be at least {SHORTEST} tokens.")
+        budget = Budget.parse(self.budget)
+        if self.workers < 0:
+            raise ValueError(f"workers is {self.workers}; it must be 0 (one for each core) or more.")
+        if self.workers != 1 and budget.kind == "seconds":
+            raise ValueError(
+                f"workers is {self.workers} and the budget is wall-clock: contestants that share a machine would share "
+                "its time unequally. Give a budget in FLOPs or tokens, as 2e13flop or 20Mtok, or workers 1."
+            )
+        entries = [Entry.parse(text) for text in self.architectures]
+        if len({entry.identity for entry in entries}) < len(entries):
+            raise ValueError(f"One contestant is named twice, if in other words, in {' '.join(self.architectures)}.")
 
     def to_json(self) -> str:
         def plain(value: Any) -> Any:
+            if isinstance(value, dict):
+                return {name: plain(inner) for name, inner in value.items()}
             return str(value) if isinstance(value, Path) else value
 
-        return json.dumps(dataclasses.asdict(self), indent=2, default=plain)
+        return to_json(plain(dataclasses.asdict(self)), indent=2)
 
     @classmethod
     def from_json(cls, text: str) -> "PretrainConfig":
-        fields = json.loads(text)
-        fields["data"] = DataConfig(**fields["data"])
-        fields["evaluation"] = EvaluationConfig(**fields["evaluation"])
-        fields["optimizer"]["betas"] = tuple(fields["optimizer"]["betas"])
-        fields["optimizer"] = OptimizerConfig(**fields["optimizer"])
-        fields["architectures"], fields["seeds"] = tuple(fields["architectures"]), tuple(fields["seeds"])
-        fields["runs"] = Path(fields["runs"])
-        return cls(**fields)
+        """What `to_json` wrote. Raises ValueError for anything else."""
+        try:
+            fields = json.loads(text)
+            data = {n: Path(v) if n in ("tokenizer", "cache") and v else v for n, v in fields["data"].items()}
+            fields["data"] = DataConfig(**data)
+            fields["evaluation"] = EvaluationConfig(**fields["evaluation"])
+            fields["optimizer"]["betas"] = tuple(fields["optimizer"]["betas"])
+            fields["optimizer"] = OptimizerConfig(**fields["optimizer"])
+            fields["architectures"], fields["seeds"] = tuple(fields["architectures"]), tuple(fields["seeds"])
+            fields["runs"] = Path(fields["runs"])
+            return cls(**fields)
+        except (TypeError, KeyError, AttributeError) as error:
+            raise ValueError(f"found something else than the configuration of a run ({error})") from error
+
+    @classmethod
+    def load(cls, folder: Path) -> "PretrainConfig":
+        """Of the run in `folder`. Raises FileNotFoundError or ValueError if there is none."""
+        path = folder / "run.json"
+        if not path.exists():
+            raise FileNotFoundError(f"{folder} holds no run (no run.json); give a folder that `pretrain.py` made.")
+        try:
+            return cls.from_json(path.read_text(encoding="utf-8"))
+        except ValueError as error:
+            raise ValueError(f"{path} is not what `pretrain.py` wrote: {error}; start a new run.") from error

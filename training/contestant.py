@@ -1,7 +1,9 @@
-"""One model in a race: its line-up entry, its training steps, what it has spent, and its state on disk."""
+"""One model in a race: its training steps, what it has spent, and its state on disk."""
 
-import ast
+import contextlib
 import dataclasses
+import json
+import math
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -9,61 +11,32 @@ from typing import Any
 
 import torch
 
+from data.batch import Batch
 from data.batches import Batches
-from model import MaskedLM, ModelConfig
-from model.architectures import architecture_class
+from data.files import to_json, write_atomically
+from model import MaskedLM
+from model.flops import step_flops
+from model.layers import dropout_by_sample
 from training import checkpoint
 from training.budget import Budget, Spent, learning_rate_factor
+from training.entry import Entry
 from training.optimizer import OptimizerConfig, Optimizers
-
-
-@dataclass(frozen=True)
-class Entry:
-    """A contestant as it is named on the command line: `vanilla` or `vanilla:masking_rate=0.4,learning_rate=2e-3`.
-
-    Names after the colon are options of the architecture, of the optimiser (OptimizerConfig) or of the model
-    (ModelConfig); anything else is refused.
-    """
-
-    label: str
-    architecture: str
-    options: tuple[tuple[str, Any], ...] = ()
-    optimizer: tuple[tuple[str, Any], ...] = ()
-    model: tuple[tuple[str, Any], ...] = ()
-
-    @classmethod
-    def parse(cls, text: str) -> "Entry":
-        architecture, _, rest = text.partition(":")
-        options_class = architecture_class(architecture).Options
-        homes = {
-            "options": {f.name for f in dataclasses.fields(options_class)},
-            "optimizer": {f.name for f in dataclasses.fields(OptimizerConfig)} - {"name"} | {"optimizer"},
-            "model": {f.name for f in dataclasses.fields(ModelConfig)}
-            - {"architecture", "options", "vocab_size", "mask_id"},
-        }
-        given: dict[str, dict[str, Any]] = {home: {} for home in homes}
-        for pair in filter(None, rest.split(",")):
-            key, equals, value = pair.partition("=")
-            home = next((home for home, names in homes.items() if key in names), None)
-            if home is None or not equals:
-                known = ", ".join(sorted(set().union(*homes.values())))
-                raise ValueError(f"In {text!r}, {pair!r} is no option=value that {architecture} knows; known: {known}.")
-            try:
-                given[home]["name" if key == "optimizer" else key] = ast.literal_eval(value)
-            except (ValueError, SyntaxError):
-                given[home]["name" if key == "optimizer" else key] = value
-        architecture_class(architecture).parse_options(given["options"])
-        return cls(text, architecture, *(tuple(sorted(values.items())) for values in given.values()))
 
 
 @dataclass
 class Progress:
-    """What a contestant has done; all of it is in its checkpoint."""
+    """What a contestant has done; all of it is in its checkpoint.
+
+    sessions: for each process that trained it, the machine it ran on and the step at which it took over.
+    diverged: the share of the budget that was spent when its loss was no number any more, or None.
+    """
 
     step: int = 0
     spent: Spent = field(default_factory=Spent)
     history: list[dict[str, Any]] = field(default_factory=list)  # one record for each evaluation
     evaluated: int = 0  # evaluation points passed
+    sessions: list[dict[str, Any]] = field(default_factory=list)
+    diverged: float | None = None
 
     def to_dict(self) -> dict[str, Any]:
         return dataclasses.asdict(self)
@@ -99,10 +72,12 @@ class Contestant:
         self.optimizers = Optimizers(model, optimizer)
         self.device = next(model.parameters()).device
         self.progress = Progress()
-        self.loss_of = torch.compile(model.loss) if compile_loss else model.loss
+        self.loss_of = torch.compile(model, fullgraph=True, dynamic=False) if compile_loss else model
+        self.compiled = compile_loss
         self.tokens_per_step = accumulate * batches.batch_size * batches.sequence_length
-        self.flops_per_step = model.flops_per_token(batches.sequence_length) * self.tokens_per_step
+        self.flops_of = step_flops(model.config, batches.batch_size, batches.sequence_length)
         self.last: dict[str, float] = {}  # scalars of the last slice
+        self.ahead: tuple[int, list[Batch]] | None = None  # the next step's batches, on their way to the device
 
     @property
     def label(self) -> str:
@@ -114,62 +89,143 @@ class Contestant:
 
     @property
     def finished(self) -> bool:
-        return self.fraction >= 1.0
+        """Nothing more to train: the budget is spent, or the model has diverged."""
+        return self.fraction >= 1.0 or self.progress.diverged is not None
+
+    @property
+    def predicted_per_step(self) -> int:
+        """Places that a step predicts, as asked for by the masking rate now; short documents may have fewer."""
+        masking = self.model.architecture.masking_at(self.fraction)
+        length, rows = self.batches.sequence_length, self.tokens_per_step // self.batches.sequence_length
+        return self.tokens_per_step if masking is None else rows * max(1, round(masking.rate * length))
+
+    @property
+    def flops_per_step(self) -> float:
+        """Of a whole step, predicting as many places as it should."""
+        return self.accumulate * self.flops_of(self.predicted_per_step // self.accumulate)
 
     def precision(self) -> torch.autocast:
         return torch.autocast(self.device.type, self.autocast or torch.bfloat16, enabled=self.autocast is not None)
 
     def warm_up(self) -> None:
-        """One forward and backward whose gradients are thrown away: compiles and allocates outside the clock."""
-        with self.precision():
-            self.loss_of(self.batches.at(0).to(self.device)).backward()
+        """A forward and backward whose gradients are thrown away: compiles and allocates outside the clock.
+
+        Both kinds of batch are met, with and without a document boundary, since compiled code differs between them.
+        """
+        batch = self.batches.at(0)
+        kinds = [batch]
+        if self.compiled:
+            packed = torch.zeros(batch.tokens.shape, dtype=torch.int32)
+            packed[:, packed.shape[1] // 2 :] = 1
+            kinds = [dataclasses.replace(batch, documents=None), dataclasses.replace(batch, documents=packed)]
+        for each in kinds:
+            with self.precision():
+                self.loss_of(each.to(self.device)).backward()
         self.model.zero_grad(set_to_none=True)
 
     def train(self, seconds: float, until: float) -> None:
-        """Train for a slice of wall-clock, or until the share `until` of the budget is spent; at least one step."""
+        """Train for a slice of wall-clock, or until the share `until` of the budget is spent; at least one step.
+
+        A loss that is no number any more ends the contestant's training: `progress.diverged`.
+        """
         progress, config = self.progress, self.optimizer_config
         before, start, first = progress.spent, time.perf_counter(), progress.step
         loss_sum = torch.zeros((), device=self.device)
         while True:
             rate = config.learning_rate * learning_rate_factor(self.fraction, config.warmup, config.decay)
-            loss, norm = self.step(rate)
+            loss, norm, predicted, flops = self.step(rate)
             loss_sum += loss
             steps = progress.step - first
             elapsed = time.perf_counter() - start
             progress.spent = Spent(
                 before.seconds + elapsed,
-                progress.spent.flops + self.flops_per_step,
+                progress.spent.flops + flops,
                 progress.spent.tokens + self.tokens_per_step,
+                progress.spent.predicted + predicted,
             )
             if elapsed >= seconds or self.fraction >= min(1.0, until):
                 break
-        self.last = {"loss": float(loss_sum) / steps, "learning_rate": rate, "gradient_norm": float(norm)}
-        if self.device.type == "cuda":  # the queue drains inside the clock
-            torch.cuda.synchronize(self.device)
+        mean_loss, last_norm = float(loss_sum) / steps, float(norm)  # a GPU's queue drains here, inside the clock
         elapsed = time.perf_counter() - start
         progress.spent = dataclasses.replace(progress.spent, seconds=before.seconds + elapsed)
-        tokens_per_second = steps * self.tokens_per_step / elapsed
-        self.last["tokens_per_second"] = tokens_per_second
-        self.last["predicted_tokens_per_second"] = tokens_per_second * self.model.architecture.predicted_fraction
+        if not (math.isfinite(mean_loss) and math.isfinite(last_norm)):
+            self.diverge()
+            return
+        self.last = {
+            "loss": mean_loss,
+            "learning_rate": rate,
+            "gradient_norm": last_norm,
+            "tokens_per_second": steps * self.tokens_per_step / elapsed,
+            "predicted_tokens_per_second": (progress.spent.predicted - before.predicted) / elapsed,
+        }
 
-    def step(self, learning_rate: float) -> tuple[torch.Tensor, torch.Tensor]:
-        """One optimiser step over `accumulate` batches. Returns the mean loss and the gradient norm, both on device."""
-        if self.model.config.dropout:
-            torch.manual_seed(hash((self.seed, self.progress.step)))
+    def diverge(self) -> None:
+        """Remember that the model is lost, at this share of its budget."""
+        self.progress.diverged = self.fraction
+        self.last = {}
+
+    def step(self, learning_rate: float) -> tuple[torch.Tensor, torch.Tensor, int, float]:
+        """One optimiser step over `accumulate` batches.
+
+        Returns the mean loss over all predicted places and the gradient norm, both on device, how many places were
+        predicted, and the FLOPs.
+        """
+        batches = self._batches_of(self.progress.step)
+        predicted = sum(batch.predicted for batch in batches)
         total = torch.zeros((), device=self.device)
-        for micro in range(self.accumulate):
-            batch = self.batches.at(self.progress.step * self.accumulate + micro).to(self.device)
-            with self.precision():
-                loss = self.loss_of(batch) / self.accumulate
+        for batch in batches:
+            if not batch.predicted:
+                continue
+            # Places count alike, whichever batch they stand in.
+            with self._dropout(batch), self.precision():
+                loss = self.loss_of(batch) * (batch.predicted / predicted)
             loss.backward()
             total += loss.detach()
-        norm = self.optimizers.step(learning_rate)
         self.progress.step += 1
-        return total, norm
+        if self.device.type == "cuda":
+            self._fetch(self.progress.step)  # while the device works
+        norm = self.optimizers.step(learning_rate)
+        return total, norm, predicted, sum(self.flops_of(batch.predicted) for batch in batches)
 
-    def save(self, directory: Path, tokenizer: bytes) -> Path:
+    def _dropout(self, batch: Batch) -> contextlib.AbstractContextManager:
+        if not self.model.config.dropout:
+            return contextlib.nullcontext()
+        return dropout_by_sample(self.seed, batch.samples, self.device)
+
+    def _batches_of(self, step: int) -> list[Batch]:
+        if self.ahead is None or self.ahead[0] != step:
+            self._fetch(step)
+        batches, self.ahead = self.ahead[1], None
+        return batches
+
+    def _fetch(self, step: int) -> None:
+        masking = self.model.architecture.masking_at(self.fraction)
+        batches = [self.batches.at(step * self.accumulate + micro, masking) for micro in range(self.accumulate)]
+        if self.device.type == "cuda":
+            batches = [batch.pin_memory() for batch in batches]
+        self.ahead = step, [batch.to(self.device) for batch in batches]
+
+    def save(self, directory: Path, tokenizer: bytes) -> None:
+        """A checkpoint; of a diverged model only the note that it is, so that its last sound checkpoint stays."""
+        if self.progress.diverged is not None:
+            directory.mkdir(parents=True, exist_ok=True)
+            write_atomically(directory / "diverged.json", to_json(self.progress.to_dict()))
+            return
         state = {"progress": self.progress.to_dict(), "optimizers": self.optimizers.state_dict()}
-        return checkpoint.save(directory, self.progress.step, self.model, state, tokenizer)
+        checkpoint.save(directory, self.progress.step, self.model, state, tokenizer)
+
+    def restore(self, directory: Path) -> list[str]:
+        """Continue from the newest whole checkpoint, if there is one. Returns a sentence for each damaged one.
+
+        Raises ValueError if it was made for another model configuration.
+        """
+        checkpoint.sweep(directory)
+        path, damaged = checkpoint.last_good(directory)
+        if path is not None:
+            self.load(path)
+        if (note := directory / "diverged.json").exists():
+            self.progress = Progress.from_dict(json.loads(note.read_text()))
+        return damaged
 
     def load(self, path: Path) -> None:
         """Continue from a checkpoint folder. Raises ValueError if it was made for another model configuration."""
@@ -182,3 +238,4 @@ class Contestant:
         state = checkpoint.load_training(path)
         self.optimizers.load_state_dict(state["optimizers"])
         self.progress = Progress.from_dict(state["progress"])
+        self.ahead = None

@@ -1,16 +1,23 @@
-"""`pretrain.py --dry-run`: what a run would take, without data and without training."""
+"""`pretrain.py --dry-run`: what a run would take, without reading the corpus and without training.
+
+What a run refuses for its options a dry run refuses too; what only the corpus can show, it cannot know.
+"""
 
 import time
+from dataclasses import replace
 
 import torch
 from rich.console import Console
 from rich.table import Table
 
 from data.batch import Batch
+from data.batches import Masking
+from data.tokenizer import Tokenizer
 from model import MaskedLM
 from training.budget import Budget
 from training.config import PretrainConfig
-from training.contestant import Contestant, Entry
+from training.contestant import Contestant
+from training.entry import Entry
 from training.machine import keep_freed_memory
 from training.memory import training_memory_bytes
 from training.run import autocast_dtype, make_contestant, resolve_device
@@ -26,13 +33,14 @@ class RandomBatches:
         shape = (self.batch_size, self.sequence_length)
         tokens = torch.randint(5, model.config.vocab_size, shape, generator=torch.Generator().manual_seed(0))
         masking = model.architecture.masking
-        self.batch = Batch(tokens)
+        self.batch = Batch(tokens, samples=tuple(range(self.batch_size)))
         if masking is not None:
             masked = torch.zeros(shape, dtype=torch.bool)
             masked[:, : max(1, round(masking.rate * self.sequence_length))] = True
-            self.batch = Batch(tokens, corrupted=tokens.masked_fill(masked, model.config.mask_id), masked=masked)
+            corrupted = tokens.masked_fill(masked, model.config.mask_id)
+            self.batch = replace(self.batch, corrupted=corrupted, masked=masked)
 
-    def at(self, step: int) -> Batch:
+    def at(self, step: int, masking: Masking | None = None) -> Batch:
         return self.batch
 
 
@@ -59,21 +67,23 @@ def dry_run(config: PretrainConfig, console: Console) -> None:
     )
     for column in ("", "parameters", "FLOPs a token", "predicted", "memory", "steps", "tokens"):
         table.add_column(column, justify="right" if column else "left")
+    data = config.data
+    vocab_size = Tokenizer.load(data.tokenizer).vocab_size if data.tokenizer else data.vocab_size
     for text in config.architectures:
         contestant = make_contestant(
             config,
             Entry.parse(text),
             config.seeds[0],
             device,
-            vocab_size=config.data.vocab_size,
+            vocab_size=vocab_size,
             mask_id=3,
             batches=lambda model, seed: RandomBatches(config, model),
         )
-        steps = expected_steps(contestant, budget)
+        steps = expected_steps(contestant, budget.times(contestant.entry.share))
         table.add_row(
             text,
             f"{contestant.model.parameter_count() / 1e6:.2f} M",
-            f"{contestant.model.flops_per_token(config.sequence_length) / 1e6:.1f} M",
+            f"{contestant.flops_per_step / contestant.tokens_per_step / 1e6:.1f} M",
             f"{contestant.model.architecture.predicted_fraction:.0%}",
             f"{training_memory_bytes(contestant) / 2**20:,.0f} MiB",
             f"{steps:,.0f}",
@@ -81,4 +91,4 @@ def dry_run(config: PretrainConfig, console: Console) -> None:
         )
     console.print(table)
     precision = "bf16" if autocast_dtype(config.precision, device) else "fp32"
-    console.print(f"{len(config.seeds)} seed(s), {precision} on {device}, vocabulary {config.data.vocab_size:,}.")
+    console.print(f"{len(config.seeds)} seed(s), {precision} on {device}, vocabulary {vocab_size:,}.")

@@ -60,6 +60,12 @@ def matmul_rate(device: torch.device, dtype: torch.dtype, size: int = 0, seconds
     return best
 
 
+def out_of_memory(error: BaseException) -> bool:
+    """Whether a GPU, PyTorch's CPU allocator or Python says that memory has run out."""
+    words = ("can't allocate memory", "not enough memory", "cannot allocate memory", "bad_alloc", "out of memory")
+    return isinstance(error, MemoryError | torch.OutOfMemoryError) or any(w in str(error).lower() for w in words)
+
+
 def peak_memory_bytes(device: torch.device) -> int:
     """High-water mark since the process started (CPU: resident set) or since the last reset (GPU: allocated)."""
     if device.type == "cuda":

@@ -38,14 +38,13 @@ class Muon(torch.optim.Muon):
             with torch.enable_grad():
                 loss = closure()
         for group in self.param_groups:
-            by_shape: dict[torch.Size, list[Tensor]] = defaultdict(list)
-            for p in group["params"]:
-                if p.grad is not None:
-                    by_shape[p.shape].append(p)
-            for shape, parameters in by_shape.items():
-                updates = torch.stack(
-                    [self._with_momentum(p, group["momentum"], group["nesterov"]) for p in parameters]
-                )
+            given = [p for p in group["params"] if p.grad is not None]
+            by_shape: dict[torch.Size, list[tuple[Tensor, Tensor]]] = defaultdict(list)
+            for p, update in zip(given, self._with_momentum(given, group["momentum"], group["nesterov"])):
+                by_shape[p.shape].append((p, update))
+            for shape, pairs in by_shape.items():
+                parameters, updates = zip(*pairs)
+                updates = torch.stack(updates)
                 dtype = torch.bfloat16 if has_fast_bf16(updates.device) else torch.float32
                 updates = orthogonalise(updates, group["ns_coefficients"], group["ns_steps"], group["eps"], dtype)
                 # The length of an AdamW step of this rate (Liu et al. 2025, arXiv 2502.16982, equation 4).
@@ -54,9 +53,14 @@ class Muon(torch.optim.Muon):
                 torch._foreach_add_(parameters, list(updates.to(parameters[0].dtype).unbind()), alpha=-rate)
         return loss
 
-    def _with_momentum(self, p: Tensor, momentum: float, nesterov: bool) -> Tensor:
-        state = self.state[p]
-        if not state:
-            state["momentum_buffer"] = torch.zeros_like(p)
-        buffer = state["momentum_buffer"].lerp_(p.grad, 1 - momentum)
-        return p.grad.lerp(buffer, momentum) if nesterov else buffer
+    def _with_momentum(self, parameters: list[Tensor], momentum: float, nesterov: bool) -> list[Tensor]:
+        """The averaged gradients, all together."""
+        if not parameters:
+            return []
+        for p in parameters:
+            if not self.state[p]:
+                self.state[p]["momentum_buffer"] = torch.zeros_like(p)
+        gradients = [p.grad for p in parameters]
+        buffers = [self.state[p]["momentum_buffer"] for p in parameters]
+        torch._foreach_lerp_(buffers, gradients, 1 - momentum)
+        return list(torch._foreach_lerp(gradients, buffers, momentum)) if nesterov else buffers

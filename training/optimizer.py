@@ -1,4 +1,4 @@
-"""AdamW, or Muon on the matrices of the blocks with AdamW on the rest."""
+"""AdamW, or Muon on the matrices that the architecture names with AdamW on the rest."""
 
 from dataclasses import dataclass
 from typing import Literal
@@ -6,8 +6,8 @@ from typing import Literal
 import torch
 from torch import nn
 
+from data.options import check_types
 from model import MaskedLM
-from model.layers import Block
 from training.muon import Muon
 
 
@@ -16,7 +16,7 @@ class OptimizerConfig:
     """AdamW, or Muon with AdamW."""
 
     name: Literal["muon", "adamw"] = "muon"
-    """muon (Jordan et al. 2024) serves the blocks' matrices and AdamW the rest; adamw serves all."""
+    """muon (Jordan et al. 2024) serves the architecture's matrices and AdamW the rest; adamw serves all."""
     learning_rate: float = 3e-3
     """The plateau's height. One rate serves both optimisers, since Muon's steps are made as long as AdamW's."""
     weight_decay: float = 0.05
@@ -33,6 +33,7 @@ class OptimizerConfig:
     """Gradient norm above which gradients are scaled down; 0 never does."""
 
     def __post_init__(self) -> None:
+        check_types(self)
         if self.learning_rate <= 0:
             raise ValueError(f"The learning rate is {self.learning_rate}; it must be more than 0.")
         if not (0 <= self.warmup <= 1 and 0 <= self.decay <= 1 and self.warmup + self.decay <= 1):
@@ -42,6 +43,8 @@ class OptimizerConfig:
             )
         if self.clip < 0 or self.weight_decay < 0:
             raise ValueError(f"clip {self.clip} and weight_decay {self.weight_decay} must not be negative.")
+        if not all(0 <= x < 1 for x in (*self.betas, self.momentum)):
+            raise ValueError(f"betas {self.betas} and momentum {self.momentum} must lie in [0, 1).")
 
 
 class Optimizers:
@@ -50,12 +53,9 @@ class Optimizers:
     def __init__(self, model: MaskedLM, config: OptimizerConfig) -> None:
         self.config = config
         self.parameters = list(model.parameters())
-        matrices: list[nn.Parameter] = []
-        if config.name == "muon":
-            blocks = (m for m in model.modules() if isinstance(m, Block))
-            matrices = list({id(p): p for block in blocks for p in block.parameters() if p.ndim == 2}.values())
-        in_blocks = {id(p) for p in matrices}
-        rest = [p for p in self.parameters if id(p) not in in_blocks]
+        matrices = list(model.architecture.matrices()) if config.name == "muon" else []
+        muon = {id(p) for p in matrices}
+        rest = [p for p in self.parameters if id(p) not in muon]
         # Norms, biases and embedding rows are not decayed: decay is for weights that multiply activations.
         tables = {id(m.weight) for m in model.modules() if isinstance(m, nn.Embedding)}
         decayed = [p for p in rest if p.ndim >= 2 and id(p) not in tables]
@@ -77,12 +77,14 @@ class Optimizers:
 
     def step(self, learning_rate: float) -> torch.Tensor:
         """Clip, step, clear. Returns the gradient norm before clipping, not read from the device."""
-        norm = nn.utils.clip_grad_norm_(self.parameters, self.config.clip or float("inf"))
+        clip = self.config.clip or float("inf")
+        norm = nn.utils.clip_grad_norm_(self.parameters, clip, foreach=True)
         for optimizer in self.optimizers:
             for group in optimizer.param_groups:
                 group["lr"] = learning_rate
             optimizer.step()
-            optimizer.zero_grad(set_to_none=True)
+        for p in self.parameters:
+            p.grad = None
         return norm
 
     def state_dict(self) -> list[dict]:

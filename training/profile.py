@@ -9,8 +9,9 @@ from rich.table import Table
 from torch.profiler import ProfilerActivity, profile
 
 from training.config import PretrainConfig
-from training.contestant import Contestant, Entry
+from training.contestant import Contestant
 from training.dry_run import RandomBatches
+from training.entry import Entry
 from training.machine import keep_freed_memory, matmul_rate
 from training.run import make_contestant, resolve_device
 

@@ -1,18 +1,22 @@
 """A run on disk: its folder, who competes, what was measured, and how it is continued.
 
 runs/NAME/  run.json        the PretrainConfig
-            facts.json      corpus, tokenizer, machine, and each contestant's size and arithmetic
+            facts.json      corpus, tokenizer, yardstick, and each contestant's size and arithmetic
             results.jsonl   one line for each evaluation of each contestant
             examples.json   masked held-out text and what each model would write there
             report.html, report.md, report.png
             checkpoints/CONTESTANT/step-*/
             tensorboard/CONTESTANT/
+            .lock           held by the process that trains
 """
 
+import contextlib
 import dataclasses
+import hashlib
 import json
 import re
 import time
+import urllib.parse
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -21,13 +25,14 @@ import torch
 from torch.utils.tensorboard import SummaryWriter
 
 from data.batches import Batches, held_out_windows
+from data.files import held, to_json, write_atomically
 from data.prepare import PreparedCorpus, prepare
-from eval.leave_one_out import Yardstick
 from model import MaskedLM, ModelConfig
-from training import checkpoint
 from training.budget import Budget
 from training.config import PretrainConfig
-from training.contestant import Contestant, Entry
+from training.contestant import Contestant
+from training.entry import Entry
+from training.leave_one_out import Yardstick
 from training.machine import Machine, default_device, has_fast_bf16
 from training.memory import training_memory_bytes
 
@@ -80,7 +85,7 @@ def make_contestant(
         model,
         dataclasses.replace(config.optimizer, **dict(entry.optimizer)),
         batches(model, seed),
-        Budget.parse(config.budget),
+        Budget.parse(config.budget).times(entry.share),
         accumulate=config.accumulate,
         autocast=autocast_dtype(config.precision, device),
         compile_loss=config.compile,
@@ -88,14 +93,21 @@ def make_contestant(
 
 
 class Run:
-    """Everything a race needs, ready to train: fresh, or continued from its folder."""
+    """Everything a race needs, ready to train: fresh, or continued from its folder.
 
-    def __init__(self, config: PretrainConfig, folder: Path, *, resumed: bool) -> None:
+    One process at a time holds a run: it has the lock until `close`. A worker of that process opens it with `only`, the
+    index of the one contestant that it trains, and without the lock.
+    """
+
+    def __init__(self, config: PretrainConfig, folder: Path, *, only: int | None = None) -> None:
         self.config, self.folder = config, folder
         self.device = resolve_device(config.device)
         self.corpus: PreparedCorpus = prepare(config.data)
         self.tokenizer = self.corpus.tokenizer
-        self.yardstick = self._yardstick()
+        self.notes = list(self.corpus.notes)  # what a user should know, a sentence each
+        evaluation = config.evaluation
+        self.dev = self._yardstick("dev", evaluation.tokens)
+        self.test = self._yardstick("test", evaluation.tokens)
         self.contestants = [
             make_contestant(
                 config,
@@ -106,92 +118,103 @@ class Run:
                 mask_id=self.tokenizer.mask_id,
                 batches=self._batches,
             )
-            for seed in config.seeds
-            for text in config.architectures
+            for i, (seed, text) in enumerate((s, a) for s in config.seeds for a in config.architectures)
+            if only is None or i == only
         ]
-        self.warnings: list[str] = []
-        if resumed:
-            self._restore()
         self.machine = Machine.here(self.device)
-        self.writers = {
-            key(c): SummaryWriter(str(folder / "tensorboard" / key(c)), purge_step=c.progress.step)
-            for c in self.contestants
-        }
+        self.writers: dict[str, SummaryWriter] = {}
         self.saved_at = {key(c): time.monotonic() for c in self.contestants}
+        self.lock = contextlib.ExitStack()
 
     @classmethod
     def start(cls, config: PretrainConfig) -> "Run":
-        """A new folder. Raises ValueError if it holds a run already."""
+        """A new folder, this process's own. Raises ValueError if a run is there already."""
         corpus = re.sub(r"[^\w.-]+", "-", Path(config.data.corpus).name or config.data.corpus).strip("-")
         name = config.name or f"{corpus}-{config.budget}-{time.strftime('%Y%m%d-%H%M%S')}"
-        folder = config.runs / name
-        if (folder / "run.json").exists():
-            raise ValueError(
-                f"{folder} holds a run already; continue it with --resume {folder}, or choose another --name."
-            )
-        run = cls(config, folder, resumed=False)  # nothing is written before everything given has been checked
-        folder.mkdir(parents=True, exist_ok=True)
-        checkpoint.write_atomically(folder / "run.json", config.to_json())
+        taken = f"{config.runs / name} holds a run already; continue it with --resume {config.runs / name}, or choose "
+        taken += "another --name."
+        if config.name and (config.runs / name / "run.json").exists():
+            raise ValueError(taken)
+        run = cls(config, config.runs / name)  # nothing is written before everything given has been checked
+        for again in range(1, 1000):
+            try:
+                run.folder.mkdir(parents=True)
+                break
+            except FileExistsError:
+                if config.name:  # made meanwhile, or before by hand: whoever gets the lock first has it
+                    break
+                run.folder = config.runs / f"{name}-{again + 1}"
+        run.hold()
+        if (run.folder / "run.json").exists():
+            run.close()
+            raise ValueError(taken)
         run.write_facts()
+        write_atomically(run.folder / "run.json", config.to_json())
         return run
 
     @classmethod
-    def resume(cls, folder: Path) -> "Run":
+    def resume(cls, folder: Path, only: int | None = None) -> "Run":
         """Continue from the newest whole checkpoints. Raises FileNotFoundError or ValueError if there is no run."""
-        path = folder / "run.json"
-        if not path.exists():
-            raise FileNotFoundError(f"{folder} holds no run (no run.json); give a folder that `pretrain.py` made.")
-        try:
-            config = PretrainConfig.from_json(path.read_text())
-        except (TypeError, KeyError, json.JSONDecodeError) as error:
-            raise ValueError(f"{path} is not what `pretrain.py` wrote ({error}); start a new run.") from error
-        run = cls(config, folder, resumed=True)
+        config = PretrainConfig.load(folder)
+        run = cls(config, folder, only=only)
+        if only is None:
+            run.hold()
         run._check_same_corpus()
-        run.write_facts()
+        for contestant in run.contestants:
+            damaged = contestant.restore(folder / "checkpoints" / key(contestant))
+            run.notes += [f"{sentence} Going on from the checkpoint before it." for sentence in damaged]
+        if only is None:
+            run.write_facts()
         return run
 
-    def _identity(self) -> dict[str, Any]:
-        """What must not change while a run is stopped: the tokenizer and the counts of the corpus."""
-        counts = dataclasses.asdict(self.corpus.info)
-        timed = ("corpus", "seconds", "encoding_seconds")
-        return {"tokenizer": self.tokenizer.hash[:12]} | {k: v for k, v in counts.items() if k not in timed}
+    def hold(self) -> None:
+        """Take the lock. Raises ValueError if another process trains in this folder."""
+        sentence = f"{self.folder} is being trained by another process; wait for its end, or stop it first."
+        self.lock.enter_context(held(self.folder / ".lock", sentence))
+
+    def _identity(self) -> dict[str, str]:
+        """What must not change while a run is stopped: the bytes of the corpus, how it is read, the tokenizer."""
+        return {"prepared": self.corpus.key, "tokenizer": self.tokenizer.hash[:12]}
 
     def _check_same_corpus(self) -> None:
-        facts = self.folder / "facts.json"
-        before = json.loads(facts.read_text())["identity"] if facts.exists() else self._identity()
-        changed = [f"{k} {before[k]}, now {v}" for k, v in self._identity().items() if before[k] != v]
+        path = self.folder / "facts.json"
+        try:
+            before = json.loads(path.read_text())["identity"]
+        except (OSError, KeyError, TypeError, ValueError) as error:
+            raise ValueError(
+                f"{path} does not say which corpus the run began with ({error}); bring the file back, or start a new run."
+            ) from error
+        changed = [name for name, value in self._identity().items() if before.get(name) != value]
         if changed:
             raise ValueError(
-                f"The corpus {self.config.data.corpus} is not what it was when {self.folder} began "
-                f"({'; '.join(changed)}); bring the old text back, or start a new run."
+                f"The corpus {self.config.data.corpus} is not what it was when {self.folder} began (another "
+                f"{' and '.join({'prepared': 'text', 'tokenizer': 'tokenizer'}[name] for name in changed)}); bring the "
+                "old text back, or start a new run."
             )
 
-    def _yardstick(self) -> Yardstick:
-        config, evaluation = self.config, self.config.evaluation
-        valid = self.corpus.valid
-        windows = -(-evaluation.tokens // evaluation.places)
-        available = valid.tokens // config.sequence_length
-        if available < windows:
-            raise ValueError(
-                f"The held-out part has {available} windows of {config.sequence_length} tokens and the evaluation asks "
-                f"for {windows} ({evaluation.tokens} tokens, {evaluation.places} in each); lower --evaluation.tokens "
-                "or bring more text."
+    def _yardstick(self, part: str, tokens: int) -> Yardstick:
+        """On as many of the asked-for tokens as the held-out text has; what is missing is said."""
+        evaluation, valid = self.config.evaluation, self.corpus.valid
+        windows = -(-tokens // evaluation.places)
+        held_out = held_out_windows(valid, self.config.sequence_length, part, windows, evaluation.seed)
+        found = Yardstick.sample(held_out, self.tokenizer.special_ids, evaluation.places, evaluation.seed)
+        if found.scored < tokens:
+            self.notes.append(
+                f"The held-out text has {len(found.tokens)} {part} windows of {self.config.sequence_length} tokens with "
+                f"at least {found.places.shape[1]} ordinary tokens each: models are scored on {found.scored:,} of them, "
+                f"not on the {tokens:,} asked for. More text, or a larger --held-out, gives surer numbers."
             )
-        batch = held_out_windows(valid, config.sequence_length, windows, evaluation.seed)
-        return Yardstick.sample(
-            batch, self.tokenizer.special_ids, evaluation.places, evaluation.seed, valid.characters / valid.tokens
-        )
+        return found
 
     def _batches(self, model: MaskedLM, seed: int) -> Batches:
         config = self.config
         return Batches(self.corpus.train, config.batch_size, config.sequence_length, seed, model.architecture.masking)
 
-    def _restore(self) -> None:
-        for contestant in self.contestants:
-            path, damaged = checkpoint.last_good(self.folder / "checkpoints" / key(contestant))
-            self.warnings += damaged
-            if path is not None:
-                contestant.load(path)
+    def begin(self, contestant: Contestant) -> None:
+        """Note on which machine it trains from here on."""
+        if not contestant.finished:
+            session = {"step": contestant.progress.step, **dataclasses.asdict(self.machine)}
+            contestant.progress.sessions.append(session)
 
     def save(self, contestant: Contestant) -> None:
         contestant.save(self.folder / "checkpoints" / key(contestant), self.tokenizer.model)
@@ -206,51 +229,71 @@ class Run:
         return fractions[min(contestant.progress.evaluated, len(fractions) - 1)]
 
     def evaluate(self, contestant: Contestant) -> None:
-        """Score on the curve's places (at the end also on all) and write the record to results.jsonl."""
+        """Score on the curve's places, at the end on all of dev and test, and add the record to the history."""
         evaluation, progress = self.config.evaluation, contestant.progress
-        with contestant.precision():
-            curve = self.yardstick.first(-(-evaluation.curve_tokens // evaluation.places)).measure(contestant.model)
-            final = self.yardstick.measure(contestant.model) if contestant.finished else None
+        scores: dict[str, Any] = {"curve": None, "dev": None, "final": None, "words": None}
+        if progress.diverged is None:
+            with contestant.precision():
+                scores["curve"] = self.dev.first(evaluation.curve_tokens).measure(contestant.model)
+                if contestant.finished:
+                    scores["dev"], scores["final"] = (y.measure(contestant.model) for y in (self.dev, self.test))
+                    if evaluation.words:
+                        scores["words"] = self.test.measure_words(contestant.model, self.tokenizer, evaluation.words)
+            if not all(torch.tensor(s.nll).isfinite() for name, s in scores.items() if s and name != "words"):
+                contestant.diverge()
+                scores = dict.fromkeys(scores)
         spent = progress.spent
-        progress.history.append(
-            {
-                "contestant": contestant.label,
-                "architecture": contestant.entry.architecture,
-                "seed": contestant.seed,
-                "step": progress.step,
-                "seconds": spent.seconds,
-                "flops": spent.flops,
-                "tokens": spent.tokens,
-                "predicted_tokens": spent.tokens * contestant.model.architecture.predicted_fraction,
-                **contestant.last,
-                "curve": dataclasses.asdict(curve),
-                "final": dataclasses.asdict(final) if final else None,
-            }
-        )
+        record = {
+            "contestant": contestant.label,
+            "architecture": contestant.entry.architecture,
+            "seed": contestant.seed,
+            "step": progress.step,
+            "seconds": spent.seconds,
+            "flops": spent.flops,
+            "tokens": spent.tokens,
+            "predicted_tokens": spent.predicted,
+            **contestant.last,
+            "diverged": progress.diverged,
+            "sessions": progress.sessions,
+            **{name: dataclasses.asdict(score) if score else None for name, score in scores.items()},
+        }
+        progress.history.append(record)
         while progress.evaluated < evaluation.points and self.next_evaluation(contestant) <= contestant.fraction:
             progress.evaluated += 1
-        self.log(contestant, {"leave_one_out": curve.nll, "accuracy": curve.accuracy})
-        records = [json.dumps(record) for c in self.contestants for record in c.progress.history]
-        checkpoint.write_atomically(self.folder / "results.jsonl", "\n".join(records) + "\n")
+        if scores["curve"] is not None:
+            self.log(contestant, {"leave_one_out": scores["curve"].nll, "accuracy": scores["curve"].accuracy})
+
+    def write_records(self) -> None:
+        records = [to_json(record) for c in self.contestants for record in c.progress.history]
+        write_atomically(self.folder / "results.jsonl", "\n".join(records) + "\n")
 
     def log(self, contestant: Contestant, scalars: dict[str, float]) -> None:
-        for name, value in scalars.items():
-            self.writers[key(contestant)].add_scalar(name, value, contestant.progress.step)
+        name = key(contestant)
+        if name not in self.writers:
+            place = str(self.folder / "tensorboard" / name)
+            self.writers[name] = SummaryWriter(place, purge_step=contestant.progress.step)
+        for scalar, value in scalars.items():
+            self.writers[name].add_scalar(scalar, value, contestant.progress.step)
 
     def write_facts(self) -> None:
         """What the report says beside the results."""
-        length = self.config.sequence_length
         facts: dict[str, Any] = {
-            "machine": dataclasses.asdict(self.machine),
             "corpus": dataclasses.asdict(self.corpus.info),
             "identity": self._identity(),
             "precision": str(autocast_dtype(self.config.precision, self.device) or torch.float32),
+            "yardstick": {
+                part: {"windows": len(y.tokens), "tokens": y.scored, "documents": len(set(y.origin.flatten().tolist()))}
+                for part, y in (("dev", self.dev), ("test", self.test))
+            },
+            "notes": self.notes,
             "contestants": {
                 c.label: {
                     "architecture": c.entry.architecture,
+                    "family": c.entry.family,
+                    "share": c.entry.share,
                     "parameters": c.model.parameter_count(),
-                    "flops_per_token": c.model.flops_per_token(length),
-                    "predicted_fraction": c.model.architecture.predicted_fraction,
+                    "flops_per_token": c.flops_per_step / c.tokens_per_step,
+                    "predicted_fraction": c.predicted_per_step / c.tokens_per_step,
                     "memory_bytes": training_memory_bytes(c),
                     "model": json.loads(c.model.config.to_json()),
                     "optimizer": dataclasses.asdict(c.optimizer_config),
@@ -259,13 +302,17 @@ class Run:
                 if c.seed == self.config.seeds[0]
             },
         }
-        checkpoint.write_atomically(self.folder / "facts.json", json.dumps(facts, indent=2))
+        write_atomically(self.folder / "facts.json", to_json(facts, indent=2))
 
     def close(self) -> None:
         for writer in self.writers.values():
             writer.close()
+        self.lock.close()
 
 
 def key(contestant: Contestant) -> str:
-    """A contestant's folder name."""
-    return f"{re.sub(r'[^A-Za-z0-9_.=-]+', '_', contestant.label)}-seed{contestant.seed}"
+    """A contestant's folder name; no two contestants share one."""
+    name = urllib.parse.quote(contestant.label.replace(":", "@"), safe="@=,+._-")
+    if len(name) > 150:
+        name = f"{name[:130]}~{hashlib.sha256(contestant.label.encode()).hexdigest()[:16]}"
+    return f"{name}-seed{contestant.seed}"

@@ -6,13 +6,14 @@ as (B, H, N, K), so that `out.transpose(1, 2).reshape(B, N, H * K)` copies nothi
 """
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
-from ..dispatch import choose_backend
+from ..dispatch import autocast_dtype, choose_backend
 from . import reference
 from .autograd import attend, in_rank_order
-from .layout import layout_of, rank_order
-from .visibility import TWO_STREAM, VISIBILITIES
+from .layout import Layout, layout_of, rank_order
+from .visibility import TWO_STREAM, VISIBILITIES, visible_BNN
 
 DTYPES = (torch.float32, torch.float16, torch.bfloat16, torch.float64)
 
@@ -21,9 +22,9 @@ def attention(
     q: Tensor,
     k: Tensor,
     v: Tensor,
-    visibility: str = "full",
+    visibility: str | Tensor = "full",
     *,
-    documents: Tensor | None = None,
+    documents: Tensor | Layout | None = None,
     rank: Tensor | None = None,
     scale: float | None = None,
     return_lse: bool = False,
@@ -33,9 +34,11 @@ def attention(
 
     Args:
         q, k, v: (B, H, N, K), one dtype of float32, float16, bfloat16; autocast casts them as it casts for SDPA.
-        visibility: full, exclude_self, before(_strict), after(_strict), rank(_strict).
+        visibility: full, exclude_self, before(_strict), after(_strict), rank(_strict); or (B, N, N) bool, true where
+            row i sees key j. Such a mask of one's own goes through PyTorch's SDPA, for evaluation rather than training.
         documents: (B, N) int32, the document of each place, -1 for padding; the places of a document are contiguous.
-            None: every row of the batch is one whole document. Documents never see each other.
+            None: every row of the batch is one whole document. Documents never see each other. A `Layout` made of them
+            saves a GPU the wait for its contents.
         rank: (B, N) integers, for rank and rank_strict only: within each document a permutation of 0..n-1.
         scale: multiplies q . k; K ** -0.5 by default.
         return_lse: also return the log-sum-exp (B, H, N) of each row, float32. No gradient flows through it.
@@ -47,17 +50,14 @@ def attention(
     Raises:
         ValueError: an argument that is not as above; the message names it.
     """
+    if isinstance(visibility, Tensor):
+        return _masked(*_autocast(q, k, v), visibility, documents, rank, scale, return_lse)
     if visibility not in VISIBILITIES:
         raise ValueError(f"visibility was {visibility!r}; it must be one of {', '.join(VISIBILITIES)}")
     q, k, v = _autocast(q, k, v)
     _check(q, {"k": k, "v": v}, documents, rank, visibility)
     scale = q.shape[-1] ** -0.5 if scale is None else float(scale)
-    chosen = choose_backend(q.device, backend)
-    if chosen == "reference":
-        _check_contents(documents, rank)
-        out, lse = _as_stored(q, *reference.attention(q, k, v, visibility, documents, rank, scale))
-        return (out, lse) if return_lse else out
-    outs, lses = _fast(chosen, (q,), (k, v), visibility, documents, rank, scale, return_lse)
+    outs, lses = _run(backend, (q,), (k, v), visibility, documents, rank, scale, return_lse)
     return (*outs, *lses) if return_lse else outs[0]
 
 
@@ -68,7 +68,7 @@ def two_stream_attention(
     v: Tensor,
     visibility: str,
     *,
-    documents: Tensor | None = None,
+    documents: Tensor | Layout | None = None,
     rank: Tensor | None = None,
     scale: float | None = None,
     return_lse: bool = False,
@@ -92,16 +92,8 @@ def two_stream_attention(
     q_content, q_query, k, v = _autocast(q_content, q_query, k, v)
     _check(q_content, {"q_query": q_query, "k": k, "v": v}, documents, rank, visibility, first="q_content")
     scale = k.shape[-1] ** -0.5 if scale is None else float(scale)
-    chosen, qs = choose_backend(k.device, backend), (q_content, q_query)
-    if chosen == "reference":
-        _check_contents(documents, rank)
-        found = [
-            _as_stored(q, *reference.attention(q, k, v, seen, documents, rank, scale))
-            for q, seen in zip(qs, TWO_STREAM[visibility])
-        ]
-        outs, lses = zip(*found)
-    else:
-        outs, lses = _fast(chosen, qs, (k, v), visibility, documents, rank, scale, return_lse)
+    qs = (q_content, q_query)
+    outs, lses = _run(backend, qs, (k, v), visibility, documents, rank, scale, return_lse)
     return (*outs, *lses) if return_lse else tuple(outs)
 
 
@@ -112,7 +104,7 @@ def union_attention(
     k_future: Tensor,
     v_future: Tensor,
     *,
-    documents: Tensor | None = None,
+    documents: Tensor | Layout | None = None,
     scale: float | None = None,
     return_lse: bool = False,
     backend: str | None = None,
@@ -130,15 +122,35 @@ def union_attention(
     others = {"k_past": k_past, "v_past": v_past, "k_future": k_future, "v_future": v_future}
     _check(q, others, documents, None, "union")
     scale = q.shape[-1] ** -0.5 if scale is None else float(scale)
-    chosen = choose_backend(q.device, backend)
     kv = (k_past, v_past, k_future, v_future)
-    if chosen == "reference":
-        _check_contents(documents, None)
-        found = _as_stored(q, *reference.union_attention(q, *kv, documents, scale))
-    else:
-        outs, lses = _fast(chosen, (q,), kv, "union", documents, None, scale, return_lse)
-        found = (*outs, *lses)
-    return found if return_lse else found[0]
+    outs, lses = _run(backend, (q,), kv, "union", documents, None, scale, return_lse)
+    return (*outs, *lses) if return_lse else outs[0]
+
+
+def _run(backend, qs, kv, visibility, documents, rank, scale, with_lse) -> tuple[list[Tensor], list[Tensor]]:
+    """On the chosen backend; in compiled code the operator chooses when it runs."""
+    chosen = (backend or "") if torch.compiler.is_compiling() else choose_backend(qs[0].device, backend)
+    if chosen != "reference":
+        return _fast(chosen, qs, kv, visibility, documents, rank, scale, with_lse)
+    _check_contents(documents, rank)
+    found = attend(chosen, qs, kv, visibility, documents, scale, True, rank)
+    return [_as_stored(q, out) for q, out in zip(qs, found[0])], [lse.detach().float() for lse in found[1]]
+
+
+def _masked(q, k, v, seen, documents, rank, scale, return_lse) -> Tensor:
+    """Under a mask of the caller's own, (B, N, N) bool, inside the documents."""
+    _check(q, {"k": k, "v": v}, documents, rank, "a mask")
+    b, _, n, _ = q.shape
+    if seen.shape != (b, n, n) or seen.dtype != torch.bool:
+        raise ValueError(
+            f"visibility had shape {tuple(seen.shape)} and dtype {seen.dtype}; it must be {(b, n, n)} bool"
+        )
+    if return_lse:
+        raise ValueError("return_lse was True; a mask of one's own gives no log-sum-exp")
+    if documents is not None:
+        seen = seen & visible_BNN("full", reference.ids_of(q, documents))
+    out = F.scaled_dot_product_attention(q, k, v, attn_mask=seen[:, None], scale=scale)
+    return out.masked_fill(~seen.any(-1)[:, None, :, None], 0.0)
 
 
 def _fast(backend, qs, kv, visibility, documents, rank, scale, with_lse) -> tuple[list[Tensor], list[Tensor]]:
@@ -173,15 +185,14 @@ def _take(x: Tensor, order: Tensor) -> Tensor:
     return rows.index_select(0, row.flatten()).view(b, n, h, width).transpose(1, 2)
 
 
-def _as_stored(q: Tensor, out: Tensor, lse: Tensor) -> tuple[Tensor, Tensor]:
-    return out.to(q.dtype).transpose(1, 2).contiguous().transpose(1, 2), lse.detach().float()
+def _as_stored(q: Tensor, out: Tensor) -> Tensor:
+    return out.to(q.dtype).transpose(1, 2).contiguous().transpose(1, 2)
 
 
 def _autocast(*tensors: Tensor) -> tuple[Tensor, ...]:
-    device = tensors[0].device.type
-    if not torch.is_autocast_enabled(device):
+    dtype = autocast_dtype(tensors[0].device)
+    if dtype is None:
         return tensors
-    dtype = torch.get_autocast_dtype(device)
     return tuple(x.to(dtype) if x.is_floating_point() and x.dtype != torch.float64 else x for x in tensors)
 
 
@@ -207,13 +218,13 @@ def _check(q, others, documents, rank, visibility, first="q") -> None:
             continue
         if ids.shape != (q.shape[0], q.shape[2]):
             raise ValueError(f"{name} had shape {tuple(ids.shape)}; it must be (B, N) = {(q.shape[0], q.shape[2])}")
-        if ids.dtype not in (torch.int32, torch.int64):
+        if isinstance(ids, Tensor) and ids.dtype not in (torch.int32, torch.int64):
             raise ValueError(f"{name} had dtype {ids.dtype}; it must be int32 or int64")
         if ids.device != q.device:
             raise ValueError(f"{name} was on {ids.device}; it must be on the device of {first}, {q.device}")
 
 
-def _check_contents(documents: Tensor | None, rank: Tensor | None) -> None:
+def _check_contents(documents: Tensor | Layout | None, rank: Tensor | None) -> None:
     if documents is not None:
         layout_of(documents)
     if rank is not None:

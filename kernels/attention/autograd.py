@@ -9,8 +9,12 @@ from importlib import import_module
 
 import torch
 from torch import Tensor
+from torch.utils.flop_counter import register_flop_formula
 
-from .layout import layout_of, rank_order
+from ..dispatch import choose_backend, operators_wanted
+from ..first_order import first_order_only
+from . import guarded, reference
+from .layout import Layout, layout_of, rank_order, remembered
 
 _MODULES = {"torch": ".blocked", "triton": ".fused"}
 
@@ -20,78 +24,124 @@ def attend(
     qs: Sequence[Tensor],
     kv: Sequence[Tensor],
     visibility: str,
-    documents: Tensor | None,
+    documents: Tensor | Layout | None,
     scale: float,
     with_lse: bool,
+    rank: Tensor | None = None,
 ) -> tuple[list[Tensor], list[Tensor]]:
-    """qs: (B, H, N, K) of each stream; kv: k, v or k_past, v_past, k_future, v_future; visibility without ranks.
+    """qs: (B, H, N, K) of each stream; kv: k, v or k_past, v_past, k_future, v_future; rank for the reference alone.
 
     Two streams are named by what their query rows see. Returns outs and log-sum-exps, which may be missing unless
     asked for.
     """
-    if torch.compiler.is_compiling():
-        results = _operator(list(qs), list(kv), visibility, documents, scale, backend)
+    if torch.compiler.is_compiling() or operators_wanted():
+        start, end = _ranges_of(documents)
+        results = _operator(list(qs), list(kv), visibility, start, end, scale, backend)
+    elif backend == "reference" and guarded.is_clean((*qs, *kv)):
+        return reference.attention(qs, kv, visibility, documents, rank, scale)
     else:
         keep = torch.is_grad_enabled() and any(x.requires_grad for x in (*qs, *kv))
-        results = _Attend.apply(backend, len(qs), visibility, documents, scale, with_lse, keep, *qs, *kv)
+        results = _Attend.apply(backend, len(qs), visibility, documents, rank, scale, with_lse, keep, *qs, *kv)
     return list(results[: len(qs)]), list(results[len(qs) :])
 
 
-def in_rank_order(rank: Tensor, documents: Tensor | None) -> tuple[Tensor, Tensor]:
+def in_rank_order(rank: Tensor, documents: Tensor | Layout | None) -> tuple[Tensor, Tensor]:
     """`layout.rank_order`, which reads contents: opaque to the compiler."""
-    return _rank_order(rank, documents) if torch.compiler.is_compiling() else rank_order(rank, documents)
+    if not torch.compiler.is_compiling():
+        return rank_order(rank, documents)
+    return _rank_order(rank, *_ranges_of(documents))
 
 
 @torch.library.custom_op("twostream::rank_order", mutates_args=())
-def _rank_order(rank: Tensor, documents: Tensor | None) -> tuple[Tensor, Tensor]:
-    order, slot = rank_order(rank, documents)
-    return order.clone(), slot.clone()  # the originals stay in the cache
+def _rank_order(rank: Tensor, start: Tensor | None, end: Tensor | None) -> tuple[Tensor, Tensor]:
+    order, slot = rank_order(rank, remembered(start, end))
+    return order.clone(), slot.clone()  # the originals may be remembered
 
 
 @_rank_order.register_fake
-def _(rank, documents):
+def _(rank, start, end):
     return rank.new_empty(rank.shape, dtype=torch.int64), rank.new_empty(rank.shape, dtype=torch.int64)
 
 
-def _backend(name: str):
+def _ranges_of(documents: Tensor | Layout | None) -> tuple[Tensor | None, Tensor | None]:
+    """The layout as the tensors that an operator can take."""
+    if documents is None:
+        return None, None
+    return (documents.start, documents.end) if isinstance(documents, Layout) else _ranges(documents)
+
+
+@torch.library.custom_op("twostream::document_ranges", mutates_args=())
+def _ranges(documents: Tensor) -> tuple[Tensor, Tensor]:
+    layout = layout_of(documents)
+    return layout.start.clone(), layout.end.clone()
+
+
+@_ranges.register_fake
+def _(documents):
+    return tuple(documents.new_empty(documents.shape, dtype=torch.int32) for _ in range(2))
+
+
+def _backend(name: str, device: torch.device):
+    """The module of a backend; "" is chosen now, as in compiled code, where nobody chose before."""
+    name = name or choose_backend(device)
+    if name not in _MODULES:
+        raise ValueError(f"backend was {name!r}; in compiled code it must be one of {', '.join(_MODULES)}")
     return import_module(_MODULES[name], __package__)  # Triton is imported here, if ever
-
-
-def _layout(documents: Tensor | None):
-    return None if documents is None else layout_of(documents)
 
 
 class _Attend(torch.autograd.Function):
     @staticmethod
-    def forward(ctx, backend, streams, visibility, documents, scale, with_lse, keep, *tensors):
+    def forward(ctx, backend, streams, visibility, documents, rank, scale, with_lse, keep, *tensors):
         qs, kv = tensors[:streams], tensors[streams:]
-        module, layout = _backend(backend), _layout(documents)
-        outs, lses, kept = module.forward(qs, kv, visibility, layout, scale, with_lse, keep)
-        results = [*outs, *lses] if module.KEEPS_RESULTS else []
+        outs, lses, kept, module, layout = [], [], [], None, None
+        if backend == "reference" or (backend == "torch" and not guarded.is_clean(tensors)):
+            outs, lses = guarded.forward(qs, kv, visibility, documents, rank, scale)
+            if backend != "reference":
+                outs = [out.to(q.dtype).transpose(1, 2).contiguous().transpose(1, 2) for q, out in zip(qs, outs)]
+                lses = [lse.float() for lse in lses]
+        else:
+            module, layout = _backend(backend, qs[0].device), None if documents is None else layout_of(documents)
+            outs, lses, kept = module.forward(qs, kv, visibility, layout, scale, with_lse, keep)
+        results = [*outs, *lses] if module is not None and module.KEEPS_RESULTS else []
         ctx.save_for_backward(*qs, *kv, *results, *kept)
         ctx.call = module, streams, len(kv), len(results), visibility, layout, scale
+        ctx.documents, ctx.rank = documents, rank
         ctx.mark_non_differentiable(*lses)
         return *outs, *lses
 
     @staticmethod
     def backward(ctx, *grads):
         module, streams, sets, results, visibility, layout, scale = ctx.call
-        qs, kv, results, kept = _split(ctx.saved_tensors, streams, sets, results)
-        outs, lses = results[:streams], results[streams:]
-        dqs, dkv = module.backward(grads[:streams], qs, kv, outs, lses, kept, visibility, layout, scale)
-        return None, None, None, None, None, None, None, *dqs, *dkv
+        saved = ctx.saved_tensors
+        qs, kv, results, kept = _split(saved, streams, sets, results)
+        grads, outs, lses = grads[:streams], results[:streams], results[streams:]
+        with torch.no_grad():
+            if module is None or (module.CHECKS and not guarded.is_clean(grads)):
+                dqs, dkv = guarded.backward(grads, qs, kv, visibility, ctx.documents, ctx.rank, scale)
+                dqs, dkv = ([g.to(x.dtype) for g, x in zip(found, xs)] for found, xs in ((dqs, qs), (dkv, kv)))
+            else:
+                dqs, dkv = module.backward(grads, qs, kv, outs, lses, kept, visibility, layout, scale)
+        gradients = first_order_only("attention", [*dqs, *dkv], (*grads, *qs, *kv))
+        return None, None, None, None, None, None, None, None, *gradients
 
 
 @torch.library.custom_op("twostream::attention", mutates_args=())
 def _operator(
-    qs: list[Tensor], kv: list[Tensor], visibility: str, documents: Tensor | None, scale: float, backend: str
+    qs: list[Tensor],
+    kv: list[Tensor],
+    visibility: str,
+    start: Tensor | None,
+    end: Tensor | None,
+    scale: float,
+    backend: str,
 ) -> list[Tensor]:
-    outs, lses, _ = _backend(backend).forward(qs, kv, visibility, _layout(documents), scale, True, False)
+    module = _backend(backend, qs[0].device)
+    outs, lses, _ = module.forward(qs, kv, visibility, remembered(start, end), scale, True, False)
     return outs + lses
 
 
 @_operator.register_fake
-def _(qs, kv, visibility, documents, scale, backend):
+def _(qs, kv, visibility, start, end, scale, backend):
     return [_like(q) for q in qs] + [q.new_empty(q.shape[:3], dtype=torch.float32) for q in qs]
 
 
@@ -102,37 +152,53 @@ def _operator_backward(
     kv: list[Tensor],
     results: list[Tensor],
     visibility: str,
-    documents: Tensor | None,
+    start: Tensor | None,
+    end: Tensor | None,
     scale: float,
     backend: str,
 ) -> list[Tensor]:
     outs, lses = results[: len(qs)], results[len(qs) :]
-    dqs, dkv = _backend(backend).backward(grads, qs, kv, outs, lses, [], visibility, _layout(documents), scale)
+    module, layout = _backend(backend, qs[0].device), remembered(start, end)
+    dqs, dkv = module.backward(grads, qs, kv, outs, lses, [], visibility, layout, scale)
     return [*dqs, *dkv]
 
 
 @_operator_backward.register_fake
-def _(grads, qs, kv, results, visibility, documents, scale, backend):
+def _(grads, qs, kv, results, visibility, start, end, scale, backend):
     return [_like(x) for x in (*qs, *kv)]
 
 
 def _remember(ctx, inputs, output):
-    qs, kv, visibility, documents, scale, backend = inputs
-    ctx.save_for_backward(*qs, *kv, *output, *(() if documents is None else (documents,)))
-    ctx.call = len(qs), len(kv), visibility, documents is not None, scale, backend
+    qs, kv, visibility, start, end, scale, backend = inputs
+    ctx.save_for_backward(*qs, *kv, *output, *(() if start is None else (start, end)))
+    ctx.call = len(qs), len(kv), visibility, scale, backend
 
 
 def _differentiate(ctx, grads):
-    streams, sets, visibility, packed, scale, backend = ctx.call
-    qs, kv, results, documents = _split(ctx.saved_tensors, streams, sets, 2 * streams)
-    documents = documents[0] if packed else None
+    streams, sets, visibility, scale, backend = ctx.call
+    qs, kv, results, ranges = _split(ctx.saved_tensors, streams, sets, 2 * streams)
+    start, end = ranges or (None, None)
     found = torch.ops.twostream.attention_backward(
-        grads[:streams], qs, kv, results, visibility, documents, scale, backend
+        grads[:streams], qs, kv, results, visibility, start, end, scale, backend
     )
-    return found[:streams], found[streams:], None, None, None, None
+    return found[:streams], found[streams:], None, None, None, None, None
 
 
 _operator.register_autograd(_differentiate, setup_context=_remember)
+
+
+@register_flop_formula(torch.ops.twostream.attention)
+def _flops(qs, kv, visibility, *_, **__) -> int:
+    """Two products for every pair that is seen; a row of an ordered visibility sees half of the places on average."""
+    b, h, n, width = qs[0]
+    sees = 0.5 if visibility.startswith(("before", "after")) else 1.0
+    return int(4 * b * h * n * n * width * sees) * len(qs)
+
+
+@register_flop_formula(torch.ops.twostream.attention_backward)
+def _flops_of_backward(grads, qs, kv, results, visibility, *_, **__) -> int:
+    """Four products: scores that are computed again count nothing."""
+    return 2 * _flops(qs, kv, visibility)
 
 
 def _split(tensors, *counts: int) -> list[list[Tensor]]:

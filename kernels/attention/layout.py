@@ -5,16 +5,21 @@ range [start_i, end_i). Both ends never decrease along a row of the batch, so a 
 start[r0]..end[r1-1] only, and by symmetry a tile of keys is read by the rows of the same range. Padding has the empty
 range at its own place.
 
-Checking and building read the contents of the tensors, which on a GPU waits for the device. Both happen once for each
-tensor object (and again if it is written to in place), so that the layers of a model share the work: pass the same
-tensor to every layer.
+Checking and building read the contents of the tensors. On a CPU the last few are remembered by their bytes, so that the
+layers of a model share the work and no write to the tensor, however it is made, can go unnoticed. On a GPU reading waits
+for the device: make the layout before the step, `layout_of(documents).to(device)`, and give it to every layer in place
+of the documents.
 """
 
+from collections import OrderedDict
+from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 from torch import Tensor
-from torch.utils.weak import WeakTensorKeyDictionary
+
+REMEMBERED = 32  # layouts, and orders of ranks: several batches of a race, each with its layers
 
 
 @dataclass(frozen=True)
@@ -28,28 +33,62 @@ class Layout:
     end: Tensor
     plans: dict = field(default_factory=dict, compare=False)
 
+    @property
+    def shape(self) -> torch.Size:
+        return self.start.shape
 
-_layouts = WeakTensorKeyDictionary()  # documents -> (what it was, Layout)
-_orders = WeakTensorKeyDictionary()  # rank -> (what it and the documents were, order, slot)
+    @property
+    def device(self) -> torch.device:
+        return self.start.device
+
+    def to(self, device: torch.device | str) -> "Layout":
+        """On `device`, without a wait when that is a GPU and this layout lies in pinned memory."""
+        if torch.device(device) == self.device:
+            return self
+        return Layout(self.start.to(device, non_blocking=True), self.end.to(device, non_blocking=True))
+
+    def pin_memory(self) -> "Layout":
+        return Layout(self.start.pin_memory(), self.end.pin_memory())
 
 
-@torch.inference_mode(False)  # what is cached may serve training later
-def layout_of(documents: Tensor) -> Layout:
+class _Memory:
+    """The last few results of a function of tensors, found again by the bytes of the tensors."""
+
+    def __init__(self) -> None:
+        self.known: OrderedDict[tuple, Any] = OrderedDict()
+
+    def recall(self, make: Callable[..., Any], *tensors: Tensor | None) -> Any:
+        if any(x is not None and x.device.type != "cpu" for x in tensors):
+            return make(*tensors)
+        key = tuple(x if x is None else (x.shape, x.dtype, x.contiguous().numpy().tobytes()) for x in tensors)
+        if key in self.known:
+            self.known.move_to_end(key)
+        else:
+            with torch.inference_mode(False):  # what is remembered may serve training later
+                self.known[key] = make(*tensors)
+            if len(self.known) > REMEMBERED:
+                self.known.popitem(last=False)
+        return self.known[key]
+
+
+_layouts, _orders, _parts = _Memory(), _Memory(), _Memory()
+
+
+def layout_of(documents: Tensor | Layout) -> Layout:
     """The ranges of every place.
 
     Raises:
         ValueError: an id below -1, or an id that comes back after another one.
     """
-    known = _layouts.get(documents)
-    if known is not None and _unchanged(documents, known[0]):
-        return known[1]
-    layout = _build(documents)
-    _layouts[documents] = (_fingerprint(documents), layout)
-    return layout
+    return documents if isinstance(documents, Layout) else _layouts.recall(_build, documents)
 
 
-@torch.inference_mode(False)
-def rank_order(rank: Tensor, documents: Tensor | None) -> tuple[Tensor, Tensor]:
+def remembered(start: Tensor | None, end: Tensor | None) -> Layout | None:
+    """The layout of these ranges with the plans made for it before: operators pass its tensors alone."""
+    return None if start is None else _parts.recall(Layout, start, end)
+
+
+def rank_order(rank: Tensor, documents: Tensor | Layout | None) -> tuple[Tensor, Tensor]:
     """order, slot: (B, N) int64. Place order[s] stands at slot s once every document is sorted by rank.
 
     Documents keep their ranges, padding stays where it is, and slot is the inverse: order[slot[i]] = i.
@@ -57,19 +96,21 @@ def rank_order(rank: Tensor, documents: Tensor | None) -> tuple[Tensor, Tensor]:
     Raises:
         ValueError: the ranks of a document of n places are no permutation of 0..n-1.
     """
-    known = _orders.get(rank)
-    if known is not None and known[0] is documents and _unchanged(rank, known[1]) and _unchanged(documents, known[2]):
-        return known[3]
+    if isinstance(documents, Layout):
+        return _order_in(rank, documents)
+    return _orders.recall(lambda r, d: _order_in(r, None if d is None else layout_of(d)), rank, documents)
+
+
+def _order_in(rank: Tensor, layout: Layout | None) -> tuple[Tensor, Tensor]:
     place = torch.arange(rank.shape[1], device=rank.device).expand(rank.shape)
-    if documents is None:
-        start, length, slot = 0, rank.shape[1], rank.to(torch.int64, copy=True)  # a view would keep its own key alive
+    if layout is None:
+        start, length, slot = 0, rank.shape[1], rank.to(torch.int64, copy=True)
+        outside = (rank < 0) | (rank >= length)
     else:
-        layout = layout_of(documents)
         start, length = layout.start, layout.end - layout.start
-        slot = torch.where(documents >= 0, start + rank.long(), place)
-    outside = (rank < 0) | (rank >= length)
-    if documents is not None:
-        outside &= documents >= 0
+        real = length > 0  # the range of padding is empty
+        slot = torch.where(real, start + rank.long(), place)
+        outside = real & ((rank < 0) | (rank >= length))
     order = torch.full_like(slot, -1)
     if not outside.any():
         order.scatter_(1, slot, place)
@@ -79,9 +120,7 @@ def rank_order(rank: Tensor, documents: Tensor | None) -> tuple[Tensor, Tensor]:
             f"rank was {rank[row].tolist()} in row {row} of the batch; within a document of n places it must be a "
             "permutation of 0..n-1"
         )
-    found = (order, slot)
-    _orders[rank] = (documents, _fingerprint(rank), _fingerprint(documents), found)
-    return found
+    return order, slot
 
 
 def _build(documents: Tensor) -> Layout:
@@ -109,17 +148,3 @@ def _build(documents: Tensor) -> Layout:
     end = torch.where(last, place + 1, n).flip(1).cummin(1).values.flip(1)
     start, end = torch.where(padding, place, start), torch.where(padding, place, end)
     return Layout(start.int().contiguous(), end.int().contiguous())
-
-
-def _fingerprint(x: Tensor | None) -> int | Tensor:
-    if x is None:
-        return 0
-    return x.clone() if x.is_inference() else x._version  # inference tensors count no versions
-
-
-def _unchanged(x: Tensor | None, fingerprint: int | Tensor) -> bool:
-    if x is None:
-        return True
-    if isinstance(fingerprint, Tensor):
-        return torch.equal(x, fingerprint)
-    return not x.is_inference() and x._version == fingerprint

@@ -5,10 +5,27 @@ s_ij = scale * q_i . k_j,   lse_i = log sum_j exp(s_ij) over the same keys.
 A row that sees nothing has out = 0, lse = -inf and no gradient.
 """
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 
-from .visibility import visible_BNN
+from .layout import Layout
+from .visibility import TWO_STREAM, visible_BNN
+
+
+def attention(
+    qs: Sequence[Tensor],
+    kv: Sequence[Tensor],
+    visibility: str,
+    documents: Tensor | Layout | None,
+    rank: Tensor | None,
+    scale: float,
+) -> tuple[list[Tensor], list[Tensor]]:
+    """One or two streams of rows over one set of keys, or one stream over two sets; both results in float64."""
+    k, v = torch.cat(list(kv[0::2]), 2), torch.cat(list(kv[1::2]), 2)
+    seen = seen_by(len(qs), visibility, ids_of(qs[0], documents), rank)
+    return tuple(map(list, zip(*(attend(q, k, v, own, scale) for q, own in zip(qs, seen)))))
 
 
 def attend(q: Tensor, k: Tensor, v: Tensor, seen_BNM: Tensor, scale: float) -> tuple[Tensor, Tensor]:
@@ -22,17 +39,18 @@ def attend(q: Tensor, k: Tensor, v: Tensor, seen_BNM: Tensor, scale: float) -> t
     return p @ v, lse.masked_fill(empty, float("-inf")).squeeze(-1)
 
 
-def attention(q, k, v, visibility, documents, rank, scale) -> tuple[Tensor, Tensor]:
-    """One stream of rows over one set of keys; shapes as in `kernels.attention.attention`."""
-    return attend(q, k, v, visible_BNN(visibility, _ids(q, documents), rank), scale)
+def seen_by(streams: int, visibility: str, documents_BN: Tensor, rank: Tensor | None) -> list[Tensor]:
+    """For each stream of rows what it sees, (B, N, M) bool: M = N, or 2N over [past; future] for a union."""
+    if visibility == "union":
+        return [torch.cat([visible_BNN(v, documents_BN) for v in ("before_strict", "after_strict")], -1)]
+    names = (visibility,) if streams == 1 else TWO_STREAM[visibility]
+    return [visible_BNN(name, documents_BN, rank) for name in names]
 
 
-def union_attention(q, k_past, v_past, k_future, v_future, documents, scale) -> tuple[Tensor, Tensor]:
-    """One softmax over the past keys j < i and the future keys j > i."""
-    ids = _ids(q, documents)
-    seen = torch.cat([visible_BNN("before_strict", ids), visible_BNN("after_strict", ids)], dim=-1)
-    return attend(q, torch.cat([k_past, k_future], 2), torch.cat([v_past, v_future], 2), seen, scale)
-
-
-def _ids(q: Tensor, documents: Tensor | None) -> Tensor:
-    return q.new_zeros(q.shape[0], q.shape[2], dtype=torch.int32) if documents is None else documents
+def ids_of(q: Tensor, documents: Tensor | Layout | None) -> Tensor:
+    """A document id for each place, -1 for padding."""
+    if documents is None:
+        return q.new_zeros(q.shape[0], q.shape[2], dtype=torch.int32)
+    if isinstance(documents, Layout):
+        return torch.where(documents.end > documents.start, documents.start, -1)
+    return documents

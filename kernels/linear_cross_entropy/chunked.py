@@ -25,9 +25,11 @@ from torch import Tensor
 
 from ..onednn import exact_float32_products
 
-# (logits_CV, targets_C, label_smoothing, z_loss, dlogits_wanted) -> lse_C; turns logits into dlogits in place.
+# (logits_CV, targets_C, label_smoothing, z_loss, dlogits_wanted) -> the largest logit of each row, and its log-sum-exp
+# minus that, (C,) each; turns logits into dlogits in place. Two parts, because the loss is (largest - target) + excess:
+# neither term holds an offset that all logits share, where the log-sum-exp itself does and loses the digits behind it.
 # Made once for a sweep from its (C, V) buffer of logits, so that scratch memory is reused from chunk to chunk.
-RowPass = Callable[[Tensor, Tensor, float, float, bool], Tensor]
+RowPass = Callable[[Tensor, Tensor, float, float, bool], tuple[Tensor, Tensor]]
 
 
 class Sweep(NamedTuple):
@@ -67,7 +69,8 @@ def sweep(
     needs_hidden, needs_weight, needs_bias = needs[0], needs[1], needs[2] and bias_V is not None
     rows = chunk_rows(tokens, vocabulary, chunk_bytes, hidden_TE.element_size())
 
-    lse_T, target_logit_T = torch.empty(tokens, **new), torch.empty(tokens, **new)
+    highest_T, excess_T, target_logit_T = (torch.empty(tokens, **new) for _ in range(3))
+    gap_T = torch.empty(tokens, **new) if label_smoothing else None
     dhidden_TE = torch.empty(tokens, width, **new) if needs_hidden else None
     # The first chunk fills it; without a chunk nothing would.
     dweight_VE = (torch.empty if tokens else torch.zeros)(vocabulary, width, **new) if needs_weight else None
@@ -80,6 +83,10 @@ def sweep(
     # Library products accumulate in fp32 inside; a narrow result has to be added to the fp32 sum afterwards.
     partial_VE = narrow(vocabulary, width) if needs_weight and hidden_TE.dtype != wide else None
 
+    if row_gradient_T is not None and hidden_TE.dtype != wide:
+        # A loss scale may have made them large: what is multiplied into narrow numbers stays at most 1.
+        largest = row_gradient_T.abs().amax().clamp_min(torch.finfo(wide).tiny).to(wide) if tokens else 1.0
+        row_gradient_T, scale = row_gradient_T.to(wide) / largest, scale * largest
     with exact_float32_products(hidden_TE):
         for start in range(0, tokens, rows):
             chunk = slice(start, start + rows)
@@ -90,7 +97,9 @@ def sweep(
             if bias_V is not None:
                 logits_CV.add_(bias_V)
             target_logit_T[chunk] = logits_CV.gather(1, targets_C[:, None])[:, 0]
-            lse_T[chunk] = row_pass(logits_CV, targets_C, label_smoothing, z_loss, any(needs))
+            if gap_T is not None:
+                gap_T[chunk] = mean_gap(logits_CV, wide)
+            highest_T[chunk], excess_T[chunk] = row_pass(logits_CV, targets_C, label_smoothing, z_loss, any(needs))
             dlogits_CV = logits_CV
             gradient_C1 = None if row_gradient_T is None else row_gradient_T[chunk, None].to(wide)
             if dhidden_TE is not None:
@@ -106,44 +115,49 @@ def sweep(
                 if start == 0:
                     dweight_VE.copy_(partial_VE).mul_(scale)
                 else:
-                    dweight_VE.add_(partial_VE, alpha=scale)
+                    dweight_VE.add_(partial_VE.to(wide) * scale)
             elif dweight_VE is not None:
                 dweight_VE.addmm_(dlogits_CV.T, hidden_CE, beta=min(start, 1), alpha=scale)
             if dbias_V is not None:
                 ones_C = dlogits_CV.new_ones(count) if gradient_C1 is None else gradient_C1[:, 0].to(dlogits_CV.dtype)
-                dbias_V.add_(torch.mv(dlogits_CV.T, ones_C), alpha=scale)
+                dbias_V.add_(torch.mv(dlogits_CV.T, ones_C).to(wide) * scale)
 
     if label_smoothing:
         mean_weight_E = weight_VE.mean(0, dtype=wide)
-        gradient_T = scale * (torch.ones_like(lse_T) if row_gradient_T is None else row_gradient_T.to(wide))
+        gradient_T = scale * (torch.ones_like(excess_T) if row_gradient_T is None else row_gradient_T.to(wide))
         if dhidden_TE is not None:
             dhidden_TE.addr_(gradient_T, mean_weight_E, alpha=-label_smoothing)
         if dweight_VE is not None:
             dweight_VE.sub_(gradient_T @ hidden_TE.to(wide), alpha=label_smoothing / vocabulary)
         if dbias_V is not None:
             dbias_V.sub_(gradient_T.sum(), alpha=label_smoothing / vocabulary)
-    loss_T = losses_of_rows(lse_T, target_logit_T, hidden_TE, weight_VE, bias_V, label_smoothing, z_loss)
-    return Sweep(loss_T, lse_T, dhidden_TE, dweight_VE, dbias_V)
+    loss_T = losses_of_rows(highest_T, excess_T, target_logit_T, gap_T, label_smoothing, z_loss)
+    return Sweep(loss_T, highest_T + excess_T, dhidden_TE, dweight_VE, dbias_V)
 
 
 def losses_of_rows(
-    lse_T: Tensor,
+    highest_T: Tensor,
+    excess_T: Tensor,
     target_logit_T: Tensor,
-    hidden_TE: Tensor,
-    weight_VE: Tensor,
-    bias_V: Tensor | None,
+    gap_T: Tensor | None,
     label_smoothing: float,
     z_loss: float,
 ) -> Tensor:
-    """loss_T of reference.py; the mean logit of a row is hidden . mean(weight) + mean(bias), without the logits."""
-    loss_T = lse_T - (1 - label_smoothing) * target_logit_T
+    """loss_T of reference.py from the largest logit, the log-sum-exp minus it, and the target's and the mean's distance."""
+    loss_T = excess_T + (1 - label_smoothing) * (highest_T - target_logit_T)
     if z_loss:
-        loss_T += z_loss * lse_T.square()
-    if label_smoothing:
-        loss_T -= label_smoothing * (hidden_TE.to(lse_T.dtype) @ weight_VE.mean(0, dtype=lse_T.dtype))
-        if bias_V is not None:
-            loss_T -= label_smoothing * bias_V.mean(dtype=lse_T.dtype)
+        loss_T += z_loss * (highest_T + excess_T).square()
+    if gap_T is not None:
+        loss_T += label_smoothing * gap_T
     return loss_T
+
+
+def mean_gap(logits_CV: Tensor, wide: torch.dtype) -> Tensor:
+    """How far below a row's largest logit its mean lies, (C,), a few rows at a time."""
+    budget = SCRATCH_BYTES.get(logits_CV.device.type, SCRATCH_BYTES["cuda"])
+    rows = chunk_rows(len(logits_CV), logits_CV.shape[1], budget, wide.itemsize)
+    parts = (part.to(wide) for part in logits_CV.split(rows))
+    return torch.cat([(part.amax(-1, keepdim=True) - part).mean(-1) for part in parts])
 
 
 def chunk_rows(tokens: int, vocabulary: int, chunk_bytes: int, element_size: int) -> int:
@@ -156,10 +170,10 @@ SCRATCH_BYTES = {"cpu": 2 << 20, "cuda": 64 << 20}
 
 
 class SoftmaxRows:
-    """The row pass in PyTorch: lse_C in fp32 or wider; logits become a_t softmax - (1 - s) onehot in place.
+    """The row pass in PyTorch, in fp32 or wider; logits become a_t softmax - (1 - s) onehot in place.
 
-    PyTorch's in-place softmax is one fused, vectorised pass and its exp is faster than `exp_`. It keeps the log-sum-exp
-    to itself, but the largest probability of a row is exp(max - lse), never below 1 / V, and gives it back.
+    PyTorch's in-place softmax is one fused, vectorised pass and its exp is faster than `exp_`. It keeps its sum to itself,
+    but the largest probability of a row is 1 / sum, never below 1 / V, and gives it back.
     Narrow logits are widened a few rows at a time.
     """
 
@@ -174,19 +188,19 @@ class SoftmaxRows:
 
     def __call__(
         self, logits_CV: Tensor, targets_C: Tensor, label_smoothing: float, z_loss: float, dlogits_wanted: bool
-    ) -> Tensor:
-        lse_C = logits_CV.new_empty(len(logits_CV), dtype=self.wide)
+    ) -> tuple[Tensor, Tensor]:
+        highest_C, excess_C = logits_CV.new_empty(2, len(logits_CV), dtype=self.wide)
         for start in range(0, len(logits_CV), self.rows):
             rows = slice(start, min(start + self.rows, len(logits_CV)))
             logits_RV = logits_CV[rows]
             wide_RV = logits_RV if self.scratch is None else self.scratch[: len(logits_RV)].copy_(logits_RV)
-            highest_R = wide_RV.amax(-1)
+            torch.amax(wide_RV, -1, out=highest_C[rows])
             torch.softmax(wide_RV, -1, out=wide_RV)
-            lse_C[rows] = highest_R - wide_RV.amax(-1).log()
+            excess_C[rows] = -wide_RV.amax(-1).log()
             if dlogits_wanted:
                 if z_loss:
-                    wide_RV.mul_(1 + 2 * z_loss * lse_C[rows, None])
+                    wide_RV.mul_(1 + 2 * z_loss * (highest_C + excess_C)[rows, None])
                 wide_RV.scatter_add_(1, targets_C[rows, None], wide_RV.new_full((len(wide_RV), 1), label_smoothing - 1))
                 if wide_RV is not logits_RV:
                     logits_RV.copy_(wide_RV)
-        return lse_C
+        return highest_C, excess_C

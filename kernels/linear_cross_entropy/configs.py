@@ -63,7 +63,8 @@ def aot_cases() -> Iterator[dict]:
                     "types": {
                         "logits_ptr": f"*{dtype}",
                         "targets_ptr": "*i64",
-                        "lse_ptr": "*fp32",
+                        "highest_ptr": "*fp32",
+                        "excess_ptr": "*fp32",
                         "V": "i32",
                         "stride_c": "i32",
                         "label_smoothing": "fp32",

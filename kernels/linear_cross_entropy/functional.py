@@ -5,7 +5,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from ..dispatch import choose_backend
+from ..dispatch import autocast_dtype, choose_backend
 from . import operators
 from .reference import linear_cross_entropy_reference
 from .top_k import top_k_rows
@@ -19,7 +19,7 @@ def linear_cross_entropy(
     targets: Tensor,
     bias: Tensor | None = None,
     *,
-    ignore_index: int = IGNORE_INDEX,
+    ignore_index: int | None = IGNORE_INDEX,
     label_smoothing: float = 0.0,
     z_loss: float = 0.0,
     reduction: str = "mean",
@@ -33,7 +33,8 @@ def linear_cross_entropy(
         hidden: (T, E) states, fp32, bf16, fp16 or fp64.
         weight: (V, E) output table, same dtype (under autocast any: products then run in the autocast dtype, softmax
             and sums in fp32, gradients come back in each argument's own dtype without a rounding in between).
-        targets: (T,) int64 token ids; rows equal to ignore_index are dropped before any work.
+        targets: (T,) int64 token ids; rows equal to ignore_index are dropped before any work. With ignore_index=None
+            every row has a token: a GPU is then not asked for the targets' values, which would wait for it.
         bias: (V,) or None.
         label_smoothing: share of the target spread evenly over the vocabulary, in [0, 1).
         z_loss: coefficient of lse^2, added to each row's loss.
@@ -57,10 +58,14 @@ def linear_cross_entropy(
         raise ValueError(f"label_smoothing was {label_smoothing}; it must be at least 0 and below 1")
     if not 0 <= z_loss < float("inf"):
         raise ValueError(f"z_loss was {z_loss}; it must be a finite number of at least 0")
-    settings = (ignore_index, float(label_smoothing), float(z_loss))
+    settings = (
+        operators.NOTHING_IGNORED if ignore_index is None else ignore_index,
+        float(label_smoothing),
+        float(z_loss),
+    )
     execution = (_compute_dtype(hidden), _checked_chunk_bytes(chunk_bytes), _backend(hidden, backend))
     if execution[-1] == "reference":
-        operators.kept_rows(targets, ignore_index, len(weight))  # refuses a target that is no token
+        operators.kept_rows(targets, settings[0], len(weight))  # refuses a target that is no token
         loss, lse = linear_cross_entropy_reference(hidden, weight, targets, bias, *settings, reduction)
         wide = torch.promote_types(hidden.dtype, torch.float32)
         return (loss.to(wide), lse.detach().to(wide)) if return_lse else loss.to(wide)
@@ -72,7 +77,7 @@ def linear_cross_entropy(
         return (loss, lse) if return_lse else loss
     loss, lse = operators.losses(hidden, weight, targets, bias, *settings, *execution)
     if reduction != "none":
-        loss = loss.sum() / ((targets != ignore_index).sum().clamp(min=1) if reduction == "mean" else 1)
+        loss = loss.sum() / ((targets != settings[0]).sum().clamp(min=1) if reduction == "mean" else 1)
     return (loss, lse) if return_lse else loss
 
 
@@ -141,7 +146,7 @@ def linear_top_k(
 
 def _check(hidden: Tensor, weight: Tensor, targets: Tensor, bias: Tensor | None) -> None:
     """Everything that can be checked without reading data."""
-    autocast = torch.is_autocast_enabled(hidden.device.type)
+    autocast = autocast_dtype(hidden.device) is not None
     for name, tensor, shape in (
         ("hidden", hidden, "(T, E)"),
         ("weight", weight, "(V, E)"),
@@ -181,8 +186,7 @@ def _check(hidden: Tensor, weight: Tensor, targets: Tensor, bias: Tensor | None)
 
 def _compute_dtype(hidden: Tensor) -> torch.dtype:
     """The dtype of the matrix products."""
-    device = hidden.device.type
-    return torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else hidden.dtype
+    return autocast_dtype(hidden.device) or hidden.dtype
 
 
 def _backend(hidden: Tensor, backend: str | None) -> str:

@@ -9,13 +9,16 @@ All take rows that may be ignored, drop them, and sweep over the rest with the i
 
 import torch
 from torch import Tensor
+from torch.utils.flop_counter import register_flop_formula
 
 from ..dispatch import choose_backend
+from ..first_order import first_order_only
 from .chunked import SoftmaxRows, Sweep, losses_of_rows, sweep
 
 # A CPU chunk should stay in the last-level cache, and allocations below 32 MiB come back to the process without fresh
 # page faults (glibc's M_MMAP_THRESHOLD). A GPU chunk should give each matrix product enough rows to fill the chip.
 CHUNK_BYTES = {"cpu": 24 << 20, "cuda": 256 << 20}
+NOTHING_IGNORED = -(1 << 40)  # operators take integers: this one stands for an ignore_index of None
 
 
 @torch.library.custom_op("twostream::linear_cross_entropy", mutates_args=())
@@ -33,7 +36,11 @@ def loss_and_gradients(
     chunk_bytes: int,
     backend: str,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
-    """-> loss (), lse (T,), dhidden (T, E), dweight (V, E), dbias (V,); a gradient not needed is empty."""
+    """-> loss (), lse (T,), dhidden (T, E), dweight (V, E), dbias (V,); a gradient not needed is empty.
+
+    The gradients are fp32 or wider, whatever the parameters are: a loss scale arrives in the backward, and what fp16 had
+    rounded away before would stay lost.
+    """
     kept = kept_rows(targets, ignore_index, weight.shape[0])
     scale = 1 / max(1, len(targets) if kept is None else len(kept)) if mean else 1.0
     swept = _sweep(
@@ -53,27 +60,23 @@ def loss_and_gradients(
     return (
         swept.loss_T.sum() * scale,
         _all_rows(swept.lse_T, kept, len(targets)),
-        _gradient(_all_rows(swept.dhidden_TE, kept, len(targets)), hidden),
-        _gradient(swept.dweight_VE, weight),
-        _gradient(swept.dbias_V, bias, like=weight),
+        *(
+            swept.loss_T.new_empty(0) if gradient is None else gradient
+            for gradient in (_all_rows(swept.dhidden_TE, kept, len(targets)), swept.dweight_VE, swept.dbias_V)
+        ),
     )
 
 
 @loss_and_gradients.register_fake
 def _(hidden, weight, targets, bias, ignore_index, label_smoothing, z_loss, mean, needs, compute_dtype, *_):
     wide = torch.promote_types(compute_dtype, torch.float32)
-    return (
-        hidden.new_empty((), dtype=wide),
-        hidden.new_empty(len(targets), dtype=wide),
-        torch.empty_like(hidden, memory_format=torch.contiguous_format) if needs[0] else hidden.new_empty(0),
-        torch.empty_like(weight, memory_format=torch.contiguous_format) if needs[1] else weight.new_empty(0),
-        torch.empty_like(bias) if needs[2] and bias is not None else weight.new_empty(0),
-    )
+    shapes = [p.shape if needed and p is not None else (0,) for needed, p in zip(needs, (hidden, weight, bias))]
+    return tuple(hidden.new_empty(shape, dtype=wide) for shape in ((), (len(targets),), *shapes))
 
 
 def _save_gradients(ctx, inputs, output):
     _, lse, *gradients = output
-    ctx.save_for_backward(*gradients)
+    ctx.save_for_backward(inputs[0], inputs[1], inputs[3], *gradients)
     ctx.mark_non_differentiable(lse, *gradients)
     ctx.needs = inputs[8]
 
@@ -83,10 +86,14 @@ def _scale_gradients(ctx, grad_loss, *_):
     # in a traced backward (a subclass of Tensor) there is no value to read.
     readable = type(grad_loss) is Tensor and grad_loss.device.type == "cpu"
     as_they_are = readable and grad_loss.item() == 1
-    hidden, weight, bias = (
-        (g if as_they_are else (g * grad_loss).to(g.dtype)) if needed else None
-        for needed, g in zip(ctx.needs, ctx.saved_tensors)
-    )
+    parameters, gradients = ctx.saved_tensors[:3], ctx.saved_tensors[3:]
+    found = [
+        (g if as_they_are else g * grad_loss).to(p.dtype)
+        for needed, p, g in zip(ctx.needs, parameters, gradients)
+        if needed
+    ]
+    found = iter(first_order_only("linear_cross_entropy", found, (grad_loss, *parameters)))
+    hidden, weight, bias = (next(found) if needed else None for needed in ctx.needs)
     return hidden, weight, None, bias, *[None] * 8
 
 
@@ -176,9 +183,11 @@ def _save_inputs(ctx, inputs, output):
 
 def _backward_rows(ctx, grad_losses, _):
     needs = [ctx.needs_input_grad[i] for i in (0, 1, 3)]
-    gradients = losses_backward(
-        grad_losses.contiguous(), *ctx.saved_tensors, *ctx.settings[:3], needs, *ctx.settings[3:]
-    )
+    with torch.no_grad():
+        gradients = losses_backward(
+            grad_losses.contiguous(), *ctx.saved_tensors, *ctx.settings[:3], needs, *ctx.settings[3:]
+        )
+    gradients = first_order_only("linear_cross_entropy", gradients, (grad_losses, *ctx.saved_tensors))
     hidden, weight, bias = (g if needed else None for needed, g in zip(needs, gradients))
     return hidden, weight, None, bias, *[None] * 6
 
@@ -215,9 +224,10 @@ def _sweep(
             from . import triton_path
 
             if not any(needs):
-                lse, target_logit = triton_path.log_sum_exp(hidden, weight, bias, targets)
-                loss = losses_of_rows(lse, target_logit, hidden, weight, bias, label_smoothing, z_loss)
-                return Sweep(loss, lse, None, None, None)
+                highest, excess, target_logit = triton_path.log_sum_exp(hidden, weight, bias, targets)
+                gap = highest - _mean_logit(hidden, weight, bias) if label_smoothing else None
+                loss = losses_of_rows(highest, excess, target_logit, gap, label_smoothing, z_loss)
+                return Sweep(loss, highest + excess, None, None, None)
             make_row_pass = triton_path.GradientRows
         return sweep(
             hidden,
@@ -234,8 +244,19 @@ def _sweep(
         )
 
 
+def _mean_logit(hidden: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+    """The mean over the vocabulary of every row's logits, fp32, without the logits."""
+    mean = hidden.float() @ weight.mean(0, dtype=torch.float32)
+    return mean if bias is None else mean + bias.mean(dtype=torch.float32)
+
+
 def kept_rows(targets: Tensor, ignore_index: int, vocabulary: int) -> Tensor | None:
-    """Indices of the rows that have a target, None for all; a target that is no token is an error."""
+    """Indices of the rows that have a target, None for all; a target that is no token is an error.
+
+    Where nothing is ignored, a GPU is not asked: it would have to be waited for.
+    """
+    if ignore_index == NOTHING_IGNORED and targets.device.type != "cpu":
+        return None
     ignored = targets == ignore_index
     wrong = ((targets < 0) | (targets >= vocabulary)) & ~ignored
     any_ignored, any_wrong = torch.stack([ignored.any(), wrong.any()]).tolist()  # one wait for the device
@@ -260,3 +281,16 @@ def _gradient(wide: Tensor | None, parameter: Tensor | None, like: Tensor | None
     if wide is None:
         return (like if parameter is None else parameter).new_empty(0)
     return wide.to(parameter.dtype)
+
+
+@register_flop_formula([torch.ops.twostream.linear_cross_entropy, torch.ops.twostream.linear_cross_entropy_rows])
+def _flops(hidden_shape, weight_shape, *arguments, out_shape=None, **_) -> int:
+    """Of the forward, and of the gradients where they are made in it."""
+    needs = arguments[6] if isinstance(arguments[6], list | tuple) else []
+    return 2 * hidden_shape[0] * weight_shape[0] * weight_shape[1] * (1 + sum(map(bool, needs[:2])))
+
+
+@register_flop_formula(torch.ops.twostream.linear_cross_entropy_rows_backward)
+def _flops_of_backward(grad_shape, hidden_shape, weight_shape, *_, **__) -> int:
+    """The gradients alone; the logits that are computed again count nothing, as in every model's FLOPs."""
+    return 4 * hidden_shape[0] * weight_shape[0] * weight_shape[1]

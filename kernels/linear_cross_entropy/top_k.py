@@ -41,9 +41,10 @@ def top_k_rows(
             values_Ck, indices_Tk[chunk] = logits_CV.max(-1, keepdim=True) if k == 1 else logits_CV.topk(k, -1)
             target_C = logits_CV.gather(1, places_T1[chunk])[:, 0].to(wide)
             wide_CV = logits_CV.to(wide)
-            # The largest probability is exp(max - lse): see SoftmaxRows.
+            # The largest probability is 1 / sum: see SoftmaxRows. Differences first: an offset common to all logits cancels.
             torch.softmax(wide_CV, -1, out=wide_CV)
-            lse_T[chunk] = values_Ck[:, 0].to(wide) - wide_CV.amax(-1).log()
-            nll_T[chunk] = lse_T[chunk] - target_C
-            best_Tk[chunk] = values_Ck.to(wide) - lse_T[chunk, None]
+            highest_C1, excess_C1 = values_Ck[:, :1].to(wide), -wide_CV.amax(-1, keepdim=True).log()
+            lse_T[chunk] = (highest_C1 + excess_C1)[:, 0]
+            nll_T[chunk] = (highest_C1[:, 0] - target_C) + excess_C1[:, 0]
+            best_Tk[chunk] = (values_Ck.to(wide) - highest_C1) - excess_C1
     return nll_T.masked_fill_(ignored_T, 0.0), lse_T, indices_Tk, best_Tk

@@ -1,9 +1,11 @@
 """The two Triton kernels. Every output element has one writer: no atomics, the same bits on every run.
 
-    gradient_rows        one program a row of a logits chunk: log-sum-exp, then logits -> dlogits in place
+    gradient_rows        one program a row of a logits chunk: its softmax, then logits -> dlogits in place
     partial_lse          one program a (token tile, vocabulary split): logits live in registers only
 
-Reductions run in base 2, where the hardware has its exponential: exp(z) = exp2(z log2 e).
+Exponentials run in base 2, as the hardware's do: exp(z) = exp2(z log2 e). The largest logit is subtracted first, so that
+an offset common to all logits costs no precision; the log-sum-exp leaves in two parts, highest and log(total), for the
+same reason.
 """
 
 import triton
@@ -23,7 +25,8 @@ def _finite(pivot):
 def gradient_rows(
     logits_ptr,  # (C, V) in and out
     targets_ptr,  # (C,)
-    lse_ptr,  # (C,) out, fp32
+    highest_ptr,  # (C,) out, fp32: the largest logit
+    excess_ptr,  # (C,) out, fp32: log-sum-exp minus the largest logit
     V,
     stride_c,
     label_smoothing,
@@ -37,11 +40,11 @@ def gradient_rows(
     target = tl.load(targets_ptr + row)
     columns = tl.arange(0, BLOCK_V)
     if WHOLE_ROW:
-        z = tl.load(logits_ptr + columns, mask=columns < V, other=float("-inf")).to(tl.float32) * LOG2E
+        z = tl.load(logits_ptr + columns, mask=columns < V, other=float("-inf")).to(tl.float32)
         highest = _finite(tl.max(z, 0))
-        exponentials = tl.exp2(z - highest)
+        exponentials = tl.exp2((z - highest) * LOG2E)
         total = tl.sum(exponentials, 0)
-        lse = (highest + tl.log2(total)) * LN2
+        lse = highest + tl.log2(total) * LN2
         dlogits = exponentials * ((1 + 2 * z_loss * lse) / total)
         dlogits = tl.where(columns == target, dlogits - (1 - label_smoothing), dlogits)
         tl.store(logits_ptr + columns, dlogits.to(logits_ptr.dtype.element_ty), mask=columns < V)
@@ -51,23 +54,23 @@ def gradient_rows(
         lane_total = tl.zeros([BLOCK_V], tl.float32)
         for start in range(0, V, BLOCK_V):
             v = start + columns
-            z = tl.load(logits_ptr + v, mask=v < V, other=float("-inf")).to(tl.float32) * LOG2E
+            z = tl.load(logits_ptr + v, mask=v < V, other=float("-inf")).to(tl.float32)
             higher = tl.maximum(lane_highest, z)
             pivot = _finite(higher)
-            lane_total = lane_total * tl.exp2(lane_highest - pivot) + tl.exp2(z - pivot)
+            lane_total = lane_total * tl.exp2((lane_highest - pivot) * LOG2E) + tl.exp2((z - pivot) * LOG2E)
             lane_highest = higher
         highest = _finite(tl.max(lane_highest, 0))
-        total = tl.sum(lane_total * tl.exp2(lane_highest - highest), 0)
-        log2_sum = highest + tl.log2(total)
-        lse = log2_sum * LN2
+        total = tl.sum(lane_total * tl.exp2((lane_highest - highest) * LOG2E), 0)
+        lse = highest + tl.log2(total) * LN2
         scale = 1 + 2 * z_loss * lse
         for start in range(0, V, BLOCK_V):
             v = start + columns
-            z = tl.load(logits_ptr + v, mask=v < V, other=float("-inf")).to(tl.float32) * LOG2E
-            dlogits = tl.exp2(z - log2_sum) * scale
+            z = tl.load(logits_ptr + v, mask=v < V, other=float("-inf")).to(tl.float32)
+            dlogits = tl.exp2((z - highest) * LOG2E) * (scale / total)
             dlogits = tl.where(v == target, dlogits - (1 - label_smoothing), dlogits)
             tl.store(logits_ptr + v, dlogits.to(logits_ptr.dtype.element_ty), mask=v < V)
-    tl.store(lse_ptr + row, lse)
+    tl.store(highest_ptr + row, highest)
+    tl.store(excess_ptr + row, tl.log2(total) * LN2)
 
 
 @triton.jit
@@ -76,8 +79,8 @@ def partial_lse(
     weight_ptr,  # (V, E)
     bias_ptr,  # (V,) or unused
     targets_ptr,  # (T,)
-    highest_ptr,  # (S, T) out: maximum of z log2 e over the split
-    total_ptr,  # (S, T) out: sum of exp2(z log2 e - maximum) over the split
+    highest_ptr,  # (S, T) out: the largest logit of the split
+    total_ptr,  # (S, T) out: sum of exp(z - largest) over the split
     target_logit_ptr,  # (S, T) out: z of the target where the split holds it, else 0
     T,
     V,
@@ -125,10 +128,10 @@ def partial_lse(
             z += tl.load(bias_ptr + v, mask=inside, other=0.0).to(tl.float32)[None, :]
         is_target = v[None, :] == targets[:, None]
         target_logit += tl.sum(tl.where(is_target, z, 0.0), 1)
-        z = tl.where(inside[None, :], z * LOG2E, float("-inf"))
+        z = tl.where(inside[None, :], z, float("-inf"))
         higher = tl.maximum(highest, tl.max(z, 1))
         pivot = _finite(higher)
-        total = total * tl.exp2(highest - pivot) + tl.sum(tl.exp2(z - pivot[:, None]), 1)
+        total = total * tl.exp2((highest - pivot) * LOG2E) + tl.sum(tl.exp2((z - pivot[:, None]) * LOG2E), 1)
         highest = higher
     place = split.to(tl.int64) * T + t
     tl.store(highest_ptr + place, highest, mask=rows)

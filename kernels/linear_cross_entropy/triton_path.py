@@ -24,15 +24,16 @@ class GradientRows:
 
     def __call__(
         self, logits_CV: Tensor, targets_C: Tensor, label_smoothing: float, z_loss: float, dlogits_wanted: bool
-    ) -> Tensor:
+    ) -> tuple[Tensor, Tensor]:
         rows, vocabulary = logits_CV.shape
-        lse_C = torch.empty(rows, dtype=torch.float32, device=logits_CV.device)
+        highest_C, excess_C = torch.empty(2, rows, dtype=torch.float32, device=logits_CV.device)
         tile = row_tile(vocabulary)
         with torch.cuda.device_of(logits_CV):
             gradient_rows[(rows,)](
                 logits_CV,
                 targets_C,
-                lse_C,
+                highest_C,
+                excess_C,
                 vocabulary,
                 logits_CV.stride(0),
                 label_smoothing,
@@ -41,13 +42,13 @@ class GradientRows:
                 WHOLE_ROW=tile.whole_row,
                 num_warps=tile.num_warps,
             )
-        return lse_C
+        return highest_C, excess_C
 
 
 def log_sum_exp(
     hidden_TE: Tensor, weight_VE: Tensor, bias_V: Tensor | None, targets_T: Tensor, splits: int | None = None
-) -> tuple[Tensor, Tensor]:
-    """-> lse (T,), logit of the target (T,), both fp32; no logit reaches memory.
+) -> tuple[Tensor, Tensor, Tensor]:
+    """-> the largest logit, the log-sum-exp minus it, and the target's logit, all (T,) fp32; no logit reaches memory.
 
     The vocabulary is shared out over `splits` programs for each token tile; None takes enough to fill the chip. Their
     (max, sum, target logit) triples meet in a fixed order, so the result does not depend on which finishes first. The
@@ -88,8 +89,8 @@ def log_sum_exp(
                 num_stages=tile.num_stages,
             )
     highest_T = highest_ST.amax(0)
-    total_T = (total_ST * torch.exp2(highest_ST - highest_T)).sum(0)
-    return (highest_T + torch.log2(total_T)) * 0.6931471805599453, target_ST.sum(0)
+    total_T = (total_ST * torch.exp(highest_ST - highest_T)).sum(0)
+    return highest_T, torch.log(total_T), target_ST.sum(0)
 
 
 def _multiprocessors(device: torch.device) -> int:

@@ -1,14 +1,18 @@
 """The contract that every architecture keeps."""
 
 import dataclasses
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from data.batch import Batch
 from data.batches import Masking
+from data.options import check_types
 from model.config import ModelConfig
+from model.head import Head
 from model.layers import Embedding
 
 
@@ -16,9 +20,10 @@ class Architecture(nn.Module):
     """From a batch to a hidden state for each place.
 
     A subclass says what content is and which content a query may read: it builds its layers in `__init__` and offers
-    `predict`, `encode` and `flops_per_token`. What `predict` returns at place i must not depend on token i in any way
+    `predict` and `encode`. What `predict` returns at place i must not depend on token i in any way
     (tests/model/test_no_leak.py certifies every registered class); an architecture that cannot promise this for the
-    true input masks its input instead, and says how in `masking`.
+    true input masks its input instead, and says how in `masking`. Loss, leave-one-out, what is counted as predicted and
+    what Muon serves have defaults here that a subclass may replace. FLOPs are counted, not written down.
     """
 
     @dataclass(frozen=True)
@@ -36,20 +41,27 @@ class Architecture(nn.Module):
 
     @classmethod
     def parse_options(cls, given: dict[str, Any]) -> Any:
-        """`Options` from names and values. Raises ValueError for a name that it does not have."""
+        """`Options` from names and values. Raises ValueError for an unknown name or a value of another type."""
         known = {field.name for field in dataclasses.fields(cls.Options)}
         if unknown := set(given) - known:
             takes = f"takes {', '.join(sorted(known))}" if known else "takes no options"
             raise ValueError(f"{cls.__name__} has no option {', '.join(sorted(unknown))}; it {takes}.")
-        return cls.Options(**given)
+        return check_types(cls.Options(**given))
+
+    def masking_at(self, fraction: float) -> Masking | None:
+        """`masking` when this share of the budget is spent, for a rate that changes on the way."""
+        return self.masking
 
     @property
     def predicted_fraction(self) -> float:
-        """The share of positions that one training pass predicts."""
+        """The share of positions that one training pass predicts, as it is asked for."""
         return 1.0 if self.masking is None else self.masking.rate
 
-    def predict(self, batch: Batch) -> Tensor:
-        """(B, N, D): at each place a state independent of that place's token (with `masking`: at the masked places)."""
+    def predict(self, batch: Batch, places: Tensor | None = None) -> Tensor:
+        """(B, N, D): at each place a state independent of that place's token (with `masking`: at the masked places).
+
+        places: (M,) int64, counted through the batch: the states of these alone, (M, D), for less work.
+        """
         raise TypeError(f"{type(self).__name__} does not define predict.")
 
     def encode(self, batch: Batch, *, with_self: bool = True) -> Tensor:
@@ -59,14 +71,35 @@ class Architecture(nn.Module):
         """
         raise TypeError(f"{type(self).__name__} does not define encode.")
 
-    def leave_one_out(self, batch: Batch, places: Tensor) -> tuple[Tensor, int]:
+    def loss(self, batch: Batch, head: Head) -> Tensor:
+        """Mean cross-entropy in nats over the places that this pass predicts, `batch.places` or all."""
+        targets = batch.tokens.flatten()
+        if batch.places is None:
+            return head.loss(self.predict(batch).flatten(0, 1), targets)
+        return head.loss(self.predict(batch, batch.places), targets.index_select(0, batch.places))
+
+    def leave_one_out(self, batch: Batch, places: Tensor, words: Tensor | None = None) -> tuple[Tensor, int]:
         """States of `places` (B, P), each seeing all other tokens: (B, P, D), and the passes that one sentence took.
 
-        This one serves whenever a single `predict` shows every place all of the others.
+        words: (B, N) int64, to which word of its row each place belongs; then a place sees no place of its own word.
+        This one serves whenever a single `predict` shows every place all of the others. Raises ValueError where an
+        architecture does not predict tokens, or not without their words.
         """
-        hidden = self.predict(batch)
-        return hidden.gather(1, places[..., None].expand(-1, -1, hidden.shape[-1])), 1
+        if words is not None:
+            raise ValueError(f"{type(self).__name__} cannot hide the other tokens of a word.")
+        return self.predict(batch, flat_places(batch, places)).view(*places.shape, -1), 1
 
-    def flops_per_token(self, sequence_length: int) -> float:
-        """Forward FLOPs of `predict` for one input token, embedding to last hidden state, head not counted."""
-        raise TypeError(f"{type(self).__name__} does not define flops_per_token.")
+    def matrices(self) -> Iterator[nn.Parameter]:
+        """The weights that Muon may orthogonalise: those of every linear layer but the embedding's."""
+        own = {id(m) for m in self.embedding.modules()}
+        seen: set[int] = set()
+        for module in self.modules():
+            if isinstance(module, nn.Linear) and id(module) not in own and id(module.weight) not in seen:
+                seen.add(id(module.weight))
+                yield module.weight
+
+
+def flat_places(batch: Batch, places: Tensor) -> Tensor:
+    """(B, P) places of each row -> (B P,) counted through the batch."""
+    rows, length = batch.tokens.shape
+    return (places + length * torch.arange(rows, device=places.device)[:, None]).flatten()

@@ -11,9 +11,9 @@ all layers are one matrix multiplication before the first (K/V hoisting).
 from torch import Tensor, nn
 
 from data.batch import Batch
-from model.architectures.base import Architecture
+from model.architectures.base import Architecture, flat_places
 from model.config import ModelConfig
-from model.layers import Block, block_flops, hoisted_keys_values
+from model.layers import Block, hoisted_keys_values
 
 
 class TTA(Architecture):
@@ -21,20 +21,24 @@ class TTA(Architecture):
         super().__init__(config)
         self.blocks = nn.ModuleList(Block(config) for _ in range(config.n_layers))
 
-    def predict(self, batch: Batch) -> Tensor:
-        return self.query_stream(batch, "exclude_self")
+    def predict(self, batch: Batch, places: Tensor | None = None) -> Tensor:
+        return self.query_stream(batch, "exclude_self", places)
 
     def encode(self, batch: Batch, *, with_self: bool = True) -> Tensor:
         return self.query_stream(batch, "full" if with_self else "exclude_self")
 
-    def query_stream(self, batch: Batch, visibility: str) -> Tensor:
-        content = self.embedding(batch.tokens, batch.documents)  # (B, N, D)
-        query = self.embedding.queries(batch.tokens, batch.documents)  # (B, N, D)
-        for block, (k, v) in zip(self.blocks, hoisted_keys_values(self.blocks, content)):
-            query = block(query, k, v, visibility, batch.documents)
-        return query
+    def leave_one_out(self, batch: Batch, places: Tensor, words: Tensor | None = None) -> tuple[Tensor, int]:
+        """One pass. Content holds nothing of other places, so hiding a word takes no more than hiding its keys."""
+        visibility: str | Tensor = "exclude_self"
+        if words is not None:
+            visibility = words[:, :, None] != words[:, None, :]
+        hidden = self.query_stream(batch, visibility, flat_places(batch, places))
+        return hidden.view(*places.shape, -1), 1
 
-    def flops_per_token(self, sequence_length: int) -> float:
-        config = self.config
-        widen = 2.0 * config.d_embed * config.d_model if config.d_embed < config.d_model else 0.0
-        return widen + config.n_layers * block_flops(config, sequence_length)
+    def query_stream(self, batch: Batch, visibility: str | Tensor, places: Tensor | None = None) -> Tensor:
+        content = self.embedding(batch.tokens, batch.documents)  # (B, N, D)
+        query = self.embedding.queries(batch.tokens, batch.documents)  # (B, N, D), or one vector for all places
+        last = len(self.blocks) - 1
+        for i, (block, (k, v)) in enumerate(zip(self.blocks, hoisted_keys_values(self.blocks, content))):
+            query = block(query, k, v, visibility, batch.layout, places if i == last else None)
+        return query

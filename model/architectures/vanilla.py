@@ -14,7 +14,7 @@ from data.batch import Batch
 from data.batches import Masking
 from model.architectures.base import Architecture
 from model.config import ModelConfig
-from model.layers import Block, block_flops
+from model.layers import Block
 
 LEAVE_ONE_OUT_TOKENS = 16_384  # tokens a forward pass may hold when each place needs a copy of its sentence
 
@@ -23,50 +23,56 @@ class Vanilla(Architecture):
     @dataclass(frozen=True)
     class Options:
         masking_rate: float = 0.3
+        final_masking_rate: float | None = None
         masking_scheme: Literal["mask", "bert"] = "mask"
 
-        def __post_init__(self) -> None:
-            self.masking()  # refuses what cannot be
-
-        def masking(self) -> Masking:
-            return Masking(self.masking_rate, self.masking_scheme)
+        def masking(self, fraction: float = 0.0) -> Masking:
+            """Falling (or rising) from the first rate to the final one as the budget is spent, if one is given."""
+            start, end = self.masking_rate, self.final_masking_rate
+            rate = start if end is None else start + (end - start) * min(1.0, fraction)
+            return Masking(rate, self.masking_scheme)
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__(config)
         self.masking = self.options.masking()
+        self.options.masking(1.0)  # refuses a final rate that cannot be
         self.blocks = nn.ModuleList(Block(config) for _ in range(config.n_layers))
 
-    def predict(self, batch: Batch) -> Tensor:
+    def masking_at(self, fraction: float) -> Masking:
+        return self.options.masking(fraction)
+
+    def predict(self, batch: Batch, places: Tensor | None = None) -> Tensor:
         if batch.corrupted is None:
             raise ValueError("vanilla predicts masked places and this batch has none; build it with a Masking.")
-        return self.stream(batch.corrupted, batch.documents)
+        return self.stream(batch.corrupted, batch, places)
 
     def encode(self, batch: Batch, *, with_self: bool = True) -> Tensor:
         if not with_self:
             raise ValueError("vanilla has no states without self for a whole sentence; use with_self=True.")
-        return self.stream(batch.tokens, batch.documents)
+        return self.stream(batch.tokens, batch)
 
-    def stream(self, tokens: Tensor, documents: Tensor | None) -> Tensor:
-        x = self.embedding(tokens, documents)  # (B, N, D)
-        for block in self.blocks:
-            k, v = block.keys_values(block.read(x))
-            x = block(x, k, v, "full", documents)
+    def stream(self, tokens: Tensor, batch: Batch, places: Tensor | None = None) -> Tensor:
+        """Only `places` of the last layer are computed beyond its attention, if they are given."""
+        x = self.embedding(tokens, batch.documents)  # (B, N, D)
+        last = len(self.blocks) - 1
+        for i, block in enumerate(self.blocks):
+            x = block.self_attention(x, "full", batch.layout, places if i == last else None)
         return x
 
-    def leave_one_out(self, batch: Batch, places: Tensor) -> tuple[Tensor, int]:
-        """One copy of the sentence for each place, that place masked: as many passes as places."""
+    def leave_one_out(self, batch: Batch, places: Tensor, words: Tensor | None = None) -> tuple[Tensor, int]:
+        """One copy of the sentence for each place, that place (or its word) masked: as many passes as places."""
         (rows, length), count = batch.tokens.shape, places.shape[1]
         place = places.reshape(-1)  # (B*P,)
         row = torch.arange(rows, device=place.device).repeat_interleave(count)
         hidden = []
         for row_c, place_c in zip(*(x.split(max(1, LEAVE_ONE_OUT_TOKENS // length)) for x in (row, place))):
-            copies = batch.tokens[row_c].scatter(1, place_c[:, None], self.config.mask_id)
+            copies = batch.tokens[row_c]
+            if words is None:
+                copies = copies.scatter(1, place_c[:, None], self.config.mask_id)
+            else:
+                own = words[row_c]
+                copies = copies.masked_fill(own == own.gather(1, place_c[:, None]), self.config.mask_id)
             documents = None if batch.documents is None else batch.documents[row_c]
-            x = self.predict(replace(batch, tokens=copies, corrupted=copies, documents=documents, masked=None))
-            hidden.append(x[torch.arange(len(place_c), device=x.device), place_c])
+            one_each = torch.arange(len(place_c), device=place.device) * length + place_c
+            hidden.append(self.predict(replace(batch, tokens=copies, corrupted=copies, documents=documents), one_each))
         return torch.cat(hidden).view(rows, count, -1), count
-
-    def flops_per_token(self, sequence_length: int) -> float:
-        config = self.config
-        widen = 2.0 * config.d_embed * config.d_model if config.d_embed < config.d_model else 0.0
-        return widen + config.n_layers * block_flops(config, sequence_length)

@@ -2,9 +2,9 @@ import math
 
 import pytest
 import torch
+from eval.leave_one_out import Yardstick
 
 from data.batch import Batch
-from eval.leave_one_out import Yardstick
 from tests.conftest import VOCAB, random_batch
 from tests.model.models import tiny_model
 

@@ -11,7 +11,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from eval.summary import Results
+from report.summary import Results
 
 # Okabe and Ito's colours, which all readers can tell apart; vanilla is always grey.
 COLOURS = ("#D55E00", "#0072B2", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
@@ -45,8 +45,11 @@ def colours(results: Results) -> dict[str, str]:
 def curve_panel(axes: Axes, results: Results, axis: str, value: str) -> None:
     """A line for each contestant, the mean of its seeds at each evaluation, and a band from lowest to highest."""
     palette = colours(results)
-    for label, seeds in results.curves.items():
+    for label in shown(results):
+        seeds = {seed: [r for r in curve if r["curve"]] for seed, curve in results.curves[label].items()}
         count = min(len(curve) for curve in seeds.values())
+        if not count:
+            continue
         x = np.array([[record[axis] for record in curve[:count]] for curve in seeds.values()]).mean(0)
         y = np.array([[record["curve"][value] for record in curve[:count]] for curve in seeds.values()])
         dashed = results.facts["contestants"][label]["architecture"] == "vanilla"
@@ -64,34 +67,62 @@ def legend(figure: Figure, axes: Axes) -> None:
     figure.legend(handles, labels, loc="outside upper center", ncols=columns)
 
 
+def shown(results: Results) -> list[str]:
+    """Contestants whose curves are drawn: all, or with families those that have the whole budget."""
+    whole = [label for label in results.curves if results.share(label) == 1]
+    return whole or list(results.curves)
+
+
 def answer(results: Results) -> Figure:
-    """The front picture: quality against wall-clock, and where two-stream passed vanilla's final value."""
+    """The front picture: what a share of the budget buys, if shares competed, or quality along the budget."""
     with plt.rc_context(STYLE):
-        figure, (left, right) = plt.subplots(1, 2, figsize=(10.5, 4.0), layout="constrained")
-        curve_panel(left, results, "seconds", "nll")
-        left.set_ylabel("leave-one-out NLL (nats a token)")
-        curve_panel(right, results, "seconds", "accuracy")
-        right.set_ylabel("hidden token guessed right")
-        right.yaxis.set_major_formatter(lambda value, _: f"{value:.0%}")
-        right.set_ylim(bottom=0)
-        if (baseline := results.baseline) is not None:
-            ends = [curve[-1] for curve in results.curves[baseline].values()]
-            level, minutes = (np.mean([e["curve"]["nll"] for e in ends]), np.mean([e["seconds"] for e in ends]) / 60)
-            rivals = [row for row in results.rows() if row.architecture != "vanilla" and row.sooner_seconds is not None]
-            if rivals and rivals[0].sooner_seconds.mean < 1:
-                share = rivals[0].sooner_seconds.mean
-                left.plot([share * minutes, minutes], [level, level], color="#333333", lw=0.9, ls=":")
-                left.annotate(
-                    f"vanilla's final quality,\nafter {share:.0%} of its time",
-                    (share * minutes, level),
-                    xytext=(18, 30),
-                    textcoords="offset points",
-                    arrowprops={"arrowstyle": "->", "color": "#333333", "lw": 0.9},
-                    fontsize=9,
-                    in_layout=False,
-                )
+        figure, (left, right) = plt.subplots(1, 2, figsize=(10.5, 4.2), layout="constrained")
+        axis = {"s": "seconds", "p": "flops"}.get(budget_kind(results.config["budget"]), "tokens")
+        if results.families():
+            frontier_panel(left, results)
+            curve_panel(right, results, axis, "nll")
+            right.set_ylabel("leave-one-out NLL on dev (nats a token)")
+        else:
+            curve_panel(left, results, axis, "nll")
+            left.set_ylabel("leave-one-out NLL (nats a token)")
+            curve_panel(right, results, axis, "accuracy")
+            right.set_ylabel("hidden token guessed right")
+            right.yaxis.set_major_formatter(lambda value, _: f"{value:.0%}")
+            right.set_ylim(bottom=0)
+            if (baseline := results.baseline) is not None:
+                ends = [curve[-1]["curve"]["nll"] for curve in results.curves[baseline].values()]
+                left.axhline(np.mean(ends), color="#333333", lw=0.9, ls=":", label=f"{baseline} at its end")
         legend(figure, left)
         return figure
+
+
+def budget_kind(budget: str) -> str:
+    """The last letter of the unit: s, m, h, d are all "s"; "p" is FLOPs, "k" tokens."""
+    last = budget.strip().lower().rstrip("s")[-1:] or "s"
+    return last if last in "pk" else "s"
+
+
+def frontier_panel(axes: Axes, results: Results) -> None:
+    """Final quality against the share of the budget, each point annealed; across it the baseline with all of it."""
+    palette, families = colours(results), results.families()
+    for family, points in families.items():
+        values = np.array([list(point.nll.values()) for point in points])  # (shares, seeds)
+        shares = [point.share for point in points]
+        colour = palette.get(family) or palette[next(k for k in palette if k.startswith(family))]
+        axes.plot(shares, values.mean(1), "-o", color=colour, label=f"{family}", ms=4, lw=1.8)
+        if values.shape[1] > 1:
+            axes.fill_between(shares, values.min(1), values.max(1), color=colour, alpha=0.18, lw=0)
+        if (equal := results.equal_share(family)) is not None:
+            axes.axvline(equal.mean, color=colour, lw=0.9, ls=":")
+    if (baseline := results.baseline) is not None:
+        ends = list(results.final_by_seed(baseline).values())
+        axes.axhline(np.mean(ends), color=GREYS[0], ls="--", lw=1.4, label=f"{baseline}, whole budget")
+        axes.axhspan(min(ends), max(ends), color=GREYS[0], alpha=0.15, lw=0)
+    ticks = sorted({point.share for points in families.values() for point in points})
+    axes.set_xscale("log", base=2)
+    axes.set_xticks(ticks, [f"{t:g}" if t > 0.2 else f"1/{1 / t:g}" for t in ticks])
+    axes.set_xlabel("share of the budget, annealed to its end")
+    axes.set_ylabel("leave-one-out NLL (nats a token)")
 
 
 def axes_grid(results: Results) -> Figure:

@@ -1,6 +1,6 @@
 """The report of a run: report.html (one file, opens offline), report.md, report.png, and the table on the terminal.
 
-python -m eval.report runs/NAME      make it again from the run's records
+python -m report.page runs/NAME      make it again from the run's records
 """
 
 import html
@@ -13,39 +13,46 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from eval import plots
-from eval.summary import Results, Row
-from training.checkpoint import write_atomically
+from data.files import write_atomically
+from report import plots
+from report.statistics import Spread
+from report.summary import Results, Row
 
-COLUMNS = (
+QUALITY = ("", "leave-one-out NLL", "behind the best", "accuracy", "whole words, bits a character", "equals vanilla at")
+COST = (
     "",
-    "leave-one-out NLL",
-    "bits a character",
-    "accuracy",
-    "reached vanilla after",
     "tokens/s",
     "predicted in a pass",
     "predicted tokens/s",
-    "of fp32 matmul rate",
+    "of matmul rate",
     "parameters",
     "memory",
-    "passes to score N tokens",
+    "passes for N",
 )
 MEANINGS = (
     (
         "leave-one-out NLL",
-        "mean negative log-likelihood, in nats, of held-out tokens, each predicted from all others of "
-        "its window; the same tokens for every model. Lower is better. After ±: the standard deviation between seeds.",
+        "mean negative log-likelihood, in nats, of held-out tokens, each predicted from all others of its window; the same "
+        "tokens for every model, from documents that no setting was chosen on. Lower is better. After ±: the standard "
+        "deviation between seeds; s.e.: the standard error, clustered by document. It compares models that share a "
+        "tokenizer, and no others.",
     ),
     (
-        "bits a character",
-        "the same in bits, divided by the characters that a held-out token stands for: comparable between tokenizers.",
+        "behind the best",
+        "the paired difference to the best model, place by place, ± its standard error, clustered by document. The first is "
+        "the best on the dev half of the held-out text.",
     ),
     ("accuracy", "how often the most probable token is the true one."),
     (
-        "reached vanilla after",
-        "the share of the best vanilla model's time (and of its FLOPs) after which this model was "
-        "as good as that one at its end, read off the curves below.",
+        "whole words, bits a character",
+        "the same with all tokens of a word hidden together, divided by the word's characters: this one compares "
+        "tokenizers too. Where words are not written with spaces there is none.",
+    ),
+    (
+        "equals vanilla at",
+        "the share of the budget with which this model, annealed to that end, is as good as the best vanilla model with all "
+        "of it (from contestants named with budget=...). In brackets, where that was not measured: where its *curve*, at "
+        "its rate then, passed vanilla's final value, which flatters whoever is not annealed.",
     ),
     (
         "tokens/s, predicted tokens/s",
@@ -53,77 +60,122 @@ MEANINGS = (
         "Time is training alone: data, forward, backward, optimiser.",
     ),
     (
-        "of fp32 matmul rate",
-        "training FLOP/s over what this machine reached in fp32 matrix multiplication just before; "
-        "bf16 hardware can take it beyond 100%.",
+        "of matmul rate",
+        "training FLOP/s over what this machine reached in matrix multiplication of the same precision just before.",
     ),
     ("memory", "weights, gradients, optimiser states and saved activations of one step, counted."),
-    ("passes to score N tokens", "forward passes for the pseudo-log-likelihood of a sentence of N tokens."),
+    ("passes for N", "forward passes for the pseudo-log-likelihood of a sentence of N tokens."),
 )
 
 
-def cells(row: Row) -> list[str]:
-    sooner = "-"
-    if row.sooner_seconds and row.sooner_flops:
-        sooner = f"{row.sooner_seconds.text('.2f')} (FLOPs {row.sooner_flops.text('.2f')})"
-    error = "" if row.nll.deviation is not None else f" (s.e. {row.standard_error:.3f})"
+def percent(spread: Spread) -> str:
+    return f"{spread.mean:.1%}" + (f" ± {spread.deviation:.1%}" if spread.deviation is not None else "")
+
+
+def quality(results: Results, row: Row) -> list[str]:
+    if row.state != "finished":
+        return [row.label, row.told, *["-"] * (len(QUALITY) - 2)]
+    error = f" (s.e. {row.standard_error:.3f})" if row.standard_error is not None else ""
+    share = (
+        results.equal_share(results.facts["contestants"][row.label]["family"])
+        if results.share(row.label) == 1
+        else None
+    )
+    equals = share.text(".2f") if share else f"({row.sooner.text('.2f')})" if row.sooner else "-"
+    behind = row.behind.text() if row.behind else "best"
+    words = row.words.text() if row.words else "-"
+    return [row.label, row.nll.text() + error, behind, percent(row.accuracy), words, equals]
+
+
+def cost(row: Row) -> list[str]:
+    costs = [f"{row.parameters / 1e6:.2f} M", f"{row.memory_bytes / 2**20:,.0f} MiB"]
+    if row.state != "finished":
+        return [row.label, "-", f"{row.predicted_fraction:.0%}", "-", "-", *costs, "-"]
     return [
         row.label,
-        row.nll.text() + error,
-        row.bits_per_character.text(),
-        f"{row.accuracy.mean:.1%}" + (f" ± {row.accuracy.deviation:.1%}" if row.accuracy.deviation is not None else ""),
-        sooner,
         f"{row.tokens_per_second.mean:,.0f}",
         f"{row.predicted_fraction:.0%}",
         f"{row.predicted_tokens_per_second.mean:,.0f}",
         f"{row.matmul_share:.0%}",
-        f"{row.parameters / 1e6:.2f} M",
-        f"{row.memory_bytes / 2**20:,.0f} MiB",
+        *costs,
         "1" if row.passes == 1 else "N",
     ]
 
 
+def machines(results: Results) -> list[str]:
+    """Each machine, with its threads, rates and revision, that trained a part of what is shown."""
+    told: dict[str, None] = {}
+    for seeds in results.curves.values():
+        for curve in seeds.values():
+            for m in curve[-1]["sessions"] if curve else []:
+                rates = f"fp32 {m['fp32_matmul'] / 1e9:,.0f}"
+                rates += f", bf16 {m['bf16_matmul'] / 1e9:,.0f}" if m["bf16_matmul"] else ""
+                told[
+                    f"{m['processor']}, {m['threads']} thread(s), device {m['device']}, Python {m['python']}, torch "
+                    f"{m['torch']}, revision {m['git_revision']}; matrix multiplication in GFLOP/s: {rates}"
+                ] = None
+    by_machine: dict[str, str] = {}
+    for text in told:  # rates differ a little at each start: one line for each machine and revision
+        by_machine.setdefault(text.partition(";")[0], text)
+    return list(by_machine.values())
+
+
 def setting(results: Results) -> list[tuple[str, str]]:
     """What was run, where."""
-    config, machine, corpus = results.config, results.facts["machine"], results.facts["corpus"]
-    rates = f"fp32 {machine['fp32_matmul'] / 1e9:,.0f} GFLOP/s"
-    if machine["bf16_matmul"]:
-        rates += f", bf16 {machine['bf16_matmul'] / 1e9:,.0f} GFLOP/s"
+    config, corpus = results.config, results.facts["corpus"]
+    side_by_side = f"side by side, {config['workers'] or 'as many as cores'} at a time"
+    how = side_by_side if config["workers"] != 1 else f"trained in turns of {config['slice_seconds']:g} s"
+    yardstick = results.facts["yardstick"]
     return [
-        ("budget", f"{config['budget']} for each model, trained in turns of {config['slice_seconds']:g} s"),
+        ("budget", f"{config['budget']} for each model, {how}"),
         (
             "corpus",
             f"{corpus['corpus']}: {corpus['train_tokens']:,} tokens to train on, {corpus['valid_tokens']:,} held out "
             f"in whole documents, vocabulary {corpus['vocab_size']:,}",
         ),
+        (
+            "yardstick",
+            "; ".join(
+                f"{part} {y['tokens']:,} tokens of {y['documents']:,} documents" for part, y in yardstick.items()
+            ),
+        ),
         ("batches", f"{config['batch_size'] * config['accumulate']} windows of {config['sequence_length']} tokens"),
         ("precision", results.facts["precision"].removeprefix("torch.")),
         ("seeds", " ".join(map(str, config["seeds"]))),
-        (
-            "machine",
-            f"{machine['processor']}, {machine['threads']} threads, device {machine['device']}; matrix "
-            f"multiplication {rates}",
-        ),
-        ("software", f"Python {machine['python']}, torch {machine['torch']}, revision {machine['git_revision']}"),
+        *(("machine", text) for text in machines(results)),
+        *(("note", text) for text in results.facts["notes"]),
     ]
 
 
 def terminal_table(results: Results) -> Table:
     """A line for each quantity and a column for each contestant: it fits a narrow terminal."""
     table = Table(title=f"{results.config['budget']} for each model", title_justify="left")
-    rows = [cells(row) for row in results.rows()]
+    rows = results.rows()
+    columns = [quality(results, row) + cost(row)[1:] for row in rows]
     table.add_column("")
-    for row in rows:
-        table.add_column(escape(row[0]), justify="right", overflow="fold")
-    for i, name in enumerate(COLUMNS[1:], start=1):
-        table.add_row(name, *(row[i] for row in rows))
+    for column in columns:
+        table.add_column(escape(column[0]), justify="right", overflow="fold")
+    for i, name in enumerate([*QUALITY[1:], *COST[1:]], start=1):
+        table.add_row(name, *(column[i] for column in columns))
     return table
+
+
+def markdown_table(head: tuple[str, ...], rows: list[list[str]]) -> list[str]:
+    lines = ["| " + " | ".join(cells) + " |" for cells in (head, *rows)]
+    return [lines[0], "|---" * len(head) + "|", *lines[1:], ""]
+
+
+def html_table(head: tuple[str, ...], rows: list[list[str]]) -> str:
+    e = html.escape
+    body = "".join("<tr>" + "".join(f"<td>{e(c)}</td>" for c in cells) + "</tr>" for cells in rows)
+    return "<table><tr>" + "".join(f"<th>{e(c)}</th>" for c in head) + f"</tr>{body}</table>"
 
 
 def markdown(results: Results, examples: list[dict[str, Any]]) -> str:
     lines = ["# Who learned more?", "", results.verdict(), "", "![leave-one-out quality](report.png)", ""]
-    lines += ["| " + " | ".join(COLUMNS) + " |", "|---" * len(COLUMNS) + "|"]
-    lines += ["| " + " | ".join(cells(row)) + " |" for row in results.rows()]
+    rows = results.rows()
+    lines += markdown_table(QUALITY, [quality(results, row) for row in rows])
+    lines += markdown_table(COST, [cost(row) for row in rows])
     lines += ["", *(f"- **{name}**: {text}" for name, text in MEANINGS), "", "## Setting", ""]
     lines += [f"- {name}: {text}" for name, text in setting(results)]
     lines += ["", "## Hidden tokens", ""]
@@ -148,16 +200,17 @@ PAGE = """<!doctype html>
 body {{ font: 16px/1.55 system-ui, sans-serif; max-width: 68rem; margin: 2.5rem auto; padding: 0 1.2rem; color: #222; }}
 h1 {{ font-size: 1.7rem; margin-bottom: .3rem; }} h2 {{ margin-top: 2.2rem; font-size: 1.2rem; }}
 .verdict {{ font-size: 1.15rem; border-left: 4px solid #D55E00; padding-left: 1rem; }}
-.scroll {{ overflow-x: auto; }} table {{ border-collapse: collapse; font-size: .88rem; }}
-th, td {{ padding: .35rem .7rem; text-align: right; border-bottom: 1px solid #ddd; white-space: nowrap; }}
-th {{ white-space: normal; vertical-align: bottom; }} td:first-child, th:first-child {{ text-align: left; }}
+.scroll {{ overflow-x: auto; margin-bottom: 1rem; }} table {{ border-collapse: collapse; font-size: .88rem; width: 100%; }}
+th, td {{ padding: .35rem .6rem; text-align: right; border-bottom: 1px solid #ddd; }}
+th {{ vertical-align: bottom; }} td:first-child {{ overflow-wrap: anywhere; }}
+td:first-child, th:first-child {{ text-align: left; }}
 img {{ width: 100%; }} mark {{ background: #ffe3c9; padding: 0 .2em; }} .right {{ color: #00734f; font-weight: 600; }}
 dt {{ font-weight: 600; }} dd {{ margin: 0 0 .4rem 1.2rem; }} pre {{ overflow-x: auto; font-size: .8rem;
 background: #f6f6f6; padding: 1rem; }} blockquote {{ margin: 1.2rem 0 .3rem; font-style: italic; }}
 </style></head><body>
 <h1>Who learned more?</h1><p class="verdict">{verdict}</p>
 <img alt="leave-one-out quality against training time" src="{answer}">
-<div class="scroll">{table}</div>
+<div class="scroll">{quality}</div><div class="scroll">{cost}</div>
 <h2>The same quality against time, arithmetic, tokens and predictions</h2>
 <img alt="leave-one-out quality against four budgets" src="{grid}">
 <h2>Hidden tokens</h2><p>Held-out text with one token hidden, and the likeliest tokens of each model.</p>{examples}
@@ -170,7 +223,7 @@ background: #f6f6f6; padding: 1rem; }} blockquote {{ margin: 1.2rem 0 .3rem; fon
 
 def html_page(results: Results, examples: list[dict[str, Any]]) -> str:
     e = html.escape
-    rows = "".join("<tr>" + "".join(f"<td>{e(c)}</td>" for c in cells(row)) + "</tr>" for row in results.rows())
+    rows = results.rows()
     shown = []
     for example in examples:
         before, hidden, after = (e(example[part]) for part in ("before", "hidden", "after"))
@@ -189,7 +242,8 @@ def html_page(results: Results, examples: list[dict[str, Any]]) -> str:
         title=e(results.config["data"]["corpus"]),
         verdict=e(results.verdict()),
         answer=plots.as_data_uri(plots.answer(results)),
-        table="<table><tr>" + "".join(f"<th>{e(c)}</th>" for c in COLUMNS) + f"</tr>{rows}</table>",
+        quality=html_table(QUALITY, [quality(results, row) for row in rows]),
+        cost=html_table(COST, [cost(row) for row in rows]),
         grid=plots.as_data_uri(plots.axes_grid(results)),
         examples="".join(shown),
         meanings="".join(f"<dt>{e(name)}</dt><dd>{e(text)}</dd>" for name, text in MEANINGS),
@@ -201,7 +255,7 @@ def html_page(results: Results, examples: list[dict[str, Any]]) -> str:
 def write_report(folder: Path, console: Console) -> None:
     """Write the report's files into a finished run's folder and print its table.
 
-    Raises FileNotFoundError or ValueError if the folder holds no finished run.
+    Raises FileNotFoundError or ValueError if the folder holds no run.
     """
     results = Results.load(folder)
     path = folder / "examples.json"
@@ -216,7 +270,7 @@ def write_report(folder: Path, console: Console) -> None:
 
 if __name__ == "__main__":
     if len(sys.argv) != 2:
-        sys.exit("usage: python -m eval.report runs/NAME")
+        sys.exit("usage: python -m report.page runs/NAME")
     try:
         write_report(Path(sys.argv[1]), Console())
     except (ValueError, OSError) as error:

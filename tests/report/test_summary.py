@@ -2,7 +2,6 @@ import json
 from pathlib import Path
 
 import pytest
-
 from eval.summary import Results, Spread, first_reached
 
 

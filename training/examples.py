@@ -1,12 +1,12 @@
 """Held-out text with one token hidden, and what each model would write there: the numbers made visible."""
 
 import dataclasses
-import json
 
 import torch
 
 from data.batch import Batch
-from training.checkpoint import write_atomically
+from data.files import to_json, write_atomically
+from data.tokenizer import Tokenizer
 from training.run import Run
 
 CONTEXT, SHOWN = 16, 5  # tokens on each side, predictions of each model
@@ -15,28 +15,33 @@ CONTEXT, SHOWN = 16, 5  # tokens on each side, predictions of each model
 @torch.no_grad()
 def write_examples(run: Run, count: int = 8) -> None:
     """examples.json of a finished run: `count` places, one in each of the first held-out windows."""
-    count = min(count, len(run.yardstick.tokens))
-    yardstick = run.yardstick.first(count)
+    count = min(count, len(run.test.tokens))
+    yardstick = run.test.first(count * run.test.places.shape[1])
     places = yardstick.places[:, yardstick.places.shape[1] // 2, None]  # (W, 1)
     batch = Batch(yardstick.tokens, yardstick.documents)
     examples = [
         {
             "before": run.tokenizer.decode(tokens[max(0, place - CONTEXT) : place]),
-            "hidden": run.tokenizer.pieces([tokens[place]])[0],
+            "hidden": shown(run.tokenizer, [tokens[place]])[0],
             "after": run.tokenizer.decode(tokens[place + 1 : place + 1 + CONTEXT]),
             "predictions": {},
         }
         for tokens, place in zip(batch.tokens.tolist(), places.flatten().tolist())
     ]
     for contestant in run.contestants:
-        if contestant.seed != run.config.seeds[0]:
+        if contestant.seed != run.config.seeds[0] or contestant.progress.diverged is not None:
             continue
         contestant.model.eval()
         with contestant.precision():
             scored = contestant.model.leave_one_out(batch.to(contestant.device), places.to(contestant.device), k=SHOWN)
         for example, top, probability in zip(examples, scored.top[:, 0], scored.log_probabilities[:, 0].exp()):
             example["predictions"][contestant.label] = [
-                (piece, round(p, 3)) for piece, p in zip(run.tokenizer.pieces(top.tolist()), probability.tolist())
+                (piece, round(p, 3)) for piece, p in zip(shown(run.tokenizer, top.tolist()), probability.tolist())
             ]
     facts = {"examples": examples, "seed": run.config.seeds[0], "yardstick": dataclasses.asdict(run.config.evaluation)}
-    write_atomically(run.folder / "examples.json", json.dumps(facts, indent=2, ensure_ascii=False))
+    write_atomically(run.folder / "examples.json", to_json(facts, indent=2))
+
+
+def shown(tokenizer: Tokenizer, ids: list[int]) -> list[str]:
+    """Pieces as a reader wants them: spaces as spaces, never SentencePiece's mark for them."""
+    return [piece.replace("▁", " ") for piece in tokenizer.pieces(ids)]

@@ -1,0 +1,300 @@
+"""From the records of a run to the numbers that the report shows. Pure functions of results.jsonl and facts.json."""
+
+import json
+import math
+import statistics
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from report.statistics import Spread, clustered_mean
+
+AXES = ("seconds", "flops", "tokens", "predicted_tokens")
+
+
+@dataclass(frozen=True)
+class Difference:
+    """mean: NLL of one contestant minus another's on the same places, nats; error: its standard error, clustered by
+    document (None with a single document); deviation: between seeds (None for one)."""
+
+    mean: float
+    error: float | None
+    deviation: float | None
+
+    def text(self) -> str:
+        return f"{self.mean:+.3f}" + (f" ± {self.error:.3f}" if self.error is not None else "")
+
+
+@dataclass(frozen=True)
+class Row:
+    """A contestant at the end of its budget, or what became of it.
+
+    state: "finished", "unfinished", or "diverged". Numbers of one that is not finished are None.
+    behind: the paired difference to the best row.
+    sooner: the share of the baseline's time after which this contestant's *curve*, at its rate then, had fallen to the
+    baseline's final value; None for the baseline, and where it never did.
+    matmul_share: training FLOP/s over the machine's measured matrix-multiply rate in the precision of the run.
+    """
+
+    label: str
+    architecture: str
+    state: str
+    told: str
+    seeds: int
+    parameters: int
+    memory_bytes: int
+    predicted_fraction: float
+    nll: Spread | None = None
+    standard_error: float | None = None
+    behind: Difference | None = None
+    accuracy: Spread | None = None
+    words: Spread | None = None
+    seconds: float | None = None
+    tokens_per_second: Spread | None = None
+    predicted_tokens_per_second: Spread | None = None
+    matmul_share: float | None = None
+    passes: int | None = None
+    sooner: Spread | None = None
+
+
+@dataclass(frozen=True)
+class Point:
+    """A contestant of a family at a share of the budget: its final NLL by seed."""
+
+    share: float
+    nll: dict[int, float]
+
+
+def read_records(path: Path) -> list[dict[str, Any]]:
+    """The lines of a results.jsonl. Raises ValueError that names file and line for what is no record."""
+    records = []
+    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1):
+        if not line.strip():
+            continue
+        try:
+            record = json.loads(line)
+            record["contestant"], record["seed"], record["step"], record["curve"], record["final"]
+        except (ValueError, TypeError, KeyError, RecursionError) as error:
+            raise ValueError(
+                f"{path}, line {number}: no record of an evaluation ({type(error).__name__}: {error}); expected what "
+                "`pretrain.py` writes. Remove the line, or continue the run, which writes the file again."
+            ) from None
+        records.append(record)
+    return records
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """Raises FileNotFoundError or ValueError that names the file."""
+    if not path.exists():
+        raise FileNotFoundError(f"{path.parent} has no {path.name}; give a folder in which `pretrain.py` ran.")
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise ValueError(f"{path} is not JSON ({error}); expected what `pretrain.py` wrote.") from None
+    if not isinstance(found, dict):
+        raise ValueError(f"{path} holds a {type(found).__name__}; expected what `pretrain.py` wrote, an object.")
+    return found
+
+
+@dataclass(frozen=True)
+class Results:
+    """A run's records by contestant label and seed, in order of steps, with what stands beside them."""
+
+    curves: dict[str, dict[int, list[dict[str, Any]]]]
+    facts: dict[str, Any]
+    config: dict[str, Any]
+
+    @classmethod
+    def load(cls, folder: Path) -> "Results":
+        """Raises FileNotFoundError where there is no run and ValueError for a damaged one."""
+        config, facts = read_json(folder / "run.json"), read_json(folder / "facts.json")
+        if not (folder / "results.jsonl").exists():
+            raise FileNotFoundError(f"{folder} has no results.jsonl; give a folder in which `pretrain.py` ran.")
+        curves = {label: {seed: [] for seed in config["seeds"]} for label in facts["contestants"]}
+        for record in read_records(folder / "results.jsonl"):
+            curves.setdefault(record["contestant"], {}).setdefault(record["seed"], []).append(record)
+        return cls(curves, facts, config)
+
+    def state(self, label: str) -> str:
+        ends = [curve[-1] if curve else None for curve in self.curves[label].values()]
+        if any(end is not None and end.get("diverged") is not None for end in ends):
+            return "diverged"
+        return "finished" if all(end is not None and end["final"] for end in ends) else "unfinished"
+
+    @cached_property
+    def finished(self) -> list[str]:
+        return [label for label in self.curves if self.state(label) == "finished"]
+
+    @property
+    def seeds(self) -> list[int]:
+        return list(self.config["seeds"])
+
+    def share(self, label: str) -> float:
+        return self.facts["contestants"][label].get("share", 1.0)
+
+    @property
+    def baseline(self) -> str | None:
+        """The best of the vanilla contestants with the whole budget, chosen on dev: what two-stream has to beat."""
+        vanilla = [
+            label
+            for label in self.finished
+            if self.facts["contestants"][label]["architecture"] == "vanilla" and self.share(label) == 1
+        ]
+        return min(vanilla, key=lambda label: self.final(label, "nll", part="dev").mean, default=None)
+
+    def final(self, label: str, name: str, part: str = "final") -> Spread:
+        return Spread.of([curve[-1][part][name] for curve in self.curves[label].values()])
+
+    def final_by_seed(self, label: str) -> dict[int, float]:
+        return {seed: curve[-1]["final"]["nll"] for seed, curve in self.curves[label].items()}
+
+    def difference(self, label: str, other: str) -> Difference:
+        """Place by place on the test half: the mean over seeds, its error from the spread between documents."""
+        by_seed, sums, counts = [], {}, {}
+        for seed, curve in self.curves[label].items():
+            ours, theirs = (c[-1]["final"]["clusters"] for c in (curve, self.curves[other][seed]))
+            for document, count, a, b in zip(ours["documents"], ours["counts"], ours["sums"], theirs["sums"]):
+                sums[document] = sums.get(document, 0.0) + a - b
+                counts[document] = counts.get(document, 0) + count
+            by_seed.append((sum(ours["sums"]) - sum(theirs["sums"])) / sum(ours["counts"]))
+        mean, error = clustered_mean(list(sums.values()), list(counts.values()))
+        return Difference(mean, error, Spread.of(by_seed).deviation)
+
+    def rows(self) -> list[Row]:
+        """Best first, by the dev half; whoever is not finished after them."""
+        done = sorted(self.finished, key=lambda label: self.final(label, "nll", part="dev").mean)
+        return [self.row(label) for label in [*done, *(label for label in self.curves if label not in done)]]
+
+    def row(self, label: str) -> Row:
+        facts, state = self.facts["contestants"][label], self.state(label)
+        common = {
+            "label": label,
+            "architecture": facts["architecture"],
+            "state": state,
+            "told": self._told(label, state),
+            "seeds": len(self.curves[label]),
+            "parameters": facts["parameters"],
+            "memory_bytes": facts["memory_bytes"],
+            "predicted_fraction": facts["predicted_fraction"],
+        }
+        if state != "finished":
+            return Row(**common)
+        ends = [curve[-1] for curve in self.curves[label].values()]
+        errors = [end["final"]["standard_error"] for end in ends]
+        best = min(self.finished, key=lambda other: self.final(other, "nll", part="dev").mean)
+        words = [end["words"]["bits_per_character"] for end in ends if end.get("words")]
+        speed = Spread.of([end["tokens"] / end["seconds"] for end in ends])
+        return Row(
+            **common,
+            nll=self.final(label, "nll"),
+            standard_error=None if None in errors else statistics.fmean(errors),
+            behind=None if label == best else self.difference(label, best),
+            accuracy=self.final(label, "accuracy"),
+            words=Spread.of(words) if len(words) == len(ends) else None,
+            seconds=statistics.fmean(end["seconds"] for end in ends),
+            tokens_per_second=speed,
+            predicted_tokens_per_second=Spread.of([end["predicted_tokens"] / end["seconds"] for end in ends]),
+            matmul_share=statistics.fmean(end["flops"] / end["seconds"] / self.matmul_rate(end) for end in ends),
+            passes=ends[0]["final"]["passes"],
+            sooner=self.sooner(label),
+        )
+
+    def _told(self, label: str, state: str) -> str:
+        if state == "diverged":
+            at = [c[-1]["diverged"] for c in self.curves[label].values() if c and c[-1].get("diverged") is not None]
+            return f"diverged at {min(at):.0%} of its budget" + (f" ({len(at)} of {len(self.curves[label])} seeds)")
+        return "" if state == "finished" else "unfinished"
+
+    def matmul_rate(self, end: dict[str, Any]) -> float:
+        """Of the precision in use, on the machines that trained this contestant, weighted by their steps."""
+        name = "bf16_matmul" if "bfloat16" in self.facts["precision"] else "fp32_matmul"
+        sessions = end["sessions"]
+        stops = [session["step"] for session in sessions[1:]] + [end["step"]]
+        weights = [stop - session["step"] for session, stop in zip(sessions, stops)]
+        if not sum(weights):
+            weights = [1] * len(sessions)
+        return sum(w * (s[name] or s["fp32_matmul"]) for w, s in zip(weights, sessions)) / sum(weights)
+
+    def sooner(self, label: str) -> Spread | None:
+        """Seed by seed: where `label`'s curve reached the baseline's final value, over where the baseline did."""
+        if self.baseline is None or label == self.baseline or self.share(label) < 1:
+            return None
+        shares = []
+        for seed, curve in self.curves[label].items():
+            end = self.curves[self.baseline][seed][-1]
+            reached = first_reached([(r["seconds"], r["curve"]["nll"]) for r in curve], end["curve"]["nll"])
+            if reached is None:
+                return None
+            shares.append(reached / end["seconds"])
+        return Spread.of(shares)
+
+    def families(self) -> dict[str, list[Point]]:
+        """Contestants that differ in their share of the budget alone, where there are several, by rising share."""
+        found: dict[str, list[Point]] = {}
+        for label in self.finished:
+            point = Point(self.share(label), self.final_by_seed(label))
+            found.setdefault(self.facts["contestants"][label]["family"], []).append(point)
+        return {family: sorted(points, key=lambda p: p.share) for family, points in found.items() if len(points) > 1}
+
+    def equal_share(self, family: str, baseline: str | None = None) -> Spread | None:
+        """The share of the budget at which a family is as good as the baseline with all of it, annealed both.
+
+        Seed by seed, linear between points in the logarithm of the share. None where a seed never gets there, or is
+        there already at its smallest share.
+        """
+        baseline = baseline or self.baseline
+        if baseline is None or family not in self.families():
+            return None
+        shares = []
+        for seed, curve in self.curves[baseline].items():
+            points = [(math.log(point.share), point.nll[seed]) for point in self.families()[family]]
+            reached = first_reached(points, curve[-1]["final"]["nll"])
+            if reached is None or points[0][1] <= curve[-1]["final"]["nll"]:
+                return None
+            shares.append(math.exp(reached))
+        return Spread.of(shares)
+
+    def verdict(self) -> str:
+        """The answer in a sentence or two."""
+        rows = [row for row in self.rows() if row.state == "finished"]
+        lost = [f"{row.label} {row.told}" for row in self.rows() if row.state == "diverged"]
+        open_ = [row.label for row in self.rows() if row.state == "unfinished"]
+        tail = f" {'; '.join(lost)}." if lost else ""
+        tail += f" Not finished: {', '.join(open_)}." if open_ else ""
+        if not rows:
+            return f"Nobody has finished.{tail}"
+        baseline = self.baseline
+        rivals = [row for row in rows if row.architecture != "vanilla" and self.share(row.label) == 1]
+        if baseline is None or not rivals:
+            return f"{rows[0].label} is ahead with a leave-one-out NLL of {rows[0].nll.text()} nats a token.{tail}"
+        best, base = rivals[0], self.row(baseline)
+        gap = self.difference(best.label, baseline)
+        error = f" ± {gap.error:.3f}" if gap.error is not None else ""
+        said = (
+            f"{best.label} ends {abs(gap.mean):.3f}{error} nats a token {'below' if gap.mean < 0 else 'above'} {baseline} "
+            f"({best.nll.text()} against {base.nll.text()}), and its top guess is right for {best.accuracy.mean:.1%} of "
+            f"the hidden tokens against {base.accuracy.mean:.1%}."
+        )
+        equal = {family: self.equal_share(family) for family in self.families()}
+        reached = [f"{family} with {share.text('.2f')}" for family, share in equal.items() if share is not None]
+        if reached:
+            said = f"As good as {baseline} with the whole budget: {', '.join(reached)} of it, each annealed. {said}"
+        elif best.sooner is not None:
+            said += f" Its curve passed {baseline}'s final quality after {best.sooner.text('.2f')} of the time."
+        return said + tail
+
+
+def first_reached(curve: list[tuple[float, float]], target: float) -> float | None:
+    """Where a curve of (x, value) first falls to `target`, linear between its points; None if it never does.
+
+    Before the first point nothing is known, so a target already met there counts as reached at the first point.
+    """
+    previous: tuple[float, float] | None = None
+    for x, value in curve:
+        if value <= target:
+            if previous is None or previous[1] == value:
+                return x
+            return previous[0] + (x - previous[0]) * (previous[1] - target) / (previous[1] - value)
+        previous = (x, value)
+    return None
