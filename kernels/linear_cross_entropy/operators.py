@@ -78,10 +78,13 @@ def _save_gradients(ctx, inputs, output):
     _, lse, *gradients = output
     ctx.save_for_backward(inputs[0], inputs[1], inputs[3], *gradients)
     ctx.mark_non_differentiable(lse, *gradients)
+    ctx.set_materialize_grads(False)  # or the backward would be handed zeros the size of every gradient
     ctx.needs = inputs[8]
 
 
 def _scale_gradients(ctx, grad_loss, *_):
+    if grad_loss is None:
+        return (None,) * 12
     # The usual gradient of a loss is exactly 1. Reading it costs nothing on a CPU and saves a copy of every gradient;
     # in a traced backward (a subclass of Tensor) there is no value to read.
     readable = type(grad_loss) is Tensor and grad_loss.device.type == "cpu"
