@@ -111,7 +111,7 @@ def _jsonl_rows(path: Path, column: str) -> Iterator[str]:
             continue
         where = f"{path}, line {number}"
         try:
-            row = json.loads(line, parse_int=str)  # numbers of any length may stand beside the text
+            row = json.loads(line, parse_int=lambda _: 0)  # beside the text, numbers of any length may stand
         except RecursionError:
             raise ValueError(f"{where}: nested too deeply to be read; expected one JSON object a line") from None
         except ValueError as error:
@@ -130,6 +130,8 @@ def _parquet_rows(path: Path, column: str) -> Iterator[str]:
             names = file.schema_arrow.names
             if column not in names:
                 raise ValueError(_missing(column, names, str(path)))
+            if names.count(column) > 1:
+                raise ValueError(f"{path}: {names.count(column)} columns are named {column!r}, expected one; rename them")
             row = 0
             for batch in file.iter_batches(batch_size=256, columns=[column]):
                 for value in batch.column(0):
@@ -186,7 +188,8 @@ def _text_blocks(path: Path) -> Iterator[str]:
     advice = "expected UTF-8 text; convert it with iconv or name another file"
     for block in _then_end(_byte_blocks(path)):
         if offset == 0 and block[:2] in (b"\xff\xfe", b"\xfe\xff"):
-            raise ValueError(f"{path}: UTF-16 (byte offset 0); {advice}")
+            wide = "UTF-32" if block[2:4] == b"\0\0" else "UTF-16"
+            raise ValueError(f"{path}: {wide} (byte offset 0); {advice}")
         if (nul := block.find(b"\0")) >= 0:
             raise ValueError(f"{path}: binary data (a zero byte at byte offset {offset + nul:,}); {advice}")
         try:

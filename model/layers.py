@@ -34,15 +34,20 @@ def dropout_by_sample(seed: int, samples: Sequence[int] | None, device: torch.de
 
 
 class Dropout(nn.Dropout):
-    """Of (B, ...); each row draws from a generator of its own inside `dropout_by_sample`."""
+    """Of (B, N, D), or of the states (M, D) at some `places` of a (B, N) batch.
 
-    def forward(self, x: Tensor) -> Tensor:
+    Inside `dropout_by_sample` each row draws from a generator of its own, for all its places, read or not.
+    """
+
+    def forward(self, x: Tensor, places: Tensor | None = None, length: int = 0) -> Tensor:
         rows = None if torch.compiler.is_compiling() else _row_generators.get()
-        if not self.training or self.p == 0.0 or rows is None or len(rows) != len(x):
+        if not self.training or self.p == 0.0 or rows is None:
             return super().forward(x)
-        keep = torch.empty_like(x)
-        for row, generator in zip(keep, rows):
+        shape = x.shape if places is None else (len(rows), length, x.shape[-1])
+        keep = x.new_empty(shape)
+        for row, generator in zip(keep, rows, strict=True):
             row.bernoulli_(1 - self.p, generator=generator)
+        keep = keep if places is None else keep.flatten(0, 1).index_select(0, places)
         return x * keep.div_(1 - self.p)
 
 
@@ -204,15 +209,16 @@ class Block(nn.Module):
         only some places are read.
         """
         attended = rearrange(attended, "b h n k -> b n (h k)")
+        some = (places, attended.shape[1])
         if places is not None:
             x = x.expand(attended.shape).flatten(0, 1).index_select(0, places)
             attended = attended.flatten(0, 1).index_select(0, places)
-        attended = self.dropout(self.out(attended))
+        attended = self.dropout(self.out(attended), *some)
         if self.pre_norm:
             x = x + attended
-            return x + self.dropout(self.feed_forward(self.norm_feed_forward(x)))
+            return x + self.dropout(self.feed_forward(self.norm_feed_forward(x)), *some)
         x = self.norm_attention(x + attended)
-        return self.norm_feed_forward(x + self.dropout(self.feed_forward(x)))
+        return self.norm_feed_forward(x + self.dropout(self.feed_forward(x), *some))
 
 
 def hoisted_keys_values(blocks: "nn.ModuleList", content: Tensor) -> list[tuple[Tensor, Tensor]]:

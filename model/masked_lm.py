@@ -46,9 +46,11 @@ class MaskedLM(nn.Module):
         self.head = Head(config, self.architecture.embedding.table)
         initialise(self, config)
 
-    def forward(self, batch: Batch) -> Tensor:
-        """Mean cross-entropy in nats over the places that this pass predicts. DDP and FSDP see nothing else."""
+    def loss(self, batch: Batch) -> Tensor:
+        """Mean cross-entropy in nats over the places that this pass predicts."""
         return self.architecture.loss(batch, self.head)
+
+    forward = loss  # DDP and FSDP see calls of the module and nothing else
 
     def encode(self, batch: Batch, *, with_self: bool = True) -> Tensor:
         return self.architecture.encode(batch, with_self=with_self)

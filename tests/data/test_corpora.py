@@ -73,3 +73,34 @@ def test_names_that_lead_nowhere(write: Write, name: str, error: type[Exception]
 
 def test_the_documented_names_are_there() -> None:
     assert {"botocore", "kjv", "tencentcloud", "sanguo", "wikitext-103"} < set(named_corpora())
+
+
+def test_what_a_folder_has_and_is_not_read_is_said(tmp_path: Path) -> None:
+    for name, data in {
+        "a.txt": b"kept",
+        "b.txt.bz2": b"x",
+        "c.json": b"{}",
+        ".hidden.txt": b"x",
+        "d/e.jsonl.gz": b"",
+    }.items():
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_bytes(data)
+    (tmp_path / "gone.txt").symlink_to(tmp_path / "nowhere")
+    (tmp_path / "linked").symlink_to(tmp_path / "d")
+    corpus = open_corpus(str(tmp_path), tmp_path)
+    assert list(corpus.documents()) == ["kept"]
+    told = " ".join(corpus.notes)
+    assert "2 file(s) (b.txt.bz2, c.json) left out (no reader" in told
+    for part in (
+        "(.hidden.txt) left out (hidden)",
+        "(gone.txt) left out (a broken link)",
+        "(linked) left out (a linked",
+    ):
+        assert part in told
+    assert "1 file(s) (e.jsonl.gz) without any text among 2 files" in told
+
+
+def test_a_folder_of_which_all_is_read_is_not_spoken_of(tmp_path: Path) -> None:
+    (tmp_path / "a.txt").write_text("one")
+    corpus = open_corpus(str(tmp_path), tmp_path)
+    assert list(corpus.documents()) == ["one"] and corpus.notes == []

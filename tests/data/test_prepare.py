@@ -153,7 +153,7 @@ def test_a_truncated_shard_is_not_trusted(corpus_file: Path, tmp_path: Path) -> 
 def test_processes_that_prepare_the_same_corpus_share_it(corpus_file: Path, tmp_path: Path) -> None:
     script = (
         "import sys; from data.prepare import *; "
-        "print(prepare(DataConfig(sys.argv[1], vocab_size=500, cache=sys.argv[2])).train.folder)"
+        "print(prepare(DataConfig(sys.argv[1], vocab_size=500, cache=Path(sys.argv[2]))).train.folder)"
     )
     command = [sys.executable, "-c", script, str(corpus_file), str(tmp_path)]
     processes = [subprocess.Popen(command, stdout=subprocess.PIPE, text=True) for _ in range(3)]
@@ -166,7 +166,8 @@ def test_processes_that_prepare_the_same_corpus_share_it(corpus_file: Path, tmp_
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"vocab_size": 0}, "vocabulary of 0"),
+        ({"vocab_size": 0}, "vocabulary of 0 is too small"),
+        ({"vocab_size": 500.0}, "vocab_size is 500.0; it must be a whole number"),
         ({"held_out": 0.0}, "held-out share of 0.0"),
         ({"held_out": 0.5}, "held-out share of 0.5"),
         ({"threads": 0}, "threads = 0"),

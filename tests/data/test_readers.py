@@ -119,12 +119,14 @@ BAD = {
     "a.jsonl": (b'{"text": "a"}\n\n{"body": "b", "id": 3}', r"a.jsonl, line 3: no column 'text'; found 'body', 'id'"),
     "b.jsonl": (b'{"text": "a"}\n{"text": ', r"b.jsonl, line 2: not JSON"),
     "c.jsonl": (b'{"text": 5}', r"c.jsonl, line 1: column 'text' holds int, expected text"),
+    "f.jsonl": (b'{"text": "a"}\n{"text": "b", "x": ' + b"[" * 9**6, r"f.jsonl, line 2: nested too deeply"),
+    "u32.txt": ("text".encode("utf-32"), r"u32.txt: UTF-32"),
     "d.jsonl": (b"[1]", r"d.jsonl, line 1: found a JSON list, expected an object"),
     "e.jsonl": (rb'{"text": "a\ud800"}', r"e.jsonl, line 1: not valid Unicode \(character 1"),
-    "a.txt.gz": (gzip.compress(b"text" * 1000)[:-9], r"a.txt.gz: damaged or not .gz"),
-    "b.txt.gz": (b"text", r"b.txt.gz: damaged or not .gz \(Not a gzipped file"),
-    "a.txt.zst": (zstandard.compress(b"text" * 1000)[:-3], r"a.txt.zst: damaged or not .zst \(.*middle of a frame"),
-    "b.txt.zst": (b"text", r"b.txt.zst: damaged or not .zst"),
+    "a.txt.gz": (gzip.compress(b"text" * 1000)[:-9], r"a.txt.gz: truncated"),
+    "b.txt.gz": (b"text", r"b.txt.gz: not .gz, or damaged \(Not a gzipped file"),
+    "a.txt.zst": (zstandard.compress(b"text" * 1000)[:-3], r"a.txt.zst: truncated \(.*middle of a frame"),
+    "b.txt.zst": (b"text", r"b.txt.zst: not .zst, or damaged"),
     "a.parquet": (b"text" * 10, r"a.parquet: not a readable parquet file, or damaged"),
 }
 
@@ -153,3 +155,33 @@ def test_parquet_without_the_column(tmp_path: Path) -> None:
         texts(path)
     with pytest.raises(ValueError, match=r"a.parquet, row 1: column 'n' holds int, expected text"):
         texts(path, column="n")
+
+
+def test_what_stands_beside_the_text_may_be_anything(write: Write) -> None:
+    path = write("beside.jsonl", b'{"text": "a", "id": ' + b"7" * 5000 + b', "x": NaN}')
+    assert [part.text for part in read_parts(path)] == ["a"]
+
+
+def test_zstd_may_look_back_two_gigabytes(write: Write) -> None:
+    options = zstandard.ZstdCompressionParameters(window_log=31, enable_ldm=True)
+    packer = zstandard.ZstdCompressor(compression_params=options).compressobj()
+    path = write("long.txt.zst", packer.compress(b"one\n\ntwo") + packer.flush())
+    assert [part.text for part in read_parts(path)] == ["one", "two"]
+
+
+@pytest.mark.parametrize("blank", ["\n\n", "\n" + " " * 20 + "\n", "\n \t\n", "\n" * 3])
+@pytest.mark.parametrize("offset", [-21, -20, -3, -2, -1, 0, 1])
+def test_where_a_block_ends_decides_nothing(write: Write, offset: int, blank: str) -> None:
+    """A blank line across the end of a block, of 2**20 bytes or of 2**16 for zstd, separates documents all the same."""
+    for block in (1 << 16, 1 << 20):
+        lines = ("x" * 999 + "\n") * (block // 1000 + 1)
+        text = lines[: block + offset].rstrip("\n") + blank + "two" + blank + "three"
+        counts = {
+            sum(part.first for part in read_parts(write(name, data)))
+            for name, data in (
+                ("a.txt", text.encode()),
+                ("a.txt.gz", gzip.compress(text.encode())),
+                ("a.txt.zst", zstandard.compress(text.encode())),
+            )
+        }
+        assert counts == {3}

@@ -1,14 +1,15 @@
 """What every registered architecture keeps besides the no-leak certificate."""
 
+import math
 from dataclasses import replace
 
 import pytest
 import torch
-from torch.utils.flop_counter import FlopCounterMode
 
 from data.batch import Batch
-from kernels.dispatch import use_backend
 from model.architectures import REGISTRY, architecture_class
+from model.config import ModelConfig
+from model.flops import step_flops
 from tests.conftest import random_batch
 from tests.model.models import tiny_config, tiny_model
 from tests.model.test_no_leak import masked_batch
@@ -63,17 +64,77 @@ def test_prediction_sees_every_other_token(architecture: str) -> None:
             assert torch.equal(before, after) == (other == 5)
 
 
-@pytest.mark.parametrize("d_embed", [0, 16])
+def block_flops(config: ModelConfig, rows: int, tokens: int, length: int) -> float:
+    """Of one layer whose keys are `tokens` and of which `rows` are computed beyond its attention; by hand."""
+    d, f = config.d_model, config.d_ff
+    feed_forward = (3 if config.feed_forward == "gated" else 2) * d * f
+    return 2.0 * tokens * (2 * d * d) + 4.0 * tokens * length * d + 2.0 * rows * (d * d + feed_forward)
+
+
 @pytest.mark.parametrize("preset", ["modern", "bert"])
+@pytest.mark.parametrize("masked", [1, 7, 24])
+def test_training_flops_by_hand_for_vanilla(preset: str, masked: int) -> None:
+    config = tiny_config("vanilla", preset)
+    tokens, length, d = 24, 12, config.d_model
+    forward = (config.n_layers - 1) * block_flops(config, tokens, tokens, length)
+    forward += block_flops(config, masked, tokens, length)
+    forward += config.n_layers * 2.0 * tokens * d * d  # queries
+    forward += masked * 2.0 * d * (d + config.vocab_size)  # the head
+    assert step_flops(config, 2, 12)(masked) == pytest.approx(3 * forward)
+
+
+@pytest.mark.parametrize("d_embed", [0, 16])
+def test_training_flops_by_hand_for_tta(d_embed: int) -> None:
+    """Queries of the first layer are one vector: one row of its query product, not one for each place."""
+    config = tiny_config("tta", d_embed=d_embed)
+    tokens, length, d, e = 24, 12, config.d_model, config.d_embed
+    forward = config.n_layers * block_flops(config, tokens, tokens, length)
+    forward += 2.0 * ((config.n_layers - 1) * tokens + 1) * d * d
+    forward += tokens * 2.0 * e * (d + config.vocab_size) + (2.0 * (tokens + 1) * e * d if e < d else 0)
+    assert step_flops(config, 2, 12)(tokens) == pytest.approx(3 * forward)
+
+
 @pytest.mark.parametrize("architecture", REGISTRY)
-def test_flops_are_what_pytorch_counts(architecture: str, preset: str, d_embed: int) -> None:
-    model, batch = tiny_model(architecture, preset, d_embed=d_embed), masked_batch(random_batch("whole"))
-    with use_backend("reference"), FlopCounterMode(display=False) as counter:  # it computes every key for every row
-        model.architecture.predict(batch)
-    expected = model.architecture.flops_per_token(batch.tokens.shape[1]) * batch.tokens.numel()
-    if model.architecture.predicted_fraction == 1.0 and d_embed:  # queries are widened [MASK]s, one more product
-        expected += 2.0 * d_embed * model.config.d_model * batch.tokens.numel()
-    assert counter.get_total_flops() == expected
+def test_some_places_are_the_same_as_all(architecture: str) -> None:
+    """Computing the last layer for some places alone changes nothing at these."""
+    model, batch = tiny_model(architecture), masked_batch(random_batch("packed"))
+    places = torch.tensor([1, 5, 17])
+    whole = model.architecture.predict(batch).flatten(0, 1)[places]
+    torch.testing.assert_close(model.architecture.predict(batch, places), whole, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("architecture", REGISTRY)
+def test_neither_step_does_what_nobody_reads(architecture: str) -> None:
+    """Operators of a training step: as many norms as there are, and for vanilla no feed-forward of unmasked places."""
+    model = tiny_model(architecture).train()
+    batch = masked_batch(random_batch("whole"))
+    batch = batch if model.architecture.masking is not None else random_batch("whole")
+    with torch.profiler.profile(record_shapes=True) as profiler:
+        model(batch)
+    layers = model.config.n_layers
+    counts = {event.key: event.count for event in profiler.key_averages()}
+    # Two norms a layer, the embedding's (tta: of content and of [MASK]), two in the head.
+    streams = 2 if architecture == "tta" else 1
+    assert counts["aten::native_layer_norm"] == 2 * layers + streams + 2
+    # vanilla: q, k and v in one product, then out, enter, leave. tta: q, out, enter, leave, and all keys and values once.
+    assert counts["aten::linear"] == (4 * layers + 1 if architecture == "vanilla" else 4 * layers + 1 + 1)
+    rows = [math.prod(e.input_shapes[0][:-1]) for e in profiler.events() if e.name == "aten::linear"]
+    assert rows[-2:] == [batch.predicted] * 2  # the last layer's feed-forward, and the head
+
+
+@pytest.mark.parametrize("architecture", REGISTRY)
+def test_a_word_is_hidden_whole(architecture: str) -> None:
+    """With words, a place's state depends on no token of its word and on every other."""
+    model, batch = tiny_model(architecture), random_batch("whole", rows=1)
+    words = torch.tensor([[0, 0, 1, 2, 2, 2, 3, 4, 4, 5, 6, 6]])
+    places = torch.tensor([[4]])
+    with torch.no_grad():
+        before, _ = model.architecture.leave_one_out(batch, places, words)
+        for other in range(12):
+            tokens = batch.tokens.clone()
+            tokens[:, other] = tokens[:, other] % 50 + 6
+            after, _ = model.architecture.leave_one_out(replace(batch, tokens=tokens), places, words)
+            assert torch.equal(before, after) == (other in (3, 4, 5)), other
 
 
 def test_unknown_names_are_refused() -> None:
@@ -93,3 +154,30 @@ def test_a_text_too_long_is_refused() -> None:
 def test_config_survives_json() -> None:
     config = tiny_config("vanilla", options=(("masking_rate", 0.4),))
     assert type(config).from_json(config.to_json()) == config
+
+
+@pytest.mark.parametrize(
+    ("change", "sentence"),
+    [
+        (('"pre"', '"Pre"'), "norm is 'Pre'; it must be one of pre, post"),
+        (('"bias": true', '"bias": "no"'), "bias is 'no'; it must be true or false"),
+        (('"n_layers": 3', '"n_layers": 3.0'), "n_layers is 3.0; it must be a whole number"),
+        (('"dropout": 0.0', '"dropout": NaN'), "dropout is nan; it must be a number"),
+        (('"gated"', '"swiglu"'), "feed_forward is 'swiglu'; it must be one of gated, gelu"),
+        (('"norm"', '"nrm"'), "no model configuration"),
+    ],
+)
+def test_an_edited_config_is_refused(change: tuple[str, str], sentence: str) -> None:
+    text = tiny_config("tta").to_json()
+    assert change[0] in text
+    with pytest.raises(ValueError, match=sentence):
+        ModelConfig.from_json(text.replace(*change))
+
+
+def test_the_masking_rate_may_fall() -> None:
+    model = tiny_model("vanilla", options=(("masking_rate", 0.4), ("final_masking_rate", 0.2)))
+    rates = [model.architecture.masking_at(fraction).rate for fraction in (0.0, 0.5, 1.0, 1.1)]
+    assert rates == pytest.approx([0.4, 0.3, 0.2, 0.2])
+    assert tiny_model("vanilla").architecture.masking_at(0.9).rate == 0.3
+    with pytest.raises(ValueError, match="masking rate of 1.5"):
+        tiny_model("vanilla", options=(("final_masking_rate", 1.5),))

@@ -5,8 +5,11 @@ import pytest
 import torch
 import torch.nn.functional as F
 
+from data.batch import Batch
 from kernels.dispatch import use_backend
+from model import layers
 from model.architectures import REGISTRY
+from model.layers import dropout_by_sample
 from tests.conftest import MASK, VOCAB, random_batch
 from tests.model.models import tiny_model
 from tests.model.test_no_leak import masked_batch
@@ -20,6 +23,7 @@ def test_loss_is_the_mean_cross_entropy_of_predicted_places(architecture: str, l
         places = batch.masked
     else:
         places = torch.ones_like(batch.masked) if batch.documents is None else batch.documents >= 0
+        batch = replace(batch, corrupted=None, masked=None)
     logits = model.head.logits(model.architecture.predict(batch))
     expected = F.cross_entropy(logits[places], batch.tokens[places])
     torch.testing.assert_close(model.loss(batch), expected, rtol=1e-5, atol=1e-6)
@@ -68,11 +72,39 @@ def test_leave_one_out_returns_the_likeliest_tokens() -> None:
     assert torch.equal(scored.top, tokens.gather(1, index))
 
 
-def test_training_flops_count_the_head_where_it_predicts() -> None:
-    kwargs = {"d_model": 32, "vocab_size": VOCAB}
-    vanilla, tta = tiny_model("vanilla", options=(("masking_rate", 0.25),)), tiny_model("tta")
-    head = 2 * kwargs["d_model"] * (kwargs["d_model"] + kwargs["vocab_size"])
-    assert tta.flops_per_token(16) - vanilla.flops_per_token(16) == pytest.approx(3 * 0.75 * head)
+@pytest.mark.parametrize("architecture", REGISTRY)
+def test_calling_the_model_gives_its_loss(architecture: str) -> None:
+    """DDP and FSDP see calls of the module only."""
+    model, batch = tiny_model(architecture), masked_batch(random_batch("packed"))
+    assert torch.equal(model(batch), model.loss(batch))
+
+
+def test_scoring_in_inference_mode_leaves_training_possible() -> None:
+    layers.rotary_table.cache_clear()
+    for architecture in REGISTRY:
+        model, batch = tiny_model(architecture), masked_batch(random_batch("packed"))
+        with torch.inference_mode():
+            model.pseudo_log_likelihood(batch)
+        model.train()(batch).backward()
+        assert all(p.grad is not None for p in model.parameters())
+
+
+@pytest.mark.parametrize("architecture", REGISTRY)
+def test_dropout_is_drawn_by_sample(architecture: str) -> None:
+    """A step of four rows is the mean of two of two rows, dropout included."""
+    model = tiny_model(architecture, dropout=0.3).train()
+    batch = replace(masked_batch(random_batch("whole", rows=4)), samples=(8, 9, 10, 11))
+    halves = [
+        replace(batch, **{n: getattr(batch, n)[rows] for n in ("tokens", "corrupted", "masked")}, samples=samples)
+        for rows, samples in ((slice(0, 2), (8, 9)), (slice(2, 4), (10, 11)))
+    ]
+
+    def loss(b: Batch) -> torch.Tensor:
+        with dropout_by_sample(3, b.samples, torch.device("cpu")):
+            return model(b)
+
+    torch.testing.assert_close(loss(batch), (loss(halves[0]) + loss(halves[1])) / 2, rtol=1e-5, atol=1e-6)
+    assert not torch.equal(loss(batch), loss(replace(batch, samples=(0, 1, 2, 3))))
 
 
 def test_input_and_output_share_their_table() -> None:

@@ -2,23 +2,31 @@
 
 For every registered architecture, in training and evaluation mode, whole, padded and packed, fp32 and bf16, on every
 attention backend. It is strict: values bitwise the same, gradients exactly zero. The last tests show that it can fail.
+
+What a masked model promises depends on its scheme. Where [MASK] stands, nothing of the token is left. BERT's scheme keeps
+the token at 10% of its places, and there a training pass does read it: the certificate finds these places, and no others.
+Leave-one-out, by which models are measured, masks the place whatever the scheme, and promises the same for all.
 """
 
 from dataclasses import replace
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor
 
 from data.batch import Batch
+from data.batches import Masking
+from data.tokenizer import Vocabulary
 from kernels.dispatch import use_backend
 from model import MaskedLM
 from model.architectures import REGISTRY
 from model.architectures.tta import TTA
-from model.layers import Block
+from model.layers import hoisted_keys_values
 from tests.conftest import LAYOUTS, MASK, VOCAB, random_batch
 from tests.model.models import tiny_config, tiny_model
 
+VOCABULARY = Vocabulary(size=VOCAB, pad_id=0, bos_id=1, eos_id=2, mask_id=MASK, unk_id=4)
 PRECISIONS = {"fp32": None, "bf16": torch.bfloat16}
 
 
@@ -82,6 +90,51 @@ def certify(model: MaskedLM, batch: Batch, precision: torch.dtype | None = None)
             certify_gradients(model, batch)
 
 
+def certify_leave_one_out(model: MaskedLM, batch: Batch) -> None:
+    """The yardstick's own pass: bitwise the same whatever stands at the place."""
+    real = torch.ones_like(batch.tokens, dtype=torch.bool) if batch.documents is None else batch.documents >= 0
+    with torch.no_grad():
+        for place in range(batch.tokens.shape[1]):
+            places = torch.full((len(batch.tokens), 1), place)
+            tokens = batch.tokens.clone()
+            tokens[:, place] = 5 + (tokens[:, place] - 4) % (VOCAB - 5)
+            before, _ = model.architecture.leave_one_out(batch, places)
+            after, _ = model.architecture.leave_one_out(replace(batch, tokens=tokens), places)
+            assert torch.equal(after[real[:, place]], before[real[:, place]]), f"place {place} is scored by itself"
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize("scheme", ["mask", "bert"])
+def test_a_masked_model_keeps_what_its_scheme_promises(scheme: str, layout: str) -> None:
+    """A change of the true token reaches the prediction at its place exactly where the scheme kept the token."""
+    masking, samples = Masking(0.6, scheme), np.arange(40)
+    model = tiny_model("vanilla", options=(("masking_scheme", scheme),))
+    batch = random_batch(layout, rows=40)
+    tokens = batch.tokens.numpy()
+    corrupted, masked = masking.apply(tokens, VOCABULARY, 0, samples)
+    other = 5 + (tokens - 4) % (VOCAB - 5)  # every token another: a masked place that keeps its own reads the new one
+    kept = masked & (corrupted == tokens)
+    assert kept.any() == (scheme == "bert")
+    changed = np.where(kept, other, corrupted)
+    made = [
+        replace(batch, corrupted=torch.from_numpy(c), masked=torch.from_numpy(masked & (tokens >= 5)))
+        for c in (corrupted, changed)
+    ]
+    with torch.no_grad():
+        before, after = (model.architecture.predict(b) for b in made)
+    differs = (before != after).any(-1).numpy()
+    assert differs[kept].all()
+    rows_without = ~kept.any(1)
+    assert not differs[rows_without].any()
+    certify_leave_one_out(model, random_batch(layout))
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize("architecture", REGISTRY)
+def test_leave_one_out_leaves_one_out(architecture: str, layout: str) -> None:
+    certify_leave_one_out(tiny_model(architecture), random_batch(layout))
+
+
 @pytest.mark.parametrize("precision", PRECISIONS)
 @pytest.mark.parametrize("layout", LAYOUTS)
 @pytest.mark.parametrize("training", [False, True], ids=["eval", "train"])
@@ -111,29 +164,139 @@ def test_no_leak_on_triton(architecture: str) -> None:
 class OpenDiagonal(TTA):
     """T-TA that forgot its mask."""
 
-    def predict(self, batch: Batch) -> Tensor:
+    def predict(self, batch: Batch, places: Tensor | None = None) -> Tensor:
         return self.query_stream(batch, "full")
 
 
 class DeepContent(TTA):
     """T-TA whose content is contextual: each layer hides the diagonal, and place i still meets token i through j."""
 
-    def predict(self, batch: Batch) -> Tensor:
+    def predict(self, batch: Batch, places: Tensor | None = None) -> Tensor:
         content = self.embedding(batch.tokens, batch.documents)
         query = self.embedding.queries(batch.tokens, batch.documents)
         for block in self.blocks:
-            assert isinstance(block, Block)
             k, v = block.keys_values(block.read(content))
             query = block(query, k, v, "exclude_self", batch.documents)
-            content = block(content, k, v, "full", batch.documents)
+            content = block.self_attention(content, "full", batch.documents)
         return query
 
 
+class Shifting(TTA):
+    """T-TA whose query stream also reads the raw embedding of the place before, put there by `shift`."""
+
+    def predict(self, batch: Batch, places: Tensor | None = None) -> Tensor:
+        content = self.embedding(batch.tokens, batch.documents)
+        query = self.embedding.queries(batch.tokens, batch.documents) + self.shift(content, batch)
+        for block, (k, v) in zip(self.blocks, hoisted_keys_values(self.blocks, content)):
+            query = block(query, k, v, "exclude_self", batch.layout)
+        return query
+
+    def shift(self, content: Tensor, batch: Batch) -> Tensor:
+        """The right one: nothing before the first place, and nothing of another document."""
+        before = torch.zeros_like(content)
+        before[:, 1:] = content[:, :-1]
+        if batch.documents is not None:
+            before[:, 1:] *= (batch.documents[:, 1:] == batch.documents[:, :-1])[..., None]
+        return before
+
+
+class WrapAround(Shifting):
+    """A shift by the whole row: the place itself, as `roll` by a multiple of the length gives it."""
+
+    def shift(self, content: Tensor, batch: Batch) -> Tensor:
+        return content.roll(content.shape[1], dims=1) * (torch.arange(content.shape[1]) == 0)[:, None]
+
+
+class WindowOffByOne(Shifting):
+    """A window of neighbours that begins at the place itself."""
+
+    def shift(self, content: Tensor, batch: Batch) -> Tensor:
+        return super().shift(content, batch) + 0.1 * content
+
+
+class MixedQueries(Shifting):
+    """Neighbours mixed inside the query stream, after a layer: they have read what is hidden here."""
+
+    def predict(self, batch: Batch, places: Tensor | None = None) -> Tensor:
+        content = self.embedding(batch.tokens, batch.documents)
+        query = self.embedding.queries(batch.tokens, batch.documents)
+        for block, (k, v) in zip(self.blocks, hoisted_keys_values(self.blocks, content)):
+            query = block(query, k, v, "exclude_self", batch.layout)
+            query = query + self.shift(query, batch)
+        return query
+
+
+class ConvolvedContent(Shifting):
+    """Keys and values that hold the place before theirs: two-sided reading brings a token back to its own place."""
+
+    def predict(self, batch: Batch, places: Tensor | None = None) -> Tensor:
+        content = self.embedding(batch.tokens, batch.documents)
+        query = self.embedding.queries(batch.tokens, batch.documents)
+        mixed = content + self.shift(content, batch)
+        for block, (k, v) in zip(self.blocks, hoisted_keys_values(self.blocks, mixed)):
+            query = block(query, k, v, "exclude_self", batch.layout)
+        return query
+
+
+LEAKS = [OpenDiagonal, DeepContent, WrapAround, WindowOffByOne, MixedQueries, ConvolvedContent]
+
+
 @pytest.mark.parametrize("check", [certify_values, certify_gradients])
-@pytest.mark.parametrize("leaking", [OpenDiagonal, DeepContent])
+@pytest.mark.parametrize("leaking", LEAKS)
 def test_the_certificate_catches_a_leak(leaking: type[TTA], check, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(REGISTRY, "leaking", leaking)
     torch.manual_seed(0)
     model = MaskedLM(tiny_config("leaking")).eval()
     with pytest.raises(AssertionError, match="its own token|learns from itself"):
         check(model, random_batch("whole"))
+
+
+def test_the_right_shift_is_no_leak(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What the leaks above were made from passes: they are caught for what they do wrong."""
+    monkeypatch.setitem(REGISTRY, "shifting", Shifting)
+    model = MaskedLM(tiny_config("shifting")).eval()
+    for layout in LAYOUTS:
+        certify(model, random_batch(layout))
+
+
+class AcrossDocuments(Shifting):
+    """A convolution that forgets where documents end."""
+
+    def shift(self, content: Tensor, batch: Batch) -> Tensor:
+        return super().shift(content, replace(batch, documents=None))
+
+
+def certify_documents(model: MaskedLM, batch: Batch) -> None:
+    """Another document, and padding, change nothing, to the bit."""
+    with torch.no_grad():
+        before = predict(model, batch)
+        for document in batch.documents.unique().tolist():
+            at = batch.documents == document
+            tokens = torch.where(at, 5 + (batch.tokens - 4) % (VOCAB - 5), batch.tokens)
+            after = predict(model, replace(batch, tokens=tokens, corrupted=tokens))
+            others = ~at & (batch.documents >= 0)
+            assert torch.equal(after[others], before[others]), f"document {document} is seen from another"
+
+
+@pytest.mark.parametrize("layout", ["packed", "padded"])
+@pytest.mark.parametrize("architecture", REGISTRY)
+def test_documents_never_see_each_other(architecture: str, layout: str) -> None:
+    batch = random_batch(layout)
+    certify_documents(tiny_model(architecture), replace(batch, corrupted=batch.tokens))
+
+
+def test_a_convolution_across_documents_is_caught(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(REGISTRY, "leaking", AcrossDocuments)
+    with pytest.raises(AssertionError, match="is seen from another"):
+        certify_documents(MaskedLM(tiny_config("leaking")).eval(), random_batch("packed"))
+
+
+@pytest.mark.parametrize("architecture", REGISTRY)
+def test_no_leak_with_every_parameter_random(architecture: str) -> None:
+    """Zero starts hide leaks: a path whose weight is 0 carries nothing yet."""
+    model = tiny_model(architecture)
+    with torch.no_grad():
+        for p in model.parameters():
+            p.copy_(0.3 * torch.randn(p.shape, generator=torch.Generator().manual_seed(p.numel())))
+    for layout in LAYOUTS:
+        certify(model, random_batch(layout))
