@@ -42,7 +42,7 @@ class Display:
         return f"{contestant.label} #{contestant.seed}" if several else contestant.label
 
     def overall(self) -> float:
-        return sum(min(1.0, c.fraction) for c in self.contestants) / len(self.contestants)
+        return sum(1.0 if c.finished else c.fraction for c in self.contestants) / len(self.contestants)
 
     def __enter__(self) -> "Display":
         self.bars.start()
@@ -57,11 +57,13 @@ class Display:
         left = elapsed / done * (1.0 - self.overall()) if done > 0 else 0.0
         last = contestant.last
         parts = [f"loss {last['loss']:.3f}"] if last else []
-        if contestant.progress.history:
-            parts.append(f"leave-one-out {contestant.progress.history[-1]['curve']['nll']:.3f}")
+        if contestant.progress.history and (curve := contestant.progress.history[-1]["curve"]):
+            parts.append(f"leave-one-out {curve['nll']:.3f}")
         if last:
             parts.append(f"{last['tokens_per_second']:,.0f} tokens/s")
-        parts.append("done" if contestant.finished else f"{clock(left)} left in all")
+        lost = contestant.progress.diverged
+        state = "done" if contestant.finished else f"{clock(left)} left in all"
+        parts.append(state if lost is None else f"diverged at {lost:.0%} of its budget: its loss is no number any more")
         numbers = "  ".join(parts)
         self.bars.update(self.tasks[id(contestant)], completed=min(1.0, contestant.fraction), numbers=numbers)
         if not self.console.is_terminal and (time.monotonic() - self.printed > PLAIN_SECONDS or contestant.finished):

@@ -94,7 +94,7 @@ class Machine:
             threads=torch.get_num_threads(),
             device=torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu",
             python=platform.python_version(),
-            torch=torch.__version__,
+            torch=str(torch.__version__),
             git_revision=git_revision(),
             fp32_matmul=matmul_rate(device, torch.float32),
             bf16_matmul=matmul_rate(device, torch.bfloat16) if has_fast_bf16(device) else 0.0,

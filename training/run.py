@@ -312,7 +312,7 @@ class Run:
 
 def key(contestant: Contestant) -> str:
     """A contestant's folder name; no two contestants share one."""
-    name = urllib.parse.quote(contestant.label.replace(":", "@"), safe="@=,+._-")
+    name = urllib.parse.quote(contestant.label, safe="=,+._-").replace("%3A", "@")
     if len(name) > 150:
         name = f"{name[:130]}~{hashlib.sha256(contestant.label.encode()).hexdigest()[:16]}"
     return f"{name}-seed{contestant.seed}"

@@ -1,8 +1,11 @@
 import json
+import math
 from pathlib import Path
 
 import pytest
-from eval.summary import Results, Spread, first_reached
+
+from report.statistics import Spread
+from report.summary import Results, first_reached
 
 
 def test_first_reached_by_hand() -> None:
@@ -19,14 +22,23 @@ def test_spread_by_hand() -> None:
     assert Spread.of([1.0, 3.0]).text(".1f") == "2.0 ± 1.4"
 
 
+MACHINE = {"processor": "p", "threads": 2, "device": "cpu", "python": "3", "torch": "2", "git_revision": "r"}
+MACHINE |= {"fp32_matmul": 2e9, "bf16_matmul": 8e9, "step": 0}
+
+
 def record(contestant: str, seed: int, seconds: float, nll: float, last: bool = False) -> dict:
-    score = {"nll": nll, "standard_error": 0.1, "bits_per_character": nll / 2, "accuracy": 0.2, "passes": 1}
+    clusters = {"documents": [1, 2], "counts": [10, 30], "sums": [10 * (nll - 0.3), 30 * (nll + 0.1)]}
+    score = {"nll": nll, "standard_error": 0.1, "accuracy": 0.2, "clusters": clusters}
+    score["passes"] = 16 if "vanilla" in contestant else 1
     spent = {"seconds": seconds, "flops": seconds * 1e9, "tokens": seconds * 100, "predicted_tokens": seconds * 50}
-    final = {**score, "passes": 16 if "vanilla" in contestant else 1} if last else None
     return {"contestant": contestant, "architecture": contestant.partition(":")[0], "seed": seed, "step": seconds} | {
         **spent,
+        "diverged": None,
+        "sessions": [MACHINE],
         "curve": score,
-        "final": final,
+        "dev": score if last else None,
+        "final": score if last else None,
+        "words": {"bits_per_character": nll / 2} if last else None,
     }
 
 
@@ -46,10 +58,12 @@ def folder(tmp_path: Path) -> Path:
     ]
     (tmp_path / "results.jsonl").write_text("\n".join(map(json.dumps, records)) + "\n")
     facts = {"parameters": 1000, "flops_per_token": 1e7, "predicted_fraction": 0.5, "memory_bytes": 2**20}
-    contestants = {r["contestant"]: {**facts, "architecture": r["architecture"]} for r in records}
-    machine = {"fp32_matmul": 2e9}
-    (tmp_path / "facts.json").write_text(json.dumps({"contestants": contestants, "machine": machine}))
-    (tmp_path / "run.json").write_text("{}")
+    contestants = {
+        r["contestant"]: {**facts, "architecture": r["architecture"], "family": r["contestant"], "share": 1.0}
+        for r in records
+    }
+    (tmp_path / "facts.json").write_text(json.dumps({"contestants": contestants, "precision": "torch.float32"}))
+    (tmp_path / "run.json").write_text(json.dumps({"seeds": [0, 1]}))
     return tmp_path
 
 
@@ -61,36 +75,125 @@ def test_the_best_vanilla_is_what_others_are_held_against(folder: Path) -> None:
 
 def test_how_much_sooner_is_counted_seed_by_seed(folder: Path) -> None:
     row = Results.load(folder).row("tta")
-    assert row.sooner_seconds == Spread(pytest.approx(0.15), pytest.approx(0.0707, abs=1e-4))  # 10 and 20 of 100
-    assert row.sooner_flops == row.sooner_seconds
+    assert row.sooner == Spread(pytest.approx(0.15), pytest.approx(0.0707, abs=1e-4))  # 10 and 20 of 100
     assert row.nll.mean == pytest.approx(3.1)
+
+
+def test_a_paired_difference_by_hand(folder: Path) -> None:
+    """Both seeds, both documents: all differ by the same but for the seed, so documents agree and the error is 0."""
+    difference = Results.load(folder).difference("tta", "vanilla")
+    assert difference.mean == pytest.approx(-1.9)  # -2.0 and -1.8
+    assert difference.error == pytest.approx(0.0, abs=1e-9)
+    assert difference.deviation == pytest.approx(0.1414, abs=1e-4)
+
+
+def test_the_error_of_a_difference_comes_from_the_spread_between_documents(folder: Path) -> None:
+    lines = [json.loads(line) for line in (folder / "results.jsonl").read_text().splitlines()]
+    for line in lines:
+        if line["contestant"] == "tta" and line["final"]:
+            line["final"]["clusters"]["sums"][0] += 4.0  # 0.4 nats at each of its 10 places
+    (folder / "results.jsonl").write_text("\n".join(map(json.dumps, lines)))
+    difference = Results.load(folder).difference("tta", "vanilla")
+    assert difference.mean == pytest.approx(-1.9 + 4 / 40)
+    # Sums over both seeds: counts 20 and 60, residuals +-6 around the mean, var = 2 (36 + 36) / 80^2.
+    assert difference.error == pytest.approx(math.sqrt(2 * 72) / 80)
 
 
 def test_throughput_of_a_row(folder: Path) -> None:
     row = Results.load(folder).row("vanilla")
     assert row.tokens_per_second.mean == 100
     assert row.predicted_tokens_per_second.mean == 50
-    assert row.matmul_share == pytest.approx(0.5)  # 100 tokens/s x 1e7 FLOPs over 2e9
-    assert row.passes == 16 and row.sooner_seconds is None
+    assert row.matmul_share == pytest.approx(0.5)  # 1e9 FLOP/s over 2e9
+    assert row.passes == 16 and row.sooner is None
+
+
+def test_the_share_of_arithmetic_is_of_the_precision_in_use(folder: Path) -> None:
+    text = (folder / "facts.json").read_text()
+    (folder / "facts.json").write_text(text.replace("float32", "bfloat16"))
+    assert Results.load(folder).row("vanilla").matmul_share == pytest.approx(0.125)  # over 8e9
+
+
+def test_a_run_on_two_machines_is_held_against_both(folder: Path) -> None:
+    """A quarter of the steps at 2e9, the rest at 6e9: 5e9 on average."""
+    lines = [json.loads(line) for line in (folder / "results.jsonl").read_text().splitlines()]
+    for line in lines:
+        line["sessions"] = [MACHINE, {**MACHINE, "step": 25, "fp32_matmul": 6e9}]
+    (folder / "results.jsonl").write_text("\n".join(map(json.dumps, lines)))
+    assert Results.load(folder).row("vanilla").matmul_share == pytest.approx(0.2)
 
 
 def test_the_verdict_says_so_when_two_stream_never_gets_there(folder: Path) -> None:
     text = (folder / "results.jsonl").read_text()
-    assert "reached vanilla's final quality after 0.15" in Results.load(folder).verdict()
-    (folder / "results.jsonl").write_text(text.replace('"nll": 5.0', '"nll": 2.0'))
-    lines = [json.loads(line) for line in (folder / "results.jsonl").read_text().splitlines()]
+    assert "passed vanilla's final quality after 0.15" in Results.load(folder).verdict()
+    lines = [json.loads(line) for line in text.splitlines()]
     for line in lines:
         if line["contestant"] == "tta":
-            line["curve"]["nll"] = 3.0
+            line["curve"]["nll"] = 6.0
     (folder / "results.jsonl").write_text("\n".join(map(json.dumps, lines)))
-    verdict = Results.load(folder).verdict()
-    assert "did not reach its final quality" in verdict and "above vanilla" in verdict
+    assert "passed" not in Results.load(folder).verdict()
 
 
-def test_an_unfinished_run_is_said(folder: Path, tmp_path: Path) -> None:
+@pytest.fixture
+def frontier(folder: Path) -> Path:
+    """tta at a quarter and at all of the budget: 5.5 and 3.1; vanilla ends at 5.0."""
+    quarter = [record("tta:budget=0.25", seed, 25, 5.5, last=True) for seed in (0, 1)]
+    text = (folder / "results.jsonl").read_text()
+    (folder / "results.jsonl").write_text(text + "\n".join(map(json.dumps, quarter)) + "\n")
+    facts = json.loads((folder / "facts.json").read_text())
+    facts["contestants"]["tta:budget=0.25"] = {**facts["contestants"]["tta"], "family": "tta", "share": 0.25}
+    (folder / "facts.json").write_text(json.dumps(facts))
+    return folder
+
+
+def test_the_equal_share_is_read_between_annealed_ends(frontier: Path) -> None:
+    """Seed 0: from 5.5 at log(1/4) to 3.0 at 0, 5.0 lies a fifth of the way: 4^-0.8. Seed 1: 5.5 to 3.2: 0.5 of 2.3."""
+    results = Results.load(frontier)
+    share = results.equal_share("tta")
+    expected = [4**-0.8, 4 ** -(1 - 0.5 / 2.3)]
+    assert share.mean == pytest.approx(sum(expected) / 2) and share.deviation == pytest.approx(
+        abs(expected[0] - expected[1]) / math.sqrt(2)
+    )
+    assert results.verdict().startswith("As good as vanilla with the whole budget: tta with 0.33 ± 0.01 of it")
+    assert results.row("tta:budget=0.25").sooner is None  # its clock is another
+
+
+def test_no_equal_share_outside_the_points(frontier: Path) -> None:
+    text = (frontier / "results.jsonl").read_text()
+    lines = [json.loads(line) for line in text.splitlines()]
+    for nll in (2.0, 7.0):  # better than tta ever was; worse than its smallest share
+        for line in lines:
+            if line["contestant"] == "vanilla" and line["final"]:
+                line["final"]["nll"] = nll
+        (frontier / "results.jsonl").write_text("\n".join(map(json.dumps, lines)))
+        assert Results.load(frontier).equal_share("tta", "vanilla") is None
+
+
+def test_an_unfinished_contestant_is_said_and_not_ranked(folder: Path) -> None:
     lines = (folder / "results.jsonl").read_text().splitlines()
-    (folder / "results.jsonl").write_text("\n".join(line for line in lines if '"seconds": 100' not in line))
-    with pytest.raises(ValueError, match="has not finished its budget; continue it with --resume"):
+    kept = [line for line in lines if not ('"tta"' in line and '"seed": 1' in line)]
+    (folder / "results.jsonl").write_text("\n".join(kept))
+    results = Results.load(folder)
+    assert [row.state for row in results.rows()] == ["finished", "finished", "unfinished"]
+    assert "Not finished: tta." in results.verdict()
+    (folder / "results.jsonl").write_text("\n".join(line for line in lines if '"tta"' not in line))
+    assert Results.load(folder).rows()[-1].told == "unfinished"  # without any record, too
+
+
+@pytest.mark.parametrize("damage", ["{", "[1]", '{"contestant": "tta"}', "NaN"])
+def test_a_damaged_record_is_named(folder: Path, damage: str) -> None:
+    path = folder / "results.jsonl"
+    lines = path.read_text().splitlines()
+    path.write_text("\n".join([lines[0], damage, *lines[1:]]))
+    with pytest.raises(ValueError, match=r"results\.jsonl, line 2: no record of an evaluation"):
+        Results.load(folder)
+
+
+def test_missing_and_damaged_files_are_named(folder: Path, tmp_path: Path) -> None:
+    (folder / "facts.json").write_text("[]")
+    with pytest.raises(ValueError, match=r"facts\.json holds a list"):
+        Results.load(folder)
+    (folder / "facts.json").write_text("{")
+    with pytest.raises(ValueError, match=r"facts\.json is not JSON"):
         Results.load(folder)
     with pytest.raises(FileNotFoundError, match=r"has no run\.json"):
         Results.load(tmp_path / "nowhere")

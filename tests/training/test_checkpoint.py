@@ -5,6 +5,8 @@ from pathlib import Path
 import pytest
 import torch
 
+from data import files
+from data.files import write_atomically
 from tests.model.models import tiny_model
 from training import checkpoint
 from training.checkpoint import DamagedCheckpoint
@@ -74,14 +76,14 @@ def test_a_full_disk_leaves_the_earlier_checkpoint(tmp_path: Path, monkeypatch: 
 
 def test_a_full_disk_leaves_the_old_text(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = tmp_path / "results.jsonl"
-    checkpoint.write_atomically(path, "old")
+    write_atomically(path, "old")
 
     def full(*args: object) -> None:
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr(checkpoint, "sync", full)
+    monkeypatch.setattr(files, "sync", full)
     with pytest.raises(OSError, match=r"Could not write .*No space left"):
-        checkpoint.write_atomically(path, "new")
+        write_atomically(path, "new")
     assert path.read_text() == "old" and list(tmp_path.iterdir()) == [path]
 
 
@@ -97,3 +99,39 @@ def test_a_manifest_of_something_else_is_refused(tmp_path: Path) -> None:
     (path / "manifest.json").write_text(json.dumps({"files": 3}))
     with pytest.raises(DamagedCheckpoint, match="is no whole checkpoint"):
         checkpoint.verify(path)
+
+
+def test_a_step_that_is_there_and_whole_is_not_written_again(tmp_path: Path) -> None:
+    path = save(tmp_path, 1)
+    before = {file.name: file.stat().st_mtime_ns for file in path.iterdir()}
+    assert save(tmp_path, 1) == path
+    assert {file.name: file.stat().st_mtime_ns for file in path.iterdir()} == before
+
+
+def test_a_damaged_step_is_written_again(tmp_path: Path) -> None:
+    path = save(tmp_path, 1)
+    (path / "training.pt").write_bytes(b"torn")
+    assert save(tmp_path, 1) == path and checkpoint.verify(path) == 1
+
+
+def test_a_kill_between_writing_and_renaming_loses_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also when the step is there already: it is never away."""
+    good = save(tmp_path, 1)
+
+    def killed(*args: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(checkpoint.os, "rename", killed)
+    for step in (1, 2):
+        with pytest.raises(KeyboardInterrupt) if step == 2 else monkeypatch.context():
+            save(tmp_path, step)
+        assert checkpoint.last_good(tmp_path)[0] == good
+    assert list(tmp_path.glob(".step-*.tmp"))
+    checkpoint.sweep(tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == [good.name]
+
+
+def test_nan_is_no_json() -> None:
+    with pytest.raises(ValueError):
+        files.to_json({"nll": float("nan")})
+    assert json.loads(files.to_json({"a": [1.5, None, "é"]})) == {"a": [1.5, None, "é"]}

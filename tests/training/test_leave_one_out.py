@@ -1,18 +1,27 @@
 import math
 
+import numpy as np
 import pytest
 import torch
-from eval.leave_one_out import Yardstick
 
 from data.batch import Batch
+from data.batches import HeldOut
+from data.tokenizer import Tokenizer
+from report.statistics import clustered_mean
 from tests.conftest import VOCAB, random_batch
 from tests.model.models import tiny_model
+from training.leave_one_out import Clusters, Yardstick, word_numbers
 
 SPECIAL = (0, 1, 2, 3, 4)
 
 
+def held_out(batch: Batch) -> HeldOut:
+    """Every row from a document of its own."""
+    return HeldOut(batch, np.arange(len(batch.tokens))[:, None].repeat(batch.tokens.shape[1], 1))
+
+
 def yardstick(places: int = 4) -> Yardstick:
-    return Yardstick.sample(random_batch("packed", rows=20, length=12), SPECIAL, places, 0, characters_per_token=4.0)
+    return Yardstick.sample(held_out(random_batch("packed", rows=20, length=12)), SPECIAL, places, 0)
 
 
 @pytest.mark.parametrize("architecture", ["tta", "vanilla"])
@@ -23,7 +32,6 @@ def test_a_model_that_knows_nothing_scores_log_v(architecture: str) -> None:
         model.head.bias.zero_()
     score = yardstick().measure(model)
     assert score.nll == pytest.approx(math.log(VOCAB), rel=1e-5) and score.standard_error < 1e-5
-    assert score.bits_per_character == pytest.approx(math.log2(VOCAB) / 4.0, rel=1e-5)
     assert score.tokens == 80
 
 
@@ -34,7 +42,8 @@ def test_the_score_is_that_of_the_pseudo_log_likelihood(architecture: str) -> No
     expected = -scored.log_probs.gather(1, ruler.places)
     score = ruler.measure(model)
     assert score.nll == pytest.approx(expected.mean().item(), rel=1e-4)
-    assert score.standard_error == pytest.approx((expected.std() / math.sqrt(80)).item(), rel=1e-4)
+    by_row = expected.mean(1)  # every row is a document, and all have as many places
+    assert score.standard_error == pytest.approx((by_row.std() / math.sqrt(20)).item(), rel=1e-4)
     assert score.passes == scored.passes
 
 
@@ -44,7 +53,7 @@ def test_a_model_that_is_always_right_is_found_right() -> None:
     with torch.no_grad():
         model.head.bias.fill_(-50.0)
         model.head.bias[7] = 50.0
-    score = Yardstick.sample(batch, SPECIAL, 5, 0, 4.0).measure(model)
+    score = Yardstick.sample(held_out(batch), SPECIAL, 5, 0).measure(model)
     assert score.accuracy == 1.0 and score.nll == pytest.approx(0.0, abs=1e-3)
 
 
@@ -52,17 +61,82 @@ def test_places_are_ordinary_distinct_and_the_seed_s() -> None:
     batch = random_batch("whole", rows=50, length=12)
     tokens = batch.tokens.clone()
     tokens[:, ::3] = 2
-    one, two, other = (Yardstick.sample(Batch(tokens), SPECIAL, 6, seed, 4.0) for seed in (0, 0, 1))
+    one, two, other = (Yardstick.sample(held_out(Batch(tokens)), SPECIAL, 6, s) for s in (0, 0, 1))
     assert torch.equal(one.places, two.places) and not torch.equal(one.places, other.places)
     assert not torch.isin(tokens.gather(1, one.places), torch.tensor(SPECIAL)).any()
     assert all(len(set(row)) == 6 for row in one.places.tolist())
-    with pytest.raises(ValueError, match="only 8 ordinary ones and 9 places"):
-        Yardstick.sample(Batch(tokens), SPECIAL, 9, 0, 4.0)
+    assert Yardstick.sample(held_out(Batch(tokens)), SPECIAL, 9, 0).places.shape == (50, 8)  # as many as all have
+    with pytest.raises(ValueError, match="has no ordinary token"):
+        Yardstick.sample(held_out(Batch(torch.full_like(tokens, 2))), SPECIAL, 9, 0)
 
 
 def test_the_curve_s_places_are_the_first_of_all() -> None:
     ruler = yardstick()
-    assert torch.equal(ruler.first(5).places, ruler.places[:5])
+    assert torch.equal(ruler.first(20).places, ruler.places[:5]) and ruler.first(20).scored == 20
+
+
+def test_a_clustered_error_by_hand() -> None:
+    """Three documents of 2, 2 and 4 places: mean 2, residual sums -2, 0, 2; var = 3/2 (4 + 0 + 4) / 64."""
+    clusters = Clusters.of(np.array([1.0, 1, 2, 2, 2, 2, 3, 3]), np.array([5, 5, 7, 7, 9, 9, 9, 9]))
+    assert (clusters.documents, clusters.counts, clusters.sums) == ([5, 7, 9], [2, 2, 4], [2.0, 4.0, 10.0])
+    assert clustered_mean(clusters.sums, clusters.counts) == (2.0, pytest.approx(math.sqrt(1.5 * 8) / 8))
+    assert clustered_mean([3.0], [2]) == (1.5, None)
+
+
+@pytest.fixture(scope="module")
+def tokenizer(text_file) -> Tokenizer:
+    return Tokenizer.train(text_file.read_text().splitlines(), 340)
+
+
+def test_words_are_what_stands_between_spaces(tokenizer: Tokenizer) -> None:
+    ids = tokenizer.encode("the barids often see.")
+    tokens = torch.tensor([[tokenizer.bos_id, *ids, tokenizer.eos_id]])
+    number, share = word_numbers(tokens, None, tokenizer)
+    words: dict[int, list[int]] = {}
+    for token, word in zip(tokens[0].tolist(), number[0].tolist()):
+        words.setdefault(word, []).append(token)
+    texts = [tokenizer.decode(word).strip() for word in words.values()]
+    assert texts == ["", "the", "barids", "often", "see.", ""] and 0 < share < 1
+
+
+def test_whole_word_scores_do_not_depend_on_the_division_into_tokens(tokenizer: Tokenizer) -> None:
+    """A model that knows nothing pays log V a token, whatever the word: bits a character by hand."""
+    model = tiny_model("tta", vocab_size=tokenizer.vocab_size, max_length=64)
+    with torch.no_grad():
+        model.head.table.weight.zero_()
+        model.head.bias.zero_()
+    ids = tokenizer.encode("the barids often see the denum twice. " * 3)[:40]
+    ruler = Yardstick.sample(held_out(Batch(torch.tensor([ids] * 4))), SPECIAL, 8, 0)
+    score = ruler.measure_words(model, tokenizer, 12)
+    number, _ = word_numbers(ruler.tokens, None, tokenizer)
+    tokens = characters = 0
+    for row in range(4):
+        inner = [
+            n
+            for n in dict.fromkeys(number[row][ruler.places[row]].tolist())
+            if n not in (number[row][0], number[row][-1])
+        ]
+        places = [i for n in inner[:3] for i in (number[row] == n).nonzero()[:, 0].tolist()]
+        tokens += len(places)
+        characters += len(tokenizer.text_of([ids[i] for i in places]))
+    assert score.bits_per_character == pytest.approx(tokens * math.log2(tokenizer.vocab_size) / characters, rel=1e-5)
+    assert score.words == 12
+
+
+@pytest.mark.parametrize("architecture", ["tta", "vanilla"])
+def test_whole_word_scores_by_hand(architecture: str, tokenizer: Tokenizer) -> None:
+    """Each place of a word with the whole word masked, as vanilla would: the same for a model that sees no [MASK]."""
+    model = tiny_model(architecture, vocab_size=tokenizer.vocab_size, max_length=64)
+    ids = torch.tensor([tokenizer.encode("the barids often see the denum twice. " * 3)[:40]])
+    ruler = Yardstick.sample(held_out(Batch(ids)), SPECIAL, 1, 0)
+    score = ruler.measure_words(model, tokenizer, 1)
+    number, _ = word_numbers(ids, None, tokenizer)
+    places = (number[0] == number[0, ruler.places[0, 0]]).nonzero()[:, 0]
+    expected = 0.0
+    for place in places.tolist():
+        hidden, _ = model.architecture.leave_one_out(Batch(ids), torch.tensor([[place]]), number)
+        expected -= model.head.logits(hidden[0, 0]).log_softmax(-1)[ids[0, place]].item()
+    assert score.nats_per_word == pytest.approx(expected, rel=1e-4) and score.words == 1
 
 
 def test_measuring_leaves_the_model_in_training() -> None:

@@ -15,12 +15,15 @@ def test_every_parameter_has_exactly_one_optimizer(name: str) -> None:
     assert sorted(held) == sorted(id(p) for p in model.parameters())
 
 
-def test_muon_holds_the_matrices_of_blocks_and_nothing_else() -> None:
-    model = tiny_model("tta", "bert")
+def test_muon_holds_the_matrices_that_the_architecture_names_and_nothing_else() -> None:
+    """By default every linear layer of the architecture, one outside the blocks too, but none of the embedding's."""
+    model = tiny_model("tta", "bert", d_embed=16)
+    model.architecture.extra = torch.nn.Linear(32, 32)
     muon = Optimizers(model, OptimizerConfig(name="muon")).optimizers[1]
     held = {id(p) for group in muon.param_groups for p in group["params"]}
     blocks = [m for m in model.modules() if isinstance(m, Block)]
-    assert held == {id(p) for block in blocks for p in block.parameters() if p.ndim == 2}
+    expected = {id(p) for block in blocks for p in block.parameters() if p.ndim == 2}
+    assert held == expected | {id(model.architecture.extra.weight)}
 
 
 def test_tables_norms_and_biases_are_not_decayed() -> None:
@@ -63,6 +66,9 @@ def test_state_bytes_are_what_the_states_hold() -> None:
         ({"learning_rate": 0.0}, "learning rate is 0.0"),
         ({"warmup": 0.6, "decay": 0.6}, "shares of the budget"),
         ({"clip": -1.0}, "must not be negative"),
+        ({"learning_rate": float("nan")}, "learning_rate is nan; it must be a number"),
+        ({"name": "adam"}, "name is 'adam'; it must be one of muon, adamw"),
+        ({"betas": (0.9, 1.0)}, "must lie in"),
     ],
 )
 def test_impossible_options_are_refused(fields: dict, sentence: str) -> None:

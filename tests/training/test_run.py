@@ -8,15 +8,19 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
 from safetensors.torch import load_file
 
 import pretrain
-from training import checkpoint
+from data.files import held
+from report.summary import Results
+from training import checkpoint, machine
 from training.config import PretrainConfig
-from training.contestant import Contestant, Entry
+from training.contestant import Contestant
+from training.run import key as run_key
 
 TINY = "d_model=32,n_layers=2,n_heads=2,d_ff=64"
 OPTIONS = [
@@ -51,7 +55,7 @@ def weights(folder: Path) -> dict[str, dict[str, torch.Tensor]]:
 
 def numbers(folder: Path) -> list[dict]:
     """results.jsonl without what depends on the clock."""
-    timed = ("seconds", "tokens_per_second", "predicted_tokens_per_second", "loss")
+    timed = ("seconds", "tokens_per_second", "predicted_tokens_per_second", "loss", "sessions")
     records = [json.loads(line) for line in (folder / "results.jsonl").read_text().splitlines()]
     return [{k: v for k, v in record.items() if k not in timed} for record in records]
 
@@ -91,7 +95,16 @@ def test_a_run_leaves_its_report(uninterrupted: Path) -> None:
     page = (uninterrupted / "report.html").read_text()
     assert "data:image/svg+xml;base64," in page and not re.search(r'(src|href)="(?!data:)', page)
     text = (uninterrupted / "report.md").read_text()
-    for wanted in ("reached vanilla after", "tokens/s", "matmul", "passes", "seeds", "revision", "leave-one-out NLL"):
+    for wanted in (
+        "equals vanilla at",
+        "behind the best",
+        "tokens/s",
+        "matmul",
+        "passes",
+        "seeds",
+        "revision",
+        "leave-one-out NLL",
+    ):
         assert wanted in text and wanted in page, wanted
     assert (uninterrupted / "report.png").read_bytes()[:4] == b"\x89PNG"
     examples = json.loads((uninterrupted / "examples.json").read_text())["examples"]
@@ -208,8 +221,13 @@ def refused(arguments: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytes
         (["--size", "huge"], "huge"),
         (["--device", "warp"], "The device 'warp' cannot be used here"),
         (["--sequence-length", "0"], "sequence_length is 0; it must be more than 0"),
-        (["--seeds", "1", "1"], "give one or more, each once"),
-        (["--evaluation.tokens", "1000000"], "lower --evaluation.tokens"),
+        (["--seeds", "1", "1"], "each once"),
+        (["--seeds", "-1"], "0 and above"),
+        (["--sequence-length", "4"], "must be at least 8 tokens"),
+        (["--optimizer.learning-rate", "nan"], "learning_rate is nan; it must be a number"),
+        (["--slice-seconds", "nan"], "slice_seconds is nan; it must be a number"),
+        (["--workers", "2", "--budget", "5s"], "workers is 2 and the budget is wall-clock"),
+        (["--architectures", "tta:bias=no", "tta:bias=false"], "named twice, if in other words"),
         (["--batch-size", "100000"], "smaller than one batch"),
         (["--corpus", "nowhere.txt"], "nowhere.txt"),
         (["--vocab-size", "30000"], "vocabulary of 30000 is too large"),
@@ -258,7 +276,195 @@ def test_a_corpus_that_changed_meanwhile_is_refused(
     assert run([*base, "--corpus", str(corpus), "--budget", "1ktok", "--name", "changed"], monkeypatch) == 0
     corpus.write_text(text_file.read_text() + "\n\nthe lamid often sees the denot.\n")
     message = refused(["--resume", str(folder_of(base, "changed"))], monkeypatch, capsys)
-    assert "is not what it was when" in message and "train_documents" in message
+    assert "is not what it was when" in message and "another text" in message
+
+
+@pytest.mark.parametrize("order", ["lines", "words"])
+def test_a_corpus_with_the_same_counts_and_another_order_is_refused(
+    order: str,
+    base: list[str],
+    text_file: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture,
+) -> None:
+    corpus = tmp_path / "mine.txt"
+    text = text_file.read_text()
+    corpus.write_text(text)
+    name = f"order-{order}"
+    assert run([*base, "--corpus", str(corpus), "--budget", "1ktok", "--name", name], monkeypatch) == 0
+    turned = "\n".join(" ".join(line.split()[::-1]) if order == "words" else line for line in text.split("\n"))
+    if order == "lines":
+        turned = "\n\n".join("\n".join(document.split("\n")[::-1]) for document in text.split("\n\n"))
+    corpus.write_text(turned)
+    assert "another text" in refused(["--resume", str(folder_of(base, name))], monkeypatch, capsys)
+
+
+def test_a_run_without_its_facts_is_refused(
+    base: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
+    assert run([*base, "--budget", "1ktok", "--name", "factless"], monkeypatch) == 0
+    (folder_of(base, "factless") / "facts.json").unlink()
+    assert "does not say which corpus" in refused(["--resume", str(folder_of(base, "factless"))], monkeypatch, capsys)
+
+
+def test_runs_started_in_one_second_have_folders_of_their_own(base: list[str], tmp_path: Path) -> None:
+    arguments = [*base, "--budget", "2ktok", "--runs", str(tmp_path)]
+    command = [sys.executable, "pretrain.py", *arguments]
+    processes = [subprocess.Popen([*command, "--seeds", str(seed)], stdout=subprocess.DEVNULL) for seed in range(3)]
+    assert [process.wait() for process in processes] == [0, 0, 0]
+    folders = sorted(path for path in tmp_path.iterdir() if path.is_dir())
+    seeds = [{json.loads(line)["seed"] for line in (f / "results.jsonl").read_text().splitlines()} for f in folders]
+    assert len(folders) == 3 and sorted(map(tuple, seeds)) == [(0,), (1,), (2,)]
+
+
+def test_two_processes_do_not_train_one_run(
+    base: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
+    interrupt_after(monkeypatch, 2)
+    assert run([*base, "--budget", "24ktok", "--name", "held", "--slice-seconds", "0.05"], monkeypatch) == 130
+    folder = folder_of(base, "held")
+    with held(folder / ".lock", "unused"):
+        message = refused(["--resume", str(folder)], monkeypatch, capsys)
+    assert "is being trained by another process" in message
+
+
+def test_labels_that_differ_have_folders_that_differ() -> None:
+    labels = ["tta:a=b", "tta_a=b", "tta:a,b", "tta:a:b", "tta@a=b", "tta:A=b", "x" * 300, "x" * 301]
+    keys = {run_key(SimpleNamespace(label=label, seed=0)) for label in labels}
+    assert len(keys) == len(labels) and all(len(key) < 200 and "/" not in key for key in keys)
+
+
+def test_a_model_that_diverges_is_said_and_left_out(
+    base: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
+    lost = f"vanilla:{TINY},learning_rate=1e30"
+    arguments = [*base, "--architectures", lost, f"tta:{TINY}", f"vanilla:{TINY},masking_rate=0.15"]
+    assert run([*arguments, "--budget", "6ktok", "--name", "nan", "--seeds", "0", "1"], monkeypatch) == 1
+    folder = folder_of(base, "nan")
+    text = (folder / "results.jsonl").read_text()
+    assert "NaN" not in text and "Infinity" not in text
+    results = Results.load(folder)
+    assert results.baseline == f"vanilla:{TINY},masking_rate=0.15"
+    assert [row.state for row in results.rows()] == ["finished", "finished", "diverged"]
+    assert f"{lost} diverged at" in results.verdict() and "nan" not in results.verdict().replace("nats", "")
+    report = (folder / "report.md").read_text()
+    assert "diverged at" in report and "| nan" not in report
+    # Continued, it stays lost: nobody trains it again, and the report is the same.
+    assert run(["--resume", str(folder)], monkeypatch) == 1
+    assert (folder / "results.jsonl").read_text() == text
+
+
+def test_a_diverged_model_keeps_its_last_sound_checkpoint(base: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    step = Contestant.step
+
+    def spoilt(self: Contestant, rate: float) -> tuple:
+        if self.progress.step >= 12:
+            next(self.model.parameters()).data.fill_(float("nan"))
+        return step(self, rate)
+
+    monkeypatch.setattr(Contestant, "step", spoilt)
+    arguments = [*base, "--architectures", f"tta:{TINY}", "--budget", "24ktok", "--name", "sound"]
+    assert run([*arguments, "--slice-seconds", "0.01", "--save-seconds", "0.001"], monkeypatch) == 1
+    kept, _ = checkpoint.last_good(next((folder_of(base, "sound") / "checkpoints").iterdir()))
+    assert all(tensor.isfinite().all() for tensor in load_file(kept / "model.safetensors").values())
+
+
+def test_side_by_side_is_the_same_bits(base: list[str], uninterrupted: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two processes, one contestant each, against turns in one; and the report is written all the same."""
+    assert run([*base, "--budget", "24ktok", "--name", "beside", "--workers", "2"], monkeypatch) == 0
+    assert_identical(uninterrupted, folder_of(base, "beside"))
+    assert (folder_of(base, "beside") / "report.html").exists()
+
+
+def test_a_share_of_the_budget_is_annealed_to_its_own_end(base: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    arguments = [*base, "--architectures", f"tta:{TINY},budget=0.25", f"tta:{TINY}", f"vanilla:{TINY}"]
+    assert run([*arguments, "--budget", "8ktok", "--name", "share"], monkeypatch) == 0
+    folder = folder_of(base, "share")
+    ends = {
+        r["contestant"]: r for r in map(json.loads, (folder / "results.jsonl").read_text().splitlines()) if r["final"]
+    }
+    quarter = ends[f"tta:{TINY},budget=0.25"]
+    assert quarter["tokens"] == 2048 and quarter["learning_rate"] < 1e-3  # near zero at its own end
+    assert ends[f"tta:{TINY}"]["tokens"] == 8192
+    assert set(Results.load(folder).families()) == {f"tta:{TINY}"}
+
+
+def test_the_default_evaluation_fits_a_small_corpus(
+    base: list[str], text_file: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
+    """Asked for more than was held out, it takes what there is and says so."""
+    arguments = [*base, "--evaluation.tokens", "4096", "--evaluation.curve-tokens", "1024", "--evaluation.places", "16"]
+    assert run([*arguments, "--budget", "2ktok", "--name", "small"], monkeypatch) == 0
+    assert "not on the 4,096 asked for" in " ".join(capsys.readouterr().out.split())
+    yardstick = json.loads((folder_of(base, "small") / "facts.json").read_text())["yardstick"]
+    assert 0 < yardstick["test"]["tokens"] < 4096
+    assert "asked for" in (folder_of(base, "small") / "report.md").read_text()
+
+
+def test_accumulated_batches_are_the_step_they_stand_for(base: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Masks by sample, places counted alike: the same losses and nearly the same weights, dropout included."""
+    for name, sizes in (("one", ("8", "1")), ("two", ("2", "4"))):
+        options = ["--batch-size", sizes[0], "--accumulate", sizes[1], "--dropout", "0.1", "--budget", "4ktok"]
+        assert run([*base, *options, "--name", f"accumulate-{name}"], monkeypatch) == 0
+    one, two = (numbers(folder_of(base, f"accumulate-{name}")) for name in ("one", "two"))
+    assert [r["predicted_tokens"] for r in one] == [r["predicted_tokens"] for r in two]
+    assert [r["curve"]["nll"] for r in one] == pytest.approx([r["curve"]["nll"] for r in two], rel=1e-4)
+
+
+def test_a_model_learns(base: list[str], uninterrupted: Path) -> None:
+    """A floor, so that a step that only looks like training is noticed."""
+    ends = [json.loads(line) for line in (uninterrupted / "results.jsonl").read_text().splitlines()]
+    final = {end["architecture"]: end["final"]["nll"] for end in ends if end["final"]}
+    assert final["tta"] < 3.6 and final["vanilla"] < 4.4  # a uniform guess: 5.8
+
+
+def test_a_machine_with_two_threads_trains(base: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    """All other tests run on one thread."""
+    torch.set_num_threads(2)
+    try:
+        assert run([*base, "--budget", "1s", "--name", "threads"], monkeypatch) == 0
+    finally:
+        torch.set_num_threads(1)
+    sessions = [
+        json.loads(line)["sessions"] for line in (folder_of(base, "threads") / "results.jsonl").read_text().splitlines()
+    ]
+    assert all(s[0]["threads"] == 2 for s in sessions)
+
+
+def test_sessions_are_remembered(base: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    interrupt_after(monkeypatch, 3)
+    arguments = [*base, "--budget", "24ktok", "--name", "sessions", "--slice-seconds", "0.05"]
+    assert run(arguments, monkeypatch) == 130
+    folder = folder_of(base, "sessions")
+    monkeypatch.setattr(machine, "git_revision", lambda: "another")
+    assert run(["--resume", str(folder)], monkeypatch) == 0
+    last = json.loads((folder / "results.jsonl").read_text().splitlines()[-1])
+    assert len(last["sessions"]) == 2 and last["sessions"][1]["step"] > 0
+    assert [s["git_revision"] == "another" for s in last["sessions"]] == [False, True]
+    assert "revision another" in (folder / "report.md").read_text()
+
+
+def test_out_of_memory_is_one_sentence(
+    base: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
+    for error in (RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory: you tried"), MemoryError()):
+
+        def fails(*args: object, error: BaseException = error) -> None:
+            raise error
+
+        monkeypatch.setattr(Contestant, "warm_up", fails)
+        name = f"memory-{type(error).__name__}"
+        message = refused([*base, "--budget", "1ktok", "--name", name], monkeypatch, capsys)
+        assert "out of memory; lower --batch-size and raise --accumulate" in message
+
+
+@pytest.mark.parametrize("vocabulary", ["5", "64", "324"])
+def test_a_dry_run_refuses_what_a_run_refuses(
+    vocabulary: str, base: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
+    said = [refused([*base, "--vocab-size", vocabulary, *more], monkeypatch, capsys) for more in ([], ["--dry-run"])]
+    assert said[0] == said[1] and "take 325 or more" in said[0]
 
 
 def test_dry_run_trains_nothing(
@@ -268,13 +474,6 @@ def test_dry_run_trains_nothing(
     words = capsys.readouterr().out.split()
     assert "3,906" in words and "FLOPs" in words  # 1e6 / (8 x 32) steps
     assert not folder_of(base, "dry").exists()
-
-
-def test_entries_are_read() -> None:
-    entry = Entry.parse("vanilla:masking_rate=0.4,learning_rate=2e-3,optimizer=adamw,n_layers=2")
-    assert entry.options == (("masking_rate", 0.4),)
-    assert dict(entry.optimizer) == {"learning_rate": 2e-3, "name": "adamw"}
-    assert entry.model == (("n_layers", 2),)
 
 
 def test_run_configuration_survives_json() -> None:
