@@ -131,7 +131,9 @@ def _parquet_rows(path: Path, column: str) -> Iterator[str]:
             if column not in names:
                 raise ValueError(_missing(column, names, str(path)))
             if names.count(column) > 1:
-                raise ValueError(f"{path}: {names.count(column)} columns are named {column!r}, expected one; rename them")
+                raise ValueError(
+                    f"{path}: {names.count(column)} columns are named {column!r}, expected one; rename them"
+                )
             row = 0
             for batch in file.iter_batches(batch_size=256, columns=[column]):
                 for value in batch.column(0):

@@ -267,7 +267,7 @@ def kept_rows(targets: Tensor, ignore_index: int, vocabulary: int) -> Tensor | N
         row = int(wrong.nonzero()[0, 0])
         raise ValueError(
             f"targets[{row}] was {int(targets[row])}; it must be a token id from 0 to {vocabulary - 1} "
-            f"(weight has {vocabulary} rows) or ignore_index={ignore_index}"
+            f"(weight has {vocabulary} rows)" + ("" if ignore_index == NOTHING_IGNORED else f" or {ignore_index=}")
         )
     return (~ignored).nonzero()[:, 0] if any_ignored else None
 
