@@ -12,7 +12,7 @@ PRETRAIN_OPTIONS = $(call option,ARCHITECTURES,architectures) $(call option,BUDG
 	$(call option,SIZE,size) $(call option,SEEDS,seeds) $(call option,NAME,name) $(call option,RESUME,resume) $(ARGS)
 
 .DEFAULT_GOAL := help
-.PHONY: help pretrain test test-kernels bench profile lint format clean
+.PHONY: help pretrain frontier tune test test-kernels test-gpu bench profile lint format clean
 
 help: ## these lines
 	@echo "twostream: masked language models that predict every position in one pass"
@@ -32,6 +32,22 @@ test: $(TEST_STAMP) ## lint and tests (minutes)
 
 test-kernels: $(TEST_STAMP) ## the exhaustive kernel tests: every visibility, layout, head width, dtype, compiled size
 	OMP_NUM_THREADS=1 $(PY) -m pytest -n auto tests/kernels $(ARGS)
+
+test-gpu: $(TEST_STAMP) ## the kernels on CUDA tensors, the certificate there, and a training step that never waits
+	@$(PY) -c 'import torch, sys; sys.exit(not torch.cuda.is_available())' || { \
+		echo "PyTorch finds no CUDA device here ($$($(PY) -c 'import torch; print(torch.__version__)')): nothing to test."; exit 2; }
+	TRITON_INTERPRET=0 $(PY) -m pytest tests/gpu $(ARGS)
+
+frontier: $(RUN_STAMP) ## what share of vanilla's budget two-stream needs: shares from 1/16, each annealed, three seeds (40 min)
+	$(PY) pretrain.py --architectures $(foreach share,0.0625 0.125 0.25 0.5,tta:budget=$(share)) tta vanilla \
+		--seeds $(or $(SEEDS),0 1 2) --budget $(or $(BUDGET),2e13flop) --workers $(or $(WORKERS),0) \
+		$(call option,CORPUS,corpus) $(call option,SIZE,size) $(call option,NAME,name) $(ARGS)
+
+tune: $(RUN_STAMP) ## learning and masking rates of both models, on the dev half of the held-out text (1 h)
+	$(PY) pretrain.py --architectures $(foreach rate,7.5e-4 1.5e-3 3e-3 6e-3,tta:learning_rate=$(rate) vanilla:learning_rate=$(rate)) \
+		$(foreach rate,0.15 0.2 0.4 0.5,vanilla:masking_rate=$(rate)) vanilla:masking_rate=0.4,final_masking_rate=0.15 \
+		--budget $(or $(BUDGET),2e13flop) --workers $(or $(WORKERS),0) \
+		$(call option,CORPUS,corpus) $(call option,SIZE,size) $(call option,SEEDS,seeds) $(call option,NAME,name) $(ARGS)
 
 bench: $(RUN_STAMP) ## microbenchmarks of the kernels against what one would use instead (ARGS=--quick: a minute)
 	$(PY) -m kernels.bench $(ARGS)

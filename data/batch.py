@@ -53,6 +53,7 @@ class Batch:
 
     def to(self, device: torch.device | str) -> "Batch":
         """On `device`, with what was made of its contents: nothing there has to read them again, and so to wait."""
+        _ = self.layout, self.places
         if torch.device(device) == self.tokens.device:
             return self
         return self._each(lambda x: x.to(device, non_blocking=True), lambda layout: layout.to(device))

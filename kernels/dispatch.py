@@ -5,7 +5,8 @@
     triton      Triton kernels; CUDA, or any device under Triton's interpreter (TRITON_INTERPRET=1)
 
 The first of these that speaks decides: the `backend=` argument of the operator, the innermost `use_backend(...)` block,
-the environment variable KERNELS, the device (CUDA: triton, everything else: torch).
+the environment variable KERNELS, the device (CUDA: triton, everything else: torch). On AMD's GPUs it is torch: the
+Triton kernels compile for gfx942, but some spill, two exceed its local memory, and nobody has run them there.
 """
 
 import os
@@ -60,7 +61,7 @@ def choose_backend(device: torch.device, backend: str | None = None) -> str:
     elif environment := os.environ.get("KERNELS"):
         name = _checked(environment, "the environment variable KERNELS")
     else:
-        return "triton" if device.type == "cuda" else "torch"
+        return "triton" if device.type == "cuda" and torch.version.hip is None else "torch"
     if name == "triton" and device.type != "cuda" and not interpreting():
         raise ValueError(
             f"backend 'triton' was asked for tensors on {device}, but it runs on CUDA only: move the tensors, choose "

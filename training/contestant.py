@@ -72,7 +72,7 @@ class Contestant:
         self.optimizers = Optimizers(model, optimizer)
         self.device = next(model.parameters()).device
         self.progress = Progress()
-        self.loss_of = torch.compile(model, fullgraph=True, dynamic=False) if compile_loss else model
+        self.loss_of = torch.compile(model, fullgraph=True) if compile_loss else model
         self.compiled = compile_loss
         self.tokens_per_step = accumulate * batches.batch_size * batches.sequence_length
         self.flops_of = step_flops(model.config, batches.batch_size, batches.sequence_length)

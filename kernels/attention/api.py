@@ -11,8 +11,8 @@ from torch import Tensor
 
 from ..dispatch import autocast_dtype, choose_backend
 from . import reference
-from .autograd import attend, in_rank_order
 from .layout import Layout, layout_of, rank_order
+from .operators import attend, in_rank_order
 from .visibility import TWO_STREAM, VISIBILITIES, visible_BNN
 
 DTYPES = (torch.float32, torch.float16, torch.bfloat16, torch.float64)

@@ -57,10 +57,13 @@ _FULL = {
 
 
 def config(kernel: str, arch: int, width: int, fp32: bool) -> Config:
-    """The configuration that ships. Chips from sm_90 on use its row, older ones that of sm_80."""
+    """The configuration that ships. sm_90 and sm_100 use the row of sm_90; others, sm_120 too, that of sm_80.
+
+    sm_86, sm_89 and sm_120 have the matrix units of sm_80 and 99 KiB of shared memory a block; its tiles take at most 66.
+    """
     if fp32:
         return _FULL[kernel, 64 if width <= 64 else 128]
-    return _HALF[kernel, 90 if arch >= 90 else 80, 32 if width <= 32 else 64 if width <= 64 else 128]
+    return _HALF[kernel, 90 if 90 <= arch < 120 else 80, 32 if width <= 32 else 64 if width <= 64 else 128]
 
 
 def padded(width: int) -> int:

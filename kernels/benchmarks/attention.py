@@ -101,7 +101,9 @@ def _one_stream(visibility: str) -> tuple[list[Contestant], Callable[[Inputs], T
         return lambda: attention(x["q"], x["k"], x["v"], visibility, rank=rank(x))
 
     def reference(x):
-        return specification.attention(x["q"], x["k"], x["v"], visibility, None, rank(x), x["q"].shape[-1] ** -0.5)[0]
+        return specification.attention(
+            (x["q"],), (x["k"], x["v"]), visibility, None, rank(x), x["q"].shape[-1] ** -0.5
+        )[0][0]
 
     return _alternatives(ours, lambda x: [(x["q"], x["k"], x["v"], visibility)], visibility == "full"), reference
 
@@ -119,7 +121,7 @@ def _two_streams(visibility: str) -> tuple[list[Contestant], Callable[[Inputs], 
     def reference(x):
         scale = x["q"].shape[-1] ** -0.5
         return torch.cat(
-            [specification.attention(q, k, v, seen, None, rank(x), scale)[0] for q, k, v, seen in parts(x)], 2
+            [specification.attention((q,), (k, v), seen, None, rank(x), scale)[0][0] for q, k, v, seen in parts(x)], 2
         )
 
     return _alternatives(ours, parts, False), reference
@@ -134,7 +136,7 @@ def _union(visibility: str) -> tuple[list[Contestant], Callable[[Inputs], Tensor
 
     def reference(x):
         scale = x["q"].shape[-1] ** -0.5
-        return specification.union_attention(x["q"], x["k"], x["v"], x["k2"], x["v2"], None, scale)[0]
+        return specification.attention((x["q"],), (x["k"], x["v"], x["k2"], x["v2"]), "union", None, None, scale)[0][0]
 
     return _alternatives(ours, parts, False), reference
 

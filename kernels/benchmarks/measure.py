@@ -5,6 +5,7 @@ import random
 import time
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -76,36 +77,27 @@ def once(contest: Contest, contestant: Contestant, run, inputs: Inputs) -> tuple
     """Milliseconds of one forward and, where there is one, one backward."""
     device = next(iter(inputs.values())).device
     differentiated = bool(contest.differentiated) and contestant.differentiable
+    measure = _on_gpu if device.type == "cuda" else _on_cpu
     with nullcontext() if differentiated else torch.no_grad():
-        clock = Clock(device)
-        found = run()
-        forward = clock.lap()
+        found, forward = measure(run)
     if not differentiated:
         return forward, None
-    seed = torch.ones_like(found)
-    clock = Clock(device)
-    torch.autograd.grad(found, [inputs[name] for name in contest.differentiated], seed)
-    return forward, clock.lap()
+    seed, leaves = torch.ones_like(found), [inputs[name] for name in contest.differentiated]
+    return forward, measure(lambda: torch.autograd.grad(found, leaves, seed, retain_graph=device.type == "cuda"))[1]
 
 
-class Clock:
-    """Wall clock on a CPU, events on a GPU."""
+def _on_cpu(work) -> tuple[Any, float]:
+    """What `work` gives, and its milliseconds by the wall clock."""
+    start = time.perf_counter()
+    found = work()
+    return found, (time.perf_counter() - start) * 1e3
 
-    def __init__(self, device: torch.device):
-        self.cuda = device.type == "cuda"
-        if self.cuda:
-            self.events = [torch.cuda.Event(enable_timing=True) for _ in range(2)]
-            torch.cuda.synchronize(device)
-            self.events[0].record()
-        else:
-            self.start = time.perf_counter()
 
-    def lap(self) -> float:
-        if not self.cuda:
-            return (time.perf_counter() - self.start) * 1e3
-        self.events[1].record()
-        self.events[1].synchronize()
-        return self.events[0].elapsed_time(self.events[1])
+def _on_gpu(work) -> tuple[Any, float]:
+    """The same by Triton's own benchmark: warmed up, the queue kept full, the cache flushed between runs, the median."""
+    from triton.testing import do_bench
+
+    return work(), do_bench(work, warmup=10, rep=50, return_mode="median")
 
 
 def peak_memory(work, device: torch.device) -> float | None:

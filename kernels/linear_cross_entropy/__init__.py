@@ -1,5 +1,5 @@
 """Linear cross-entropy: the language-model head and its loss as one operator. README.md has the mathematics."""
 
-from .functional import TopK, linear_cross_entropy, linear_nll, linear_top_k
+from .api import TopK, linear_cross_entropy, linear_nll, linear_top_k
 
 __all__ = ["TopK", "linear_cross_entropy", "linear_nll", "linear_top_k"]

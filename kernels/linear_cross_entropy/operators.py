@@ -13,7 +13,7 @@ from torch.utils.flop_counter import register_flop_formula
 
 from ..dispatch import choose_backend
 from ..first_order import first_order_only
-from .chunked import SoftmaxRows, Sweep, losses_of_rows, sweep
+from .torch_path import SoftmaxRows, Sweep, losses_of_rows, sweep
 
 # A CPU chunk should stay in the last-level cache, and allocations below 32 MiB come back to the process without fresh
 # page faults (glibc's M_MMAP_THRESHOLD). A GPU chunk should give each matrix product enough rows to fill the chip.

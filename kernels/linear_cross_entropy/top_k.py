@@ -4,8 +4,8 @@ import torch
 from torch import Tensor
 
 from ..onednn import exact_float32_products
-from .chunked import chunk_rows
 from .operators import CHUNK_BYTES, kept_rows
+from .torch_path import chunk_rows
 
 
 def top_k_rows(

@@ -17,7 +17,7 @@ def check_dtype(dtype: torch.dtype) -> None:
 
 
 class GradientRows:
-    """The row pass of `chunked.sweep` as one kernel."""
+    """The row pass of `torch_path.sweep` as one kernel."""
 
     def __init__(self, logits_CV: Tensor):
         check_dtype(logits_CV.dtype)

@@ -28,6 +28,7 @@ def run_python(*arguments: str) -> subprocess.CompletedProcess:
     )
 
 
+@pytest.mark.kernels
 def test_one_case_of_every_kernel_is_within_budget(tmp_path):
     result = run_python("-m", "kernels.ahead_of_time", "--fast", "--jobs", "1", "--json-file", str(tmp_path / "found"))
     assert result.returncode == 0, result.stdout + result.stderr
@@ -101,6 +102,7 @@ def test_two_streams_may_cost_15_percent_more_registers():
     assert "231 registers, 1.16x the single stream's 200" in with_registers(231)[0]
 
 
+@pytest.mark.kernels
 def test_a_kernel_made_greedy_breaks_its_budget():
     """The whole chain once: a shipped kernel with a tile four times as large on half the warps must be refused."""
     result = run_python(

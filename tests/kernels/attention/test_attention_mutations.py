@@ -15,10 +15,11 @@ import kernels
 from kernels.attention.configs import Config
 from kernels.attention.layout import layout_of
 
-pytestmark = pytest.mark.usefixtures("strict_interpreter")
+# Costly: run by `make test-kernels`.
+pytestmark = [pytest.mark.usefixtures("strict_interpreter"), pytest.mark.kernels]
 
 SOURCE = Path(kernels.__file__).parent / "attention"
-FORWARD, BACKWARD, TILES, LAUNCH = "triton_forward.py", "triton_backward.py", "triton_tiles.py", "fused.py"
+FORWARD, BACKWARD, TILES, LAUNCH = "triton_forward.py", "triton_backward.py", "triton_tiles.py", "triton_path.py"
 
 # name -> (file, what stands there, what the bug makes of it)
 MUTATIONS = {
@@ -83,7 +84,7 @@ def mutant(tmp_path, name, file, old, new):
         (package / source).write_text(text)
     sys.path.insert(0, str(tmp_path))
     try:
-        return importlib.import_module(f"{package.name}.fused")
+        return importlib.import_module(f"{package.name}.triton_path")
     finally:
         sys.path.remove(str(tmp_path))
 
@@ -126,12 +127,12 @@ def the_kernels_as_they_are_survive():
     from strict_interpreter import strict
 
     with strict():
-        fused = importlib.import_module("kernels.attention.fused")
-        shipped = fused.config
+        path = importlib.import_module("kernels.attention.triton_path")
+        shipped = path.config
         try:
-            assert survives(fused)
+            assert survives(path)
         finally:
-            fused.config = shipped
+            path.config = shipped
 
 
 @pytest.mark.parametrize("name", MUTATIONS)

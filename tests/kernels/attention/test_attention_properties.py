@@ -6,7 +6,7 @@ from attention_cases import KINDS, call, documents_of, error, problem, run
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from kernels.attention import attention, fused, union_attention
+from kernels.attention import attention, triton_path, union_attention
 from kernels.attention.configs import Config
 
 pytestmark = pytest.mark.usefixtures("strict_interpreter", "small_tiles")
@@ -31,7 +31,7 @@ def near(found, wanted):
 
 @pytest.fixture
 def small_tiles(monkeypatch):
-    monkeypatch.setattr(fused, "config", lambda *_: Config(32, 16, 4, 1))
+    monkeypatch.setattr(triton_path, "config", lambda *_: Config(32, 16, 4, 1))
 
 
 STRICT = ["exclude_self", "before_strict", "after_strict", "rank_strict", "union", "two:exclude_self", "two:rank"]

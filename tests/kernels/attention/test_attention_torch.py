@@ -6,7 +6,7 @@ import pytest
 import torch
 from attention_cases import KINDS, assert_close, call, problem, run
 
-from kernels.attention import blocked, tiles, workers
+from kernels.attention import tiles, torch_path, workers
 from kernels.attention.workers import for_each
 
 LAYOUTS = {
@@ -31,7 +31,7 @@ def test_many_blocks_and_chunks(kind, layout, keep, monkeypatch):
     """Blocks of 8 rows and chunks of one or two rows of the batch, so that every seam is crossed."""
     monkeypatch.setattr(tiles, "BLOCK", 8)
     monkeypatch.setattr(tiles, "SCORES", 2 * 2 * 8 * 20)
-    monkeypatch.setattr(blocked, "KEEP", keep)
+    monkeypatch.setattr(torch_path, "KEEP", keep)
     tiles._whole.cache_clear()
     for dtype in (torch.float32, torch.bfloat16):
         assert_close(problem(kind, b=4, lengths=LAYOUTS[layout], dtype=dtype), "torch")

@@ -8,7 +8,7 @@ import pytest
 import torch
 from attention_cases import KINDS, assert_close, problem
 
-from kernels.attention import fused
+from kernels.attention import triton_path
 from kernels.attention.configs import Config
 
 pytestmark = pytest.mark.usefixtures("strict_interpreter")
@@ -25,7 +25,7 @@ DTYPES = [torch.float32, torch.float16, torch.bfloat16]
 
 @pytest.fixture
 def small_tiles(monkeypatch):
-    monkeypatch.setattr(fused, "config", lambda kernel, *_: Config(TILE, 16, 4, 1))
+    monkeypatch.setattr(triton_path, "config", lambda kernel, *_: Config(TILE, 16, 4, 1))
 
 
 @pytest.mark.usefixtures("small_tiles")
@@ -76,8 +76,8 @@ def test_every_length_of_a_whole_row(kind, n):
 @pytest.mark.parametrize("width", [32, 64, 128])
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
 def test_everything_with_the_tiles_that_ship(kind, width, dtype, arch, monkeypatch):
-    shipped = fused.config
-    monkeypatch.setattr(fused, "config", lambda kernel, _, *rest: shipped(kernel, arch, *rest))
+    shipped = triton_path.config
+    monkeypatch.setattr(triton_path, "config", lambda kernel, _, *rest: shipped(kernel, arch, *rest))
     lengths = [[1, 63, 64, 65, 130, 2]]
     assert_close(problem(kind, b=1, h=1, n=340, width=width, dtype=dtype, lengths=lengths), "triton")
 
@@ -87,5 +87,5 @@ def test_everything_with_the_tiles_that_ship(kind, width, dtype, arch, monkeypat
 @pytest.mark.parametrize("block_m, block_n", [(16, 16), (16, 64), (64, 16), (32, 32)])
 @pytest.mark.parametrize("kind", KINDS)
 def test_tile_shapes(kind, block_m, block_n, monkeypatch):
-    monkeypatch.setattr(fused, "config", lambda *_: Config(block_m, block_n, 4, 1))
+    monkeypatch.setattr(triton_path, "config", lambda *_: Config(block_m, block_n, 4, 1))
     assert_close(problem(kind, b=2, h=1, n=70, lengths=[[33, 1, 36], [50, 16]]), "triton")

@@ -52,7 +52,7 @@ def test_equal_logits_cost_log_v() -> None:
 @pytest.mark.parametrize("backend", ["torch", "triton"])
 def test_a_loss_scale_saves_fp16_gradients(backend: str, reduction: str) -> None:
     """Small gradients are made before the scale that lifts them over fp16's smallest numbers: they must wait for it."""
-    tokens = 16_384 if backend == "torch" else 2048
+    tokens = 16_384 if backend == "torch" else 512
     generator = torch.Generator().manual_seed(0)
     hidden = torch.randn(tokens, 16, generator=generator).half().requires_grad_()
     weight = (torch.randn(64, 16, generator=generator) * 0.02).half().requires_grad_()

@@ -184,6 +184,7 @@ def run_everything(module, monkeypatch) -> None:
         assert error(target_logit, logits.gather(1, targets[:, None])[:, 0]) <= 5e-6
 
 
+@pytest.mark.kernels
 @pytest.mark.parametrize("name", [None, *MUTATIONS])
 def test_a_bug_put_in_is_found(name, small_tiles, monkeypatch, tmp_path):
     source = Path(triton_kernels.__file__).read_text()

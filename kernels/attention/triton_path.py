@@ -18,7 +18,7 @@ CHECKS = False  # whether a gradient is finite is not known without waiting for 
 
 
 def forward(qs, kv, visibility: str, layout: Layout | None, scale: float, with_lse: bool = True, keep: bool = True):
-    """See `autograd.attend`."""
+    """See `operators.attend`."""
     _check(qs, kv)
     qs, kv = _same_strides(qs), _paired(kv)
     outs = [_stored(q) for q in qs]

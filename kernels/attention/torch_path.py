@@ -27,7 +27,7 @@ KEEP = 2**25  # probabilities kept for one call: 128 MB in float32, 64 MB in bfl
 
 
 def forward(qs, kv, visibility: str, layout: Layout | None, scale: float, with_lse: bool, keep: bool):
-    """See `autograd.attend`. Returns outs, log-sum-exps if asked for, and what to hand to the backward."""
+    """See `operators.attend`. Returns outs, log-sum-exps if asked for, and what to hand to the backward."""
     names = (visibility,) if len(qs) == 1 else TWO_STREAM[visibility]
     with exact_float32_products(qs[0]):
         found = [_forward(q, kv, name, layout, scale, with_lse, keep) for q, name in zip(qs, names)]

@@ -16,7 +16,7 @@ from ..first_order import first_order_only
 from . import guarded, reference
 from .layout import Layout, layout_of, rank_order, remembered
 
-_MODULES = {"torch": ".blocked", "triton": ".fused"}
+_MODULES = {"torch": ".torch_path", "triton": ".triton_path"}
 
 
 def attend(

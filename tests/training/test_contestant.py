@@ -1,0 +1,74 @@
+"""A step as a whole: one compiled graph, both layouts warmed, nothing that waits."""
+
+import dataclasses
+
+import pytest
+import torch
+
+from data.batch import Batch
+from model.architectures import REGISTRY
+from tests.conftest import random_batch
+from tests.model.models import tiny_model
+from tests.model.test_no_leak import masked_batch
+from training.budget import Budget
+from training.contestant import Contestant
+from training.entry import Entry
+from training.optimizer import OptimizerConfig
+
+
+class SomeBatches:
+    """Rows of random tokens, with other document boundaries at every step, at every third none."""
+
+    batch_size, sequence_length = 2, 12
+
+    def __init__(self, masked: bool) -> None:
+        self.masked = masked
+
+    def at(self, step: int, masking: object = None) -> Batch:
+        batch = random_batch("whole", seed=step)
+        if step % 3:
+            documents = torch.zeros(2, 12, dtype=torch.int32)
+            documents[0, 3 + step % 5 :], documents[1, 2 + step % 7 :] = 1, 1
+            batch = dataclasses.replace(batch, documents=documents)
+        return masked_batch(batch) if self.masked else batch
+
+
+def contestant(architecture: str, **options: object) -> Contestant:
+    model = tiny_model(architecture).train()
+    batches = SomeBatches(model.architecture.masking is not None)
+    return Contestant(Entry.parse(architecture), 0, model, OptimizerConfig(), batches, Budget("tokens", 1e6), **options)
+
+
+@pytest.mark.parametrize("architecture", REGISTRY)
+def test_compiled_it_is_one_graph_and_compiled_before_the_clock_starts(
+    architecture: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """No graph break; after warming up, no batch makes the compiler work again; and the losses are the same."""
+    torch._dynamo.reset()
+    compile_ = torch.compile
+    monkeypatch.setattr(torch, "compile", lambda model, **kw: compile_(model, backend="aot_eager", **kw))
+    compiled, plain = contestant(architecture, compile_loss=True), contestant(architecture)
+    compiled.warm_up()
+    with torch._dynamo.config.patch(error_on_recompile=True):
+        for _ in range(6):
+            ours, theirs = compiled.step(1e-3)[0], plain.step(1e-3)[0]
+            torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("architecture", REGISTRY)
+def test_what_a_step_reads_of_its_batch_is_made_before_it(architecture: str) -> None:
+    """On a GPU every look at a tensor's contents waits. Places and layouts are there when the batch arrives."""
+    [batch] = contestant(architecture)._batches_of(1)
+    assert {"layout", "places"} <= vars(batch).keys()
+    assert batch.layout is not None
+
+
+@pytest.mark.parametrize("architecture", REGISTRY)
+def test_a_loss_that_is_no_number_ends_the_training(architecture: str) -> None:
+    lost = contestant(architecture)
+    lost.train(0.0, until=1.0)
+    assert not lost.finished and lost.last["loss"] > 0
+    with torch.no_grad():
+        next(lost.model.parameters()).fill_(float("inf"))
+    lost.train(0.0, until=1.0)
+    assert lost.finished and lost.progress.diverged == pytest.approx(48 / 1e6) and lost.last == {}
