@@ -28,7 +28,7 @@ pretrain: $(RUN_STAMP) ## train two-stream and vanilla MLM side by side and repo
 test: $(TEST_STAMP) ## lint and tests (minutes)
 	$(PY) -m ruff check .
 	$(PY) -m ruff format --check .
-	OMP_NUM_THREADS=1 $(PY) -m pytest -n auto -m "not kernels and not slow" $(ARGS)
+	OMP_NUM_THREADS=1 $(PY) -m pytest -n auto -m "not kernels and not slow" --ignore tests/gpu $(ARGS)
 
 test-kernels: $(TEST_STAMP) ## the exhaustive kernel tests: every visibility, layout, head width, dtype, compiled size
 	OMP_NUM_THREADS=1 $(PY) -m pytest -n auto tests/kernels $(ARGS)

@@ -10,6 +10,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import NullFormatter
 
 from report.summary import Results
 
@@ -77,7 +78,7 @@ def answer(results: Results) -> Figure:
     """The front picture: what a share of the budget buys, if shares competed, or quality along the budget."""
     with plt.rc_context(STYLE):
         figure, (left, right) = plt.subplots(1, 2, figsize=(10.5, 4.2), layout="constrained")
-        axis = {"s": "seconds", "p": "flops"}.get(budget_kind(results.config["budget"]), "tokens")
+        axis = results.facts["axis"]
         if results.families():
             frontier_panel(left, results)
             curve_panel(right, results, axis, "nll")
@@ -94,12 +95,6 @@ def answer(results: Results) -> Figure:
                 left.axhline(np.mean(ends), color="#333333", lw=0.9, ls=":", label=f"{baseline} at its end")
         legend(figure, left)
         return figure
-
-
-def budget_kind(budget: str) -> str:
-    """The last letter of the unit: s, m, h, d are all "s"; "p" is FLOPs, "k" tokens."""
-    last = budget.strip().lower().rstrip("s")[-1:] or "s"
-    return last if last in "pk" else "s"
 
 
 def frontier_panel(axes: Axes, results: Results) -> None:
@@ -132,6 +127,7 @@ def axes_grid(results: Results) -> Figure:
         for axes, axis in zip(panels.flat, AXIS_NAMES):
             curve_panel(axes, results, axis, "nll")
             axes.set_xscale("log")
+            axes.xaxis.set_minor_formatter(NullFormatter())
         for axes in panels[:, 0]:
             axes.set_ylabel("leave-one-out NLL (nats a token)")
         legend(figure, panels[0, 0])

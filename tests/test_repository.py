@@ -2,6 +2,7 @@
 
 import re
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -86,3 +87,30 @@ def test_nothing_names_the_machine_it_was_written_on() -> None:
     listed = subprocess.run(["git", "grep", "-lE", r"/(work|root|home)/|\.\./shared"], cwd=ROOT, capture_output=True)
     found = set(listed.stdout.decode().split()) - {"tests/test_repository.py"}
     assert not found
+
+
+def test_pip_install_is_refused_with_a_sentence(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "pip", "install", "--no-deps", "--target", str(tmp_path), str(ROOT)]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode != 0 and "is run from its folder, not installed" in done.stdout + done.stderr
+
+
+def test_folders_import_in_one_direction() -> None:
+    """corpora -> model -> training -> report's pages; kernels know no models, models no training, reports only records."""
+    allowed = {
+        "kernels": {"kernels"},
+        "data": {"data", "kernels"},
+        "model": {"model", "data", "kernels"},
+        "report": {"report", "data"},
+        "training": {"training", "report", "model", "data", "kernels"},
+    }
+    for folder, targets_ in allowed.items():
+        for path in (ROOT / folder).rglob("*.py"):
+            found = set(
+                re.findall(r"^\s*(?:from|import) (data|eval|kernels|model|report|training)\b", path.read_text(), re.M)
+            )
+            assert found <= targets_, f"{path.relative_to(ROOT)} imports {sorted(found - targets_)}"
+    for path in (ROOT / "report").rglob("*.py"):
+        assert set(re.findall(r"from data\.(\w+)", path.read_text())) <= {"files"}, path
+    for path in (ROOT / "training").rglob("*.py"):
+        assert set(re.findall(r"from report\.(\w+)", path.read_text())) <= {"statistics"}, path

@@ -43,5 +43,7 @@ def write_examples(run: Run, count: int = 8) -> None:
 
 
 def shown(tokenizer: Tokenizer, ids: list[int]) -> list[str]:
-    """Pieces as a reader wants them: spaces as spaces, never SentencePiece's mark for them."""
-    return [piece.replace("▁", " ") for piece in tokenizer.pieces(ids)]
+    """Pieces as a reader wants them: spaces as spaces, never SentencePiece's mark for them, and no blank where it is all."""
+    names = {"<0x0A>": "(line end)", "<0x09>": "(tab)"}
+    texts = [names.get(piece, piece).replace("▁", " ") for piece in tokenizer.pieces(ids)]
+    return [text if text.strip() else "(space)" for text in texts]

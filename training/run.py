@@ -286,6 +286,7 @@ class Run:
                 for part, y in (("dev", self.dev), ("test", self.test))
             },
             "notes": self.notes,
+            "axis": Budget.parse(self.config.budget).kind,  # what the contestants have as much of
             "contestants": {
                 c.label: {
                     "architecture": c.entry.architecture,

@@ -109,6 +109,8 @@ def test_a_run_leaves_its_report(uninterrupted: Path) -> None:
     assert (uninterrupted / "report.png").read_bytes()[:4] == b"\x89PNG"
     examples = json.loads((uninterrupted / "examples.json").read_text())["examples"]
     assert examples and all(len(e["predictions"]) == 2 for e in examples)
+    pieces = [piece for e in examples for shown in e["predictions"].values() for piece, _ in shown]
+    assert all(piece.strip() and "▁" not in piece for piece in pieces)
     assert list((uninterrupted / "tensorboard").glob("*/events*"))
 
 
