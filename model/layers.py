@@ -4,7 +4,7 @@ Shapes: B batch, N sequence, H heads, D model width, K head width, E embedding w
 """
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from functools import lru_cache
@@ -191,13 +191,25 @@ class Block(nn.Module):
         return self.update(x, attention(q, k, v, visibility, documents=documents), places)
 
     def self_attention(
-        self, x: Tensor, visibility: str, documents: Tensor | Layout | None = None, places: Tensor | None = None
+        self,
+        x: Tensor,
+        visibility: str,
+        documents: Tensor | Layout | None = None,
+        places: Tensor | None = None,
+        mix: Callable[[Tensor], Tensor] | None = None,
     ) -> Tensor:
-        """The same where the stream reads itself: one norm, and queries, keys and values in one product."""
+        """The same where the stream reads itself: one norm, and queries, keys and values in one product.
+
+        mix: what becomes of keys and values, together (B, N, 2 D), before places turn the keys.
+        """
         linears = (self.query, self.key, self.value)
         weight = torch.cat([linear.weight for linear in linears])
         bias = None if self.query.bias is None else torch.cat([linear.bias for linear in linears])
-        qkv = F.linear(self.read(x), weight, bias).unflatten(-1, (3, self.n_heads, -1))  # (B, N, 3, H, K)
+        qkv = F.linear(self.read(x), weight, bias)
+        if mix is not None:
+            width = x.shape[-1]
+            qkv = torch.cat([qkv[..., :width], mix(qkv[..., width:])], -1)
+        qkv = qkv.unflatten(-1, (3, self.n_heads, -1))  # (B, N, 3, H, K)
         qk, v = qkv[:, :, :2].flatten(2, 3), qkv[:, :, 2]  # places turn queries and keys alike
         q, k = (rotate(qk) if self.rotary else qk).transpose(1, 2).chunk(2, 1)
         return self.update(x, attention(q, k, v.transpose(1, 2), visibility, documents=documents), places)

@@ -13,7 +13,7 @@ from ..dispatch import autocast_dtype, choose_backend
 from . import reference
 from .layout import Layout, layout_of, rank_order
 from .operators import attend, in_rank_order
-from .visibility import TWO_STREAM, VISIBILITIES, visible_BNN
+from .visibility import TWO_STREAM, VISIBILITIES, visible_BNN, visible_NN
 
 DTYPES = (torch.float32, torch.float16, torch.bfloat16, torch.float64)
 
@@ -51,7 +51,9 @@ def attention(
         ValueError: an argument that is not as above; the message names it.
     """
     if isinstance(visibility, Tensor):
-        return _masked(*_autocast(q, k, v), visibility, documents, rank, scale, return_lse)
+        q, k, v = _autocast(q, k, v)
+        _check(q, {"k": k, "v": v}, documents, rank, "a mask")
+        return _masked(q, k, v, visibility, documents, scale, return_lse)
     if visibility not in VISIBILITIES:
         raise ValueError(f"visibility was {visibility!r}; it must be one of {', '.join(VISIBILITIES)}")
     q, k, v = _autocast(q, k, v)
@@ -104,6 +106,7 @@ def union_attention(
     k_future: Tensor,
     v_future: Tensor,
     *,
+    mask: Tensor | None = None,
     documents: Tensor | Layout | None = None,
     scale: float | None = None,
     return_lse: bool = False,
@@ -115,6 +118,7 @@ def union_attention(
 
     Args:
         q, k_past, v_past, k_future, v_future: (B, H, N, K). The others are those of `attention`.
+        mask: (B, N, N) bool, false where row i must not see place j of either set. Through PyTorch's SDPA, for evaluation.
 
     Returns, raises: as `attention`.
     """
@@ -123,6 +127,10 @@ def union_attention(
     _check(q, others, documents, None, "union")
     scale = q.shape[-1] ** -0.5 if scale is None else float(scale)
     kv = (k_past, v_past, k_future, v_future)
+    if mask is not None:
+        sides = [mask & visible_NN(side, q.shape[2], q.device) for side in ("before_strict", "after_strict")]
+        keys, values = torch.cat((k_past, k_future), 2), torch.cat((v_past, v_future), 2)
+        return _masked(q, keys, values, torch.cat(sides, -1), documents, scale, return_lse)
     outs, lses = _run(backend, (q,), kv, "union", documents, None, scale, return_lse)
     return (*outs, *lses) if return_lse else outs[0]
 
@@ -137,18 +145,16 @@ def _run(backend, qs, kv, visibility, documents, rank, scale, with_lse) -> tuple
     return [_as_stored(q, out) for q, out in zip(qs, found[0])], [lse.detach().float() for lse in found[1]]
 
 
-def _masked(q, k, v, seen, documents, rank, scale, return_lse) -> Tensor:
-    """Under a mask of the caller's own, (B, N, N) bool, inside the documents."""
-    _check(q, {"k": k, "v": v}, documents, rank, "a mask")
-    b, _, n, _ = q.shape
-    if seen.shape != (b, n, n) or seen.dtype != torch.bool:
-        raise ValueError(
-            f"visibility had shape {tuple(seen.shape)} and dtype {seen.dtype}; it must be {(b, n, n)} bool"
-        )
+def _masked(q, k, v, seen, documents, scale, return_lse) -> Tensor:
+    """Under a mask of the caller's own, (B, N, M) bool, inside the documents; M is N or, for a union, 2N."""
+    if seen.shape != (q.shape[0], q.shape[2], k.shape[2]) or seen.dtype != torch.bool:
+        wanted = (q.shape[0], q.shape[2], k.shape[2])
+        raise ValueError(f"the mask had shape {tuple(seen.shape)} and dtype {seen.dtype}; it must be {wanted} bool")
     if return_lse:
         raise ValueError("return_lse was True; a mask of one's own gives no log-sum-exp")
     if documents is not None:
-        seen = seen & visible_BNN("full", reference.ids_of(q, documents))
+        same = visible_BNN("full", reference.ids_of(q, documents))
+        seen = seen & same.repeat(1, 1, k.shape[2] // q.shape[2])
     out = F.scaled_dot_product_attention(q, k, v, attn_mask=seen[:, None], scale=scale)
     return out.masked_fill(~seen.any(-1)[:, None, :, None], 0.0)
 

@@ -35,7 +35,7 @@ def attend(
     asked for.
     """
     if torch.compiler.is_compiling() or operators_wanted():
-        start, end = _ranges_of(documents)
+        start, end = ranges_of(documents)
         results = _operator(list(qs), list(kv), visibility, start, end, scale, backend)
     elif backend == "reference" and guarded.is_clean((*qs, *kv)):
         return reference.attention(qs, kv, visibility, documents, rank, scale)
@@ -49,7 +49,7 @@ def in_rank_order(rank: Tensor, documents: Tensor | Layout | None) -> tuple[Tens
     """`layout.rank_order`, which reads contents: opaque to the compiler."""
     if not torch.compiler.is_compiling():
         return rank_order(rank, documents)
-    return _rank_order(rank, *_ranges_of(documents))
+    return _rank_order(rank, *ranges_of(documents))
 
 
 @torch.library.custom_op("twostream::rank_order", mutates_args=())
@@ -63,7 +63,7 @@ def _(rank, start, end):
     return rank.new_empty(rank.shape, dtype=torch.int64), rank.new_empty(rank.shape, dtype=torch.int64)
 
 
-def _ranges_of(documents: Tensor | Layout | None) -> tuple[Tensor | None, Tensor | None]:
+def ranges_of(documents: Tensor | Layout | None) -> tuple[Tensor | None, Tensor | None]:
     """The layout as the tensors that an operator can take."""
     if documents is None:
         return None, None

@@ -1,10 +1,12 @@
 """The registry: an architecture is one file here and one line below; everything else picks it up."""
 
 from model.architectures.base import Architecture
+from model.architectures.local import Local
 from model.architectures.tta import TTA
 from model.architectures.vanilla import Vanilla
 
 REGISTRY: dict[str, type[Architecture]] = {
+    "local": Local,
     "tta": TTA,
     "vanilla": Vanilla,
 }

@@ -5,6 +5,7 @@ The baseline that everything is compared with. A pass predicts the masked places
 """
 
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Literal
 
 import torch
@@ -12,9 +13,12 @@ from torch import Tensor, nn
 
 from data.batch import Batch
 from data.batches import Masking
+from kernels.attention.layout import Layout
+from kernels.one_sided import one_sided
 from model.architectures.base import Architecture
 from model.config import ModelConfig
 from model.layers import Block
+from model.neighbours import Near
 
 LEAVE_ONE_OUT_TOKENS = 16_384  # tokens a forward pass may hold when each place needs a copy of its sentence
 
@@ -25,6 +29,12 @@ class Vanilla(Architecture):
         masking_rate: float = 0.3
         final_masking_rate: float | None = None
         masking_scheme: Literal["mask", "bert"] = "mask"
+        near: int = 0
+        taps: int = 0
+
+        def __post_init__(self) -> None:
+            if self.near < 0 or self.taps < 0:
+                raise ValueError(f"near is {self.near} and taps is {self.taps}; they must be 0 (off) or more.")
 
         def masking(self, fraction: float = 0.0) -> Masking:
             """Falling (or rising) from the first rate to the final one as the budget is spent, if one is given."""
@@ -37,6 +47,11 @@ class Vanilla(Architecture):
         self.masking = self.options.masking()
         self.options.masking(1.0)  # refuses a final rate that cannot be
         self.blocks = nn.ModuleList(Block(config) for _ in range(config.n_layers))
+        # The tricks of `local`, for a comparison without them is worth little. Masked tokens leak nothing, so both sides
+        # are convolved for every reader.
+        self.near = Near(config, self.options.near) if self.options.near else None
+        shape = (config.n_layers, 2, self.options.taps, 2 * config.d_model)
+        self.taps = nn.Parameter(torch.zeros(shape)) if self.options.taps else None
 
     def masking_at(self, fraction: float) -> Masking:
         return self.options.masking(fraction)
@@ -54,9 +69,12 @@ class Vanilla(Architecture):
     def stream(self, tokens: Tensor, batch: Batch, places: Tensor | None = None) -> Tensor:
         """Only `places` of the last layer are computed beyond its attention, if they are given."""
         x = self.embedding(tokens, batch.documents)  # (B, N, D)
+        if self.near is not None:
+            x = x + self.near(x, batch.layout)
         last = len(self.blocks) - 1
         for i, block in enumerate(self.blocks):
-            x = block.self_attention(x, "full", batch.layout, places if i == last else None)
+            mix = None if self.taps is None else partial(two_sided, self.taps[i], batch.layout)
+            x = block.self_attention(x, "full", batch.layout, places if i == last else None, mix)
         return x
 
     def leave_one_out(self, batch: Batch, places: Tensor, words: Tensor | None = None) -> tuple[Tensor, int]:
@@ -76,3 +94,8 @@ class Vanilla(Architecture):
             one_each = torch.arange(len(place_c), device=place.device) * length + place_c
             hidden.append(self.predict(replace(batch, tokens=copies, corrupted=copies, documents=documents), one_each))
         return torch.cat(hidden).view(rows, count, -1), count
+
+
+def two_sided(weight: Tensor, layout: Layout | None, kv: Tensor) -> Tensor:
+    """kv (B, N, 2 D) with its neighbours on both sides, weight (2, taps, 2 D)."""
+    return one_sided(kv, weight[0], "past", layout) + one_sided(kv, weight[1], "future", layout) - kv

@@ -291,10 +291,17 @@ def test_a_convolution_across_documents_is_caught(monkeypatch: pytest.MonkeyPatc
         certify_documents(MaskedLM(tiny_config("leaking")).eval(), random_batch("packed"))
 
 
-@pytest.mark.parametrize("architecture", REGISTRY)
-def test_no_leak_with_every_parameter_random(architecture: str) -> None:
+FEATURES = [
+    *((architecture, {}) for architecture in REGISTRY),
+    *(("local", {"near": near, "taps": taps}) for near, taps in ((0, 1), (1, 0), (5, 0), (0, 5), (2, 4))),
+    *(("vanilla", {"near": near, "taps": taps}) for near, taps in ((3, 0), (0, 3), (2, 4))),
+]
+
+
+@pytest.mark.parametrize(("architecture", "options"), FEATURES)
+def test_no_leak_with_every_parameter_random(architecture: str, options: dict) -> None:
     """Zero starts hide leaks: a path whose weight is 0 carries nothing yet."""
-    model = tiny_model(architecture)
+    model = tiny_model(architecture, options=tuple(options.items()))
     with torch.no_grad():
         for p in model.parameters():
             p.copy_(0.3 * torch.randn(p.shape, generator=torch.Generator().manual_seed(p.numel())))

@@ -1,0 +1,96 @@
+"""T-TA with local content: queries that start from their neighbours, keys and values convolved from one side.
+
+    content   e_j = embedding(x_j), raw, the same in every layer
+    query     g_i starts from [MASK] plus place plus W [e_(i-n) .. e_(i-1), e_(i+1) .. e_(i+n)]          (near)
+    layer l   g_i <- Block_l(g_i, one softmax over  K_l e_j + sum_t c_t K_l e_(j-t)  for j < i,
+                                                    K_l e_j + sum_t c'_t K_l e_(j+t) for j > i)          (taps; values alike)
+
+Nothing leaks: what place i starts from does not hold e_i and enters no other place; a key before i holds places before it,
+a key after i places after it. The convolution ("canon" layers: Allen-Zhu 2025) lets a query find the place where the same
+neighbours stood before. `near=0,taps=0` is T-TA.
+"""
+
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from data.batch import Batch
+from kernels.attention import attention, union_attention
+from kernels.attention.layout import Layout
+from kernels.one_sided import one_sided
+from model.architectures.base import Architecture, flat_places
+from model.config import ModelConfig
+from model.layers import Block, rotate
+from model.neighbours import Near
+
+
+class Local(Architecture):
+    @dataclass(frozen=True)
+    class Options:
+        near: int = 3
+        taps: int = 3
+
+        def __post_init__(self) -> None:
+            if self.near < 0 or self.taps < 0:
+                raise ValueError(f"near is {self.near} and taps is {self.taps}; they must be 0 (off) or more.")
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__(config)
+        self.blocks = nn.ModuleList(Block(config) for _ in range(config.n_layers))
+        self.near = Near(config, self.options.near) if self.options.near else None
+        channels = 2 * config.n_layers * config.d_model
+        self.taps = nn.Parameter(torch.zeros(2, self.options.taps, channels)) if self.options.taps else None
+
+    def predict(self, batch: Batch, places: Tensor | None = None) -> Tensor:
+        return self.query_stream(batch, places)
+
+    def encode(self, batch: Batch, *, with_self: bool = True) -> Tensor:
+        return self.query_stream(batch, with_self=with_self)
+
+    def leave_one_out(self, batch: Batch, places: Tensor, words: Tensor | None = None) -> tuple[Tensor, int]:
+        """One pass, words hidden or not: beyond a word, one-sided content holds nothing of it."""
+        hidden = self.query_stream(batch, flat_places(batch, places), words=words)
+        return hidden.view(*places.shape, -1), 1
+
+    def query_stream(
+        self, batch: Batch, places: Tensor | None = None, *, with_self: bool = False, words: Tensor | None = None
+    ) -> Tensor:
+        """with_self: the place's own embedding joins its start. words: a place sees nothing of its own word."""
+        layout = batch.layout
+        content = self.embedding(batch.tokens, batch.documents)  # (B, N, D)
+        query = self.embedding.queries(batch.tokens, batch.documents)  # (B, N, D), or one vector for all places
+        if self.near is not None:
+            query = query + self.near(content, layout, words)
+        if with_self:
+            query = query + content
+        sets = self.key_value_sets(content, layout)
+        other_words = None if words is None else words[:, :, None] != words[:, None, :]
+        last = len(self.blocks) - 1
+        for i, block in enumerate(self.blocks):
+            q = block.queries(query, content.shape[:2])
+            heads = [(k[i].transpose(1, 2), v[i].transpose(1, 2)) for k, v in sets]
+            if len(sets) == 1:
+                seen = "exclude_self" if other_words is None else other_words
+                attended = attention(q, *heads[0], seen, documents=layout)
+            else:
+                attended = union_attention(q, *heads[0], *heads[1], mask=other_words, documents=layout)
+            query = block.update(query, attended, places if i == last else None)
+        return query
+
+    def key_value_sets(self, content: Tensor, layout: Layout | None) -> list[tuple[Tensor, Tensor]]:
+        """Keys and values of all layers, each (L, B, N, H, K): one set, or one for readers after and one for those before."""
+        blocks, layers = self.blocks, len(self.blocks)
+        linears = [block.key for block in blocks] + [block.value for block in blocks]
+        bias = None if linears[0].bias is None else torch.cat([linear.bias for linear in linears])
+        raw = F.linear(content, torch.cat([linear.weight for linear in linears]), bias)  # (B, N, 2 L D)
+        if self.taps is None:
+            sides = [raw]
+        else:
+            sides = [one_sided(raw, self.taps[s], side, layout) for s, side in enumerate(("past", "future"))]
+        found = []
+        for kv in sides:
+            k, v = kv.unflatten(-1, (2, layers, blocks[0].n_heads, -1)).movedim(-3, 0).unbind(-3)
+            found.append((rotate(k) if blocks[0].rotary else k, v))
+        return found

@@ -1,0 +1,66 @@
+"""The one-sided convolution against its float64 specification, and to the bit: nothing of the other side or document."""
+
+import pytest
+import torch
+
+from kernels.one_sided import one_sided
+from kernels.one_sided.reference import one_sided_reference
+
+DOCUMENTS = torch.tensor([[0] * 5 + [1] * 4 + [2] * 2 + [-1] * 3, [0] * 14, [3] + [4] * 13], dtype=torch.int32)
+BOUNDS = {torch.float64: 1e-12, torch.float32: 1e-6, torch.bfloat16: 2e-2, torch.float16: 2e-3}
+
+
+def inputs(taps: int, dtype: torch.dtype = torch.float64) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    generator = torch.Generator().manual_seed(0)
+    shapes = ((3, 14, 6), (taps, 6), (3, 14, 6))
+    return tuple(torch.randn(shape, dtype=torch.float64, generator=generator).to(dtype) for shape in shapes)
+
+
+@pytest.mark.parametrize("dtype", BOUNDS, ids=str)
+@pytest.mark.parametrize("packed", [False, True])
+@pytest.mark.parametrize("taps", [1, 3, 20])
+@pytest.mark.parametrize("side", ["past", "future"])
+def test_value_and_gradient(side: str, taps: int, packed: bool, dtype: torch.dtype) -> None:
+    documents = DOCUMENTS if packed else None
+    x, weight, seed = inputs(taps, dtype)
+    ours, exact = ([t.to(d).requires_grad_() for t in (x, weight)] for d in (dtype, torch.float64))
+    found, right = one_sided(*ours, side, documents), one_sided_reference(*exact, documents, side)
+    assert found.dtype == dtype
+    gradients = zip(torch.autograd.grad(found, ours, seed), torch.autograd.grad(right, exact, seed.double()))
+    for a, b in [(found, right), *gradients]:
+        assert (a.double() - b).norm() <= BOUNDS[dtype] * b.norm()
+
+
+@pytest.mark.parametrize("side", ["past", "future"])
+def test_the_other_side_and_other_documents_change_no_bit(side: str) -> None:
+    x, weight, _ = inputs(3, torch.float32)
+    before = one_sided(x, weight, side, DOCUMENTS)
+    for place in range(14):
+        changed = x.clone()
+        changed[0, place] = 100 * torch.randn(6)
+        after = one_sided(changed, weight, side, DOCUMENTS)
+        for j in range(14):
+            distance = j - place if side == "past" else place - j
+            same = DOCUMENTS[0, j] == DOCUMENTS[0, place] and DOCUMENTS[0, place] >= 0
+            sees = j == place or (0 < distance <= 3 and bool(same))
+            assert torch.equal(before[0, j], after[0, j]) == (not sees), (place, j)
+
+
+def test_under_autocast_and_twice_differentiated() -> None:
+    x, weight, _ = (t.float().requires_grad_() for t in inputs(3))
+    with torch.autocast("cpu", torch.bfloat16):
+        out = one_sided(x, weight, "past")
+    assert out.dtype == torch.bfloat16
+    out.float().sum().backward()
+    assert x.grad.dtype == torch.float32
+    (gradient,) = torch.autograd.grad(one_sided(x, weight, "past").square().sum(), x, create_graph=True)
+    with pytest.raises(RuntimeError, match="one_sided has no second derivative"):
+        gradient.sum().backward()
+
+
+def test_bad_input_is_named() -> None:
+    x, weight, _ = inputs(3)
+    with pytest.raises(ValueError, match="side was 'left'; it must be past or future"):
+        one_sided(x, weight, "left")
+    with pytest.raises(ValueError, match=r"they must be \(B, N, C\) and \(taps, C\)"):
+        one_sided(x, weight[:, :2], "past")
