@@ -1,1 +1,1 @@
-"""Everything that measures a model: the leave-one-out yardstick, the report of a run."""
+"""What a pretrained model is good for: downstream tasks and scoring."""

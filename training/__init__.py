@@ -1,1 +1,1 @@
-"""The machinery behind pretrain.py: budgets, optimisers, checkpoints, and the interleaved race of contestants."""
+"""The machinery behind pretrain.py: budgets, optimisers, checkpoints, the race of contestants, and its yardstick."""

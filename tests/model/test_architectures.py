@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from data.batch import Batch
+from model import MaskedLM
 from model.architectures import REGISTRY, architecture_class
 from model.config import ModelConfig
 from model.flops import step_flops
@@ -18,13 +19,17 @@ from tests.model.test_no_leak import masked_batch
 @pytest.mark.parametrize("preset", ["modern", "bert"])
 @pytest.mark.parametrize("architecture", REGISTRY)
 def test_documents_of_a_row_are_predicted_as_if_alone(architecture: str, preset: str) -> None:
-    model = tiny_model(architecture, preset)
+    assert_documents_alone(tiny_model(architecture, preset), 1e-5)
+
+
+def assert_documents_alone(model: MaskedLM, tolerance: float) -> None:
+    """Each document of a packed row is predicted as it is in a row of its own."""
     packed = masked_batch(random_batch("packed", rows=1, length=12))
     whole = model.architecture.predict(packed)
     for document in packed.documents.unique().tolist():
         at = packed.documents[0] == document
         alone = Batch(packed.tokens[:, at], None, packed.corrupted[:, at], packed.masked[:, at])
-        torch.testing.assert_close(whole[:, at], model.architecture.predict(alone), rtol=1e-5, atol=1e-5)
+        torch.testing.assert_close(whole[:, at], model.architecture.predict(alone), rtol=tolerance, atol=tolerance)
 
 
 @pytest.mark.parametrize("with_self", [True, False])
@@ -201,12 +206,7 @@ def test_neighbours_and_convolution_respect_documents(architecture: str, options
     with torch.no_grad():
         for p in model.parameters():
             p.copy_(0.3 * torch.randn(p.shape, generator=torch.Generator().manual_seed(p.numel())))
-    packed = masked_batch(random_batch("packed", rows=1, length=12))
-    whole = model.architecture.predict(packed)
-    for document in packed.documents.unique().tolist():
-        at = packed.documents[0] == document
-        alone = Batch(packed.tokens[:, at], None, packed.corrupted[:, at], packed.masked[:, at])
-        torch.testing.assert_close(whole[:, at], model.architecture.predict(alone), rtol=1e-4, atol=1e-4)
+    assert_documents_alone(model, 1e-4)
 
 
 @pytest.mark.parametrize(("architecture", "option"), [("local", "near"), ("local", "taps"), ("vanilla", "near")])
