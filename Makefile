@@ -12,7 +12,7 @@ PRETRAIN_OPTIONS = $(call option,ARCHITECTURES,architectures) $(call option,BUDG
 	$(call option,SIZE,size) $(call option,SEEDS,seeds) $(call option,NAME,name) $(call option,RESUME,resume) $(ARGS)
 
 .DEFAULT_GOAL := help
-.PHONY: help pretrain frontier tune test test-kernels test-gpu bench profile lint format clean
+.PHONY: help pretrain frontier tune glue clue test test-kernels test-gpu bench profile lint format clean
 
 help: ## these lines
 	@echo "twostream: masked language models that predict every position in one pass"
@@ -24,6 +24,18 @@ help: ## these lines
 
 pretrain: $(RUN_STAMP) ## train two-stream and vanilla MLM side by side and report who learned more (8 min on 2 cores)
 	$(PY) pretrain.py $(PRETRAIN_OPTIONS)
+
+EVALUATION_OPTIONS = --checkpoints $(CHECKPOINT) $(call option,DATA,data) $(call option,TASKS,tasks) $(call option,SEEDS,seeds) \
+	$(call option,OUT,out) $(ARGS)
+named = @test -n "$(CHECKPOINT)" || { echo "Name one or more: make $(1) CHECKPOINT=runs/NAME/checkpoints/tta-seed0 DATA=folder"; exit 2; }
+
+glue: $(RUN_STAMP) ## fine-tune checkpoints on GLUE: CHECKPOINT="a b" DATA=folder|hub TASKS="CoLA MRPC" SEEDS="0 1 2"
+	$(call named,glue)
+	$(PY) -m eval.glue $(EVALUATION_OPTIONS)
+
+clue: $(RUN_STAMP) ## the same on CLUE's classification tasks
+	$(call named,clue)
+	$(PY) -m eval.clue $(EVALUATION_OPTIONS)
 
 test: $(TEST_STAMP) ## lint and tests (minutes)
 	$(PY) -m ruff check .

@@ -69,7 +69,10 @@ def test_commands_of_the_readme_exist(command: str) -> None:
     words = command.split()
     if words[0] == "make":
         assert words[1] in targets()
-        options = set(re.findall(r"\$\(call option,([A-Z]+),", (ROOT / "Makefile").read_text())) | {"ARGS"}
+        options = set(re.findall(r"\$\(call option,([A-Z]+),", (ROOT / "Makefile").read_text())) | {
+            "ARGS",
+            "CHECKPOINT",
+        }
         assert {word.split("=")[0] for word in words[2:] if re.match("[A-Z]+=", word)} <= options
     elif words[0].endswith("python"):
         script = words[2].replace(".", "/") + ".py" if words[1] == "-m" else words[1]
@@ -103,6 +106,7 @@ def test_folders_import_in_one_direction() -> None:
         "model": {"model", "data", "kernels"},
         "report": {"report", "data"},
         "training": {"training", "report", "model", "data", "kernels"},
+        "eval": {"eval", "training", "report", "model", "data"},
     }
     for folder, targets_ in allowed.items():
         for path in (ROOT / folder).rglob("*.py"):

@@ -26,7 +26,7 @@ LEAVE_ONE_OUT_TOKENS = 16_384  # tokens a forward pass may hold when each place 
 class Vanilla(Architecture):
     @dataclass(frozen=True)
     class Options:
-        masking_rate: float = 0.3
+        masking_rate: float = 0.4
         final_masking_rate: float | None = None
         masking_scheme: Literal["mask", "bert"] = "mask"
         near: int = 0

@@ -1,0 +1,260 @@
+"""Fine-tune checkpoints on the tasks of a benchmark, task by task and seed by seed, and put them side by side.
+
+OUT/  results.jsonl   a line for each checkpoint, task and seed; what is there is not run again
+      report.md       the table, with baselines that have seen no pretraining
+      CHECKPOINT/submission.zip   predictions for the test splits, by the seed that is best on dev
+"""
+
+import dataclasses
+import hashlib
+import json
+import zipfile
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Annotated, Any
+
+import torch
+import tyro
+from rich.console import Console
+from rich.markup import escape
+from rich.progress import Progress
+from rich.table import Table
+
+from data.files import to_json, write_atomically
+from data.options import check_types
+from data.tokenizer import Tokenizer
+from eval.baselines import BASELINES
+from eval.finetune import Outcome, Recipe, fine_tune
+from eval.metrics import score
+from eval.tasks import HUB, Example, Task
+from model import MaskedLM
+from report.statistics import Spread
+from training.checkpoint import last_good, load_model_from
+from training.machine import default_device, has_fast_bf16, keep_freed_memory
+
+
+@dataclass(frozen=True)
+class BenchmarkConfig:
+    """Fine-tune checkpoints on the tasks of a benchmark, with one recipe, and compare them."""
+
+    checkpoints: Annotated[tuple[Path, ...], tyro.conf.arg(aliases=["--checkpoint"])]
+    """Folders of checkpoints that pretrain.py wrote, as runs/NAME/checkpoints/tta-seed0."""
+    data: str = HUB
+    """The folder that holds a folder for each task, or `hub`, which downloads them."""
+    tasks: tuple[str, ...] = ()
+    """Which tasks; none named: all whose data is there."""
+    seeds: tuple[int, ...] = (0, 1, 2)
+    """Order of the rows, dropout and the new layer's weights, for each."""
+    recipe: Recipe = field(default_factory=Recipe)
+    out: Path = Path("runs/benchmark")
+    """Where results go, and are continued."""
+    baselines: bool = True
+    """Majority and bag of words beside the checkpoints."""
+    dry_run: bool = False
+    """Read the data and say what would be run."""
+
+    def __post_init__(self) -> None:
+        check_types(self)
+        if not self.checkpoints:
+            raise ValueError("No checkpoint is named; give one or more folders that `pretrain.py` wrote.")
+        if not self.seeds or len(set(self.seeds)) < len(self.seeds):
+            raise ValueError(f"seeds are {self.seeds}; give one or more, each once.")
+
+
+@dataclass(frozen=True)
+class Splits:
+    train: list[Example]
+    dev: dict[str, list[Example]]
+    test: dict[str, list[Example]]
+
+
+def load(task: Task, data: str, console: Console) -> Splits:
+    """Train and dev must be there, test may. Counts that differ from the official ones are said."""
+    train, dev = task.read(data, "train"), {split: task.read(data, split) for split in task.dev}
+    test = {}
+    for split in task.test:
+        try:
+            test[split] = task.read(data, split)
+        except FileNotFoundError:
+            console.print(f"[yellow]note[/]: {task.name} has no {split} here; no submission for it.")
+    for split, rows in ({"train": train} | dev | test).items():
+        if sentence := task.count_differs(split, len(rows)):
+            console.print(f"[yellow]note[/]: {escape(sentence)}", soft_wrap=True)
+    return Splits(train, dev, test)
+
+
+def open_checkpoint(path: Path) -> tuple[MaskedLM, Tokenizer]:
+    """The newest whole checkpoint in `path`, or `path` itself, with its tokenizer.
+
+    Raises FileNotFoundError, or ValueError for a damaged one and for a tokenizer that does not fit the model.
+    """
+    model = load_model_from(path)
+    folder = path if (path / "tokenizer.model").exists() else last_good(path)[0]
+    tokenizer = Tokenizer.load(folder / "tokenizer.model")
+    if tokenizer.vocab_size != model.config.vocab_size or tokenizer.mask_id != model.config.mask_id:
+        raise ValueError(
+            f"{folder}: the tokenizer has {tokenizer.vocab_size:,} pieces and the model {model.config.vocab_size:,}; a "
+            "checkpoint needs the tokenizer that it was trained with."
+        )
+    return model, tokenizer
+
+
+def run(config: BenchmarkConfig, tasks: dict[str, Task], title: str, console: Console) -> int:
+    """Returns an exit code: 1 if some task failed, with the results of the others written."""
+    if unknown := set(config.tasks) - set(tasks):
+        raise ValueError(f"Unknown task {', '.join(sorted(unknown))}; {title} has {', '.join(tasks)}.")
+    keep_freed_memory()
+    device = default_device()
+    autocast = torch.bfloat16 if has_fast_bf16(device) else None
+    opened = {str(path): open_checkpoint(path) for path in config.checkpoints}
+    path = config.out / "results.jsonl"
+    records = [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
+    failed = []
+    for name in config.tasks or tasks:
+        try:
+            splits = load(tasks[name], config.data, console)
+        except FileNotFoundError as error:
+            if config.tasks:
+                failed.append(f"{name}: {error}")
+            continue
+        except (ValueError, OSError) as error:
+            failed.append(f"{name}: {error}")
+            continue
+        console.print(
+            f"{name}: {len(splits.train):,} rows to train on, "
+            + ", ".join(f"{k} {len(v):,}" for k, v in splits.dev.items())
+        )
+        if config.dry_run:
+            continue
+        rivals: list[tuple[str, Any]] = [(label, None) for label in BASELINES] if config.baselines else []
+        for label, pair in [*rivals, *opened.items()]:
+            for seed in config.seeds if pair else config.seeds[:1]:
+                key = _key(label, tasks[name], seed, config.recipe, splits, pair)
+                if any(record["key"] == key for record in records):
+                    continue
+                try:
+                    outcome = _outcome(label, pair, tasks[name], splits, config.recipe, seed, autocast, device, console)
+                except (ValueError, RuntimeError) as error:
+                    failed.append(f"{name}, {label}, seed {seed}: {error}")
+                    continue
+                records.append(
+                    {
+                        "key": key,
+                        "checkpoint": label,
+                        "task": name,
+                        "seed": seed,
+                        "recipe": dataclasses.asdict(config.recipe),
+                    }
+                    | dataclasses.asdict(outcome)
+                )
+                config.out.mkdir(parents=True, exist_ok=True)
+                write_atomically(path, "\n".join(map(to_json, records)) + "\n")
+    if not config.dry_run and records:
+        shown = [r for r in records if r["task"] in tasks]
+        head, rows = table(shown, tasks)
+        printed = Table(title=f"{title}, dev", title_justify="left")
+        for column in head:
+            printed.add_column(escape(column), overflow="fold")
+        for row in rows:
+            printed.add_row(*map(escape, row))
+        console.print(printed)
+        lines = [f"# {title}, dev", "", "| " + " | ".join(head) + " |", "|---" * len(head) + "|"]
+        lines += ["| " + " | ".join(row) + " |" for row in rows]
+        write_atomically(config.out / "report.md", "\n".join([*lines, "", *_meanings(config)]) + "\n")
+        for label in opened:
+            write_submission(config.out, label, shown, tasks)
+        console.print(f"Results: {path}", soft_wrap=True, highlight=False)
+    for sentence in failed:
+        console.print(f"[bold red]failed[/]: {escape(sentence)}", soft_wrap=True)
+    return 1 if failed else 0
+
+
+def _outcome(label, pair, task, splits, recipe, seed, autocast, device, console) -> Outcome:
+    if pair is None:
+        return BASELINES[label](task, splits.train, splits.dev, splits.test)
+    model, tokenizer = pair
+    with Progress(console=console, transient=True, disable=not console.is_terminal) as bars:
+        bar = bars.add_task(f"{task.name} #{seed}", total=1.0)
+        outcome = fine_tune(
+            model.to(device), tokenizer, task, splits.train, splits.dev, splits.test, recipe, seed, autocast=autocast,
+            progress=lambda share, text: bars.update(bar, completed=share, description=f"{task.name} #{seed} {text}"),
+        )  # fmt: skip
+    said = {split: " ".join(f"{n} {v:.1f}" for n, v in found.items()) for split, found in outcome.metrics.items()}
+    cut = (
+        f"; {sum(outcome.cut.values()):,} rows cut to {model.config.max_length} tokens"
+        if sum(outcome.cut.values())
+        else ""
+    )
+    console.print(
+        f"  {label} #{seed}: {said}, epoch {outcome.best_epoch}, {outcome.tokens_per_second:,.0f} tokens/s{cut}"
+    )
+    return outcome
+
+
+def _key(label: str, task: Task, seed: int, recipe: Recipe, splits: Splits, pair: Any) -> str:
+    """What decides a result: the weights, the rows, the recipe and the seed."""
+    digest = hashlib.sha256(repr((label, task.name, seed, recipe if pair else None)).encode())
+    if pair is not None:
+        for tensor in pair[0].state_dict().values():
+            digest.update(tensor.cpu().numpy().tobytes())
+    for rows in (splits.train, *splits.dev.values()):
+        digest.update(repr([len(rows), *rows[:50]]).encode())
+    return digest.hexdigest()[:16]
+
+
+def table(records: Sequence[dict], tasks: dict[str, Task]) -> tuple[list[str], list[list[str]]]:
+    """Checkpoints as rows, tasks as columns; mean over seeds ± their deviation; last the average over tasks."""
+    names = [name for name in tasks if any(r["task"] == name for r in records)]
+    head = ["", *(f"{name} ({', '.join(tasks[name].metrics)})" for name in names), "average"]
+    rows = []
+    for label in dict.fromkeys(r["checkpoint"] for r in records):
+        cells, means = [label], []
+        for name in names:
+            own = [r for r in records if r["checkpoint"] == label and r["task"] == name]
+            values = [
+                sum(score(m, tasks[name].metrics) for m in r["metrics"].values()) / len(r["metrics"]) for r in own
+            ]
+            cells.append(Spread.of(values).text(".1f") if values else "-")
+            means += [sum(values) / len(values)] if values else []
+        rows.append([*cells, f"{sum(means) / len(means):.1f}" if len(means) == len(names) else "-"])
+    return head, rows
+
+
+def _meanings(config: BenchmarkConfig) -> list[str]:
+    return [
+        "A task's score is the mean of its metrics, x 100, on dev, by the epoch that is best there; ± is the standard deviation "
+        f"over seeds {' '.join(map(str, config.seeds))}. Recipe for all tasks: {dataclasses.asdict(config.recipe)}.",
+    ]
+
+
+def write_submission(out: Path, label: str, records: Sequence[dict], tasks: dict[str, Task]) -> None:
+    """The zip that the benchmark's server takes: a file of index and prediction for each test split."""
+    files = {}
+    for name, task in tasks.items():
+        own = [r for r in records if r["checkpoint"] == label and r["task"] == name and r["predictions"]]
+        if not own:
+            continue
+        best = max(own, key=lambda r: sum(score(m, task.metrics) for m in r["metrics"].values()))
+        for split, answers in best["predictions"].items():
+            named = [f"{a:.3f}" if task.regression else task.labels[int(a)] for a in answers]
+            file = task.submission.get(split, f"{name}.tsv")
+            if file.endswith(".json"):
+                lines = [to_json({"id": i, "label": answer}) for i, answer in enumerate(named)]
+            else:
+                lines = ["index\tprediction", *(f"{i}\t{answer}" for i, answer in enumerate(named))]
+            files[file] = "\n".join(lines) + "\n"
+    if files:
+        folder = out / hashlib.sha256(label.encode()).hexdigest()[:8]
+        folder.mkdir(parents=True, exist_ok=True)
+        with zipfile.ZipFile(folder / "submission.zip", "w", zipfile.ZIP_DEFLATED) as packed:
+            for file, text in files.items():
+                packed.writestr(file, text)
+
+
+def main(tasks: dict[str, Task], title: str, description: str) -> int:
+    try:
+        return run(tyro.cli(BenchmarkConfig, description=description), tasks, title, Console())
+    except (ValueError, OSError) as error:
+        Console(stderr=True).print(f"[bold red]error[/]: {escape(str(error))}", soft_wrap=True)
+        return 2

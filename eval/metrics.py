@@ -1,0 +1,40 @@
+"""The metrics of GLUE and CLUE, by scikit-learn and scipy, as the benchmarks define them. All in percent."""
+
+import math
+import warnings
+from collections.abc import Callable, Sequence
+
+import numpy as np
+from scipy.stats import pearsonr, spearmanr
+from sklearn.metrics import accuracy_score, f1_score, matthews_corrcoef
+
+
+def _correlation(measure: Callable) -> Callable[[np.ndarray, np.ndarray], float]:
+    def measured(truth: np.ndarray, predicted: np.ndarray) -> float:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # a constant prediction has no correlation: that is 0 here
+            value = float(measure(truth, predicted)[0])
+        return 0.0 if math.isnan(value) else value
+
+    return measured
+
+
+METRICS: dict[str, Callable[[np.ndarray, np.ndarray], float]] = {
+    "accuracy": accuracy_score,
+    "f1": lambda truth, predicted: f1_score(truth, predicted, zero_division=0.0),  # of class 1: MRPC, QQP
+    "macro_f1": lambda truth, predicted: f1_score(truth, predicted, average="macro", zero_division=0.0),
+    "mcc": matthews_corrcoef,
+    "pearson": _correlation(pearsonr),
+    "spearman": _correlation(spearmanr),
+}
+
+
+def measure(names: Sequence[str], truth: Sequence[float], predicted: Sequence[float]) -> dict[str, float]:
+    """Each metric of predictions against the truth, x 100."""
+    truth, predicted = np.asarray(truth), np.asarray(predicted)
+    return {name: 100.0 * float(METRICS[name](truth, predicted)) for name in names}
+
+
+def score(measured: dict[str, float], names: Sequence[str]) -> float:
+    """The task's score: the mean of its metrics."""
+    return sum(measured[name] for name in names) / len(names)

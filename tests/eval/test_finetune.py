@@ -1,0 +1,213 @@
+"""Fine-tuning, losses and metrics: mathematics by hand, and a task that only a model which reads can solve."""
+
+import json
+import math
+import random
+import sys
+import zipfile
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from data.tokenizer import Tokenizer
+from eval import glue
+from eval.benchmark import main
+from eval.finetune import Recipe, Row, buckets, encode_rows, fine_tune, padded
+from eval.losses import LOSSES
+from eval.metrics import measure
+from eval.tasks import Example, Task
+from model.architectures import REGISTRY
+from tests.model.models import tiny_model
+from training import checkpoint
+
+
+def test_metrics_by_hand() -> None:
+    truth, predicted = [1, 1, 0, 0, 1], [1, 0, 0, 1, 1]  # tp 2, fp 1, fn 1, tn 1
+    found = measure(("accuracy", "f1", "mcc", "macro_f1"), truth, predicted)
+    assert found["accuracy"] == pytest.approx(60) and found["f1"] == pytest.approx(200 / 3)
+    assert found["mcc"] == pytest.approx(100 * (2 * 1 - 1 * 1) / math.sqrt(3 * 3 * 2 * 2))
+    assert found["macro_f1"] == pytest.approx(100 * (2 / 3 + 1 / 2) / 2)
+    scores = measure(("pearson", "spearman"), [1.0, 2.0, 3.0], [1.0, 4.0, 9.0])
+    assert scores["spearman"] == pytest.approx(100) and scores["pearson"] == pytest.approx(98.974, abs=1e-2)
+    assert measure(("pearson",), [1.0, 2.0], [3.0, 3.0]) == {"pearson": 0.0}  # a constant has no correlation
+
+
+def test_losses_by_hand() -> None:
+    """Two rows: p of the truth is 0.8 and 0.5; 9 rows of class 0 and 1 of class 1."""
+    logits, truth = torch.tensor([[math.log(4.0), 0.0], [0.0, 0.0]]), torch.tensor([0, 1])
+    p, counts = np.array([0.8, 0.5]), torch.tensor([9, 1])
+    weights = np.array([(1 - 0.999) / (1 - 0.999**9), 1.0])
+    weights /= weights.mean()
+    adjusted = [0.8 * 0.9 / (0.8 * 0.9 + 0.2 * 0.1), 0.5 * 0.1 / (0.5 * 0.1 + 0.5 * 0.9)]
+    q = (1 - p) * p
+    expected = {
+        "ce": -np.log(p).mean(),
+        "focal": (-((1 - p) ** 2) * np.log(p)).mean(),
+        "class_balanced": (-weights * np.log(p)).mean(),
+        "logit_adjusted": -np.log(adjusted).mean(),
+        "dice": (1 - (2 * q + 1) / (q + 2)).mean(),
+    }
+    assert expected.keys() == LOSSES.keys()
+    for name, value in expected.items():
+        assert float(LOSSES[name](counts)(logits, truth)) == pytest.approx(value, rel=1e-5), name
+
+
+@pytest.fixture(scope="module")
+def tokenizer(text_file: Path) -> Tokenizer:
+    return Tokenizer.train(text_file.read_text().splitlines(), 340)
+
+
+def test_pairs_are_joined_and_the_longer_text_is_cut(tokenizer: Tokenizer) -> None:
+    a, b = "the barids often see.", "the denum"
+    [row] = encode_rows([Example((a, b), 1, 0)], tokenizer, 100)
+    bos, eos = tokenizer.bos_id, tokenizer.eos_id
+    assert row.tokens.tolist() == [bos, *tokenizer.encode(a), eos, *tokenizer.encode(b), eos] and row.cut == 0
+    whole = len(row.tokens)
+    [cut] = encode_rows([Example((a, b), 1, 0)], tokenizer, whole - 3)
+    assert len(cut.tokens) == whole - 3 and cut.cut == 3
+    assert cut.tokens.tolist() == [bos, *tokenizer.encode(a)[:-3], eos, *tokenizer.encode(b), eos]
+
+
+def test_buckets_hold_every_row_once_and_little_padding() -> None:
+    lengths = [random.Random(i).randint(3, 60) for i in range(500)]
+    rows = [Row(torch.zeros(n, dtype=torch.int64), 0, 0) for n in lengths]
+    for shuffle in (None, random.Random(0)):
+        batches = list(buckets(rows, 16, shuffle))
+        assert sorted(i for batch in batches for i in batch) == list(range(500))
+        read = sum(len(batch) * max(lengths[i] for i in batch) for batch in batches)
+        assert read < 1.15 * sum(lengths)  # in random batches: 1.8 times
+    assert list(buckets(rows, 16, random.Random(0))) != list(buckets(rows, 16, random.Random(1)))
+
+
+def test_padding_changes_no_answer(tokenizer: Tokenizer) -> None:
+    from eval.finetune import Classifier
+
+    for architecture in REGISTRY:
+        for pool in ("mean", "first"):
+            model = tiny_model(architecture, vocab_size=tokenizer.vocab_size)
+            classifier = Classifier(model, 2, Recipe(pool=pool), tokenizer.special_ids).eval()
+            rows = encode_rows(
+                [Example(("the bar",), 0, 0), Example(("the barids often see it",), 0, 1)], tokenizer, 32
+            )
+            together = classifier(padded(rows, tokenizer.pad_id))
+            alone = torch.cat([classifier(padded([row], tokenizer.pad_id)) for row in rows])
+            torch.testing.assert_close(together, alone, rtol=1e-4, atol=1e-5)
+
+
+def pairs(count: int, seed: int) -> list[Example]:
+    """Is the same noun named in both texts? Not to be told from either text alone."""
+    draw, nouns = random.Random(seed), ["barid", "denot", "folum", "gimel"]
+    rows = []
+    for i in range(count):
+        a, b = draw.choice(nouns), draw.choice(nouns)
+        b = a if draw.random() < 0.5 else b
+        rows.append(Example((f"the {a} often sees", f"the {b} paints"), int(a == b), i))
+    return rows
+
+
+def orders(count: int, seed: int) -> list[Example]:
+    """Which of two nouns comes first: nothing that a bag of words could tell."""
+    draw = random.Random(seed)
+    rows = []
+    for i in range(count):
+        first = draw.randint(0, 1)
+        nouns = ("the barid", "the denot")[:: 1 if first else -1]
+        rows.append(Example((f"{nouns[0]} {draw.choice(['sees', 'paints', 'draws'])} {nouns[1]}",), first, i))
+    return rows
+
+
+@pytest.mark.parametrize(
+    ("architecture", "rows", "texts"),
+    [*((name, orders, ("a",)) for name in REGISTRY), ("vanilla", pairs, ("a", "b"))],
+)
+def test_a_model_learns_what_no_bag_of_words_could(architecture: str, rows, texts, tokenizer: Tokenizer) -> None:
+    model = tiny_model(architecture, vocab_size=tokenizer.vocab_size, initializer_std=0.05)
+    task = Task("task", ("0", "1"), texts, "label", ("accuracy",))
+    recipe = Recipe(epochs=8, batch_size=16, learning_rate=3e-3, dropout=0.0)
+    before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    test = {"test": rows(20, 9)}
+    outcomes = [
+        fine_tune(model, tokenizer, task, rows(600, 0), {"dev": rows(120, 1)}, test, recipe, seed) for seed in (0, 0)
+    ]
+    assert outcomes[0].metrics["dev"]["accuracy"] > 85
+    assert outcomes[0].metrics == outcomes[1].metrics and outcomes[0].predictions == outcomes[1].predictions
+    assert len(outcomes[0].predictions["test"]) == 20
+    assert all(torch.equal(tensor, before[name]) for name, tensor in model.state_dict().items())  # a copy was trained
+
+
+@pytest.fixture
+def bench(tokenizer: Tokenizer, tmp_path: Path) -> list[str]:
+    """A checkpoint, and GLUE folders of which one is broken."""
+    model = tiny_model("tta", vocab_size=tokenizer.vocab_size)
+    checkpoint.save(tmp_path / "model", 1, model, {}, tokenizer.model)
+    (tmp_path / "SST-2").mkdir()
+    rows = [f"the {noun} sees\t{i % 2}" for i, noun in enumerate(["barid", "denot"] * 20)]
+    for split in ("train", "dev"):
+        (tmp_path / "SST-2" / f"{split}.tsv").write_text("sentence\tlabel\n" + "\n".join(rows) + "\n")
+    (tmp_path / "SST-2" / "test.tsv").write_text("index\tsentence\n0\tthe barid sees\n1\tthe denot sees\n")
+    (tmp_path / "WNLI").mkdir()
+    for split in ("train", "dev", "test"):
+        (tmp_path / "WNLI" / f"{split}.tsv").write_text("index\tsentence1\tlabel\n0\ta\t0\n")
+    options = ["--recipe.epochs", "2", "--recipe.batch-size", "8", "--seeds", "0", "1", "--out", str(tmp_path / "out")]
+    return ["--checkpoints", str(tmp_path / "model"), "--data", str(tmp_path), *options]
+
+
+def test_one_command_from_checkpoint_to_table_and_submission(
+    bench: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
+    monkeypatch.setattr(sys, "argv", ["glue", *bench])
+    assert main(glue.GLUE, "GLUE", "") == 1  # WNLI is broken, and the others are there
+    out = " ".join(capsys.readouterr().out.split())
+    assert "failed: WNLI" in out and "no column sentence2" in out and "official one 67,349" in out
+    records = [json.loads(line) for line in (tmp_path / "out" / "results.jsonl").read_text().splitlines()]
+    assert [(r["checkpoint"].split("/")[-1], r["seed"]) for r in records] == [
+        ("majority", 0), ("bag of words", 0), ("model", 0), ("model", 1)
+    ]  # fmt: skip
+    assert records[1]["metrics"]["dev"]["accuracy"] == 100 and records[0]["metrics"]["dev"]["accuracy"] == 50
+    assert "| majority | 50.0 | 50.0 |" in (tmp_path / "out" / "report.md").read_text()
+    [packed] = (tmp_path / "out").glob("*/submission.zip")
+    with zipfile.ZipFile(packed) as files:
+        assert files.namelist() == ["SST-2.tsv"]
+        assert files.read("SST-2.tsv").decode().splitlines()[0] == "index\tprediction"
+        assert len(files.read("SST-2.tsv").decode().splitlines()) == 3
+    # Again: everything is there, so nothing is trained.
+    monkeypatch.setattr("eval.benchmark.fine_tune", None)
+    assert main(glue.GLUE, "GLUE", "") == 1
+    assert len((tmp_path / "out" / "results.jsonl").read_text().splitlines()) == 4
+
+
+@pytest.mark.parametrize(
+    ("change", "sentence"),
+    [
+        (["--tasks", "COLA"], "Unknown task COLA; GLUE has CoLA, SST-2"),
+        (["--checkpoints", "nowhere"], "There is no checkpoint at nowhere"),
+        (["--recipe.epochs", "0"], "epochs is 0; it must be more than 0"),
+        (["--seeds", "1", "1"], "each once"),
+    ],
+)
+def test_impossible_requests_are_one_sentence(
+    change: list[str], sentence: str, bench: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
+    monkeypatch.setattr(sys, "argv", ["glue", *bench, *change])
+    try:
+        code = main(glue.GLUE, "GLUE", "")
+    except SystemExit as stop:  # the command line's own parser
+        code = stop.code
+    assert code == 2
+    assert sentence in " ".join(capsys.readouterr().err.split())
+
+
+def test_a_tokenizer_that_does_not_fit_is_refused(
+    bench: list[str],
+    tokenizer: Tokenizer,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture,
+) -> None:
+    other = tmp_path / "other"
+    checkpoint.save(other, 1, tiny_model("tta", vocab_size=tokenizer.vocab_size + 1), {}, tokenizer.model)
+    monkeypatch.setattr(sys, "argv", ["glue", *bench, "--checkpoints", str(other)])
+    assert main(glue.GLUE, "GLUE", "") == 2
+    assert "the tokenizer has 340 pieces and the model 341" in " ".join(capsys.readouterr().err.split())
