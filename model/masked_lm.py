@@ -56,13 +56,13 @@ class MaskedLM(nn.Module):
         return self.architecture.encode(batch, with_self=with_self)
 
     @torch.no_grad()
-    def leave_one_out(self, batch: Batch, places: Tensor, k: int = 1, words: Tensor | None = None) -> LeaveOneOut:
+    def leave_one_out(self, batch: Batch, places: Tensor, k: int = 1, hidden: Tensor | None = None) -> LeaveOneOut:
         """Score the tokens at `places` (B, P), each predicted from all others. Call in eval mode.
 
-        words: (B, N) int64, the word of its row that each place belongs to: each is predicted without its whole word.
+        hidden: (B, N, N) bool, true where place i must not see place j either, as the other places of its word.
         """
-        hidden, passes = self.architecture.leave_one_out(batch, places, words)
-        scored = self.head.score(hidden.flatten(0, 1), batch.tokens.gather(1, places).flatten(), k)
+        states, passes = self.architecture.leave_one_out(batch, places, hidden)
+        scored = self.head.score(states.flatten(0, 1), batch.tokens.gather(1, places).flatten(), k)
         nll, top, log_probabilities = (
             x.unflatten(0, places.shape) for x in (scored.nll, scored.indices, scored.log_probabilities)
         )

@@ -25,23 +25,23 @@ class Near(nn.Module):
         self.reach = reach
         self.mix = nn.Linear(2 * reach * config.d_model, config.d_model, bias=False)
 
-    def forward(self, embeddings: Tensor, layout: Layout | None, words: Tensor | None = None) -> Tensor:
-        """words: (B, N) int64, if given; then neighbours of the place's own word count as none."""
-        return self.mix(neighbours(embeddings, layout, self.reach, words).flatten(2))
+    def forward(self, embeddings: Tensor, layout: Layout | None, hidden: Tensor | None = None) -> Tensor:
+        """hidden: (B, N, N) bool, if given: neighbours j that place i must not see count as none."""
+        return self.mix(neighbours(embeddings, layout, self.reach, hidden).flatten(2))
 
 
-def neighbours(x: Tensor, layout: Layout | None, reach: int, words: Tensor | None = None) -> Tensor:
+def neighbours(x: Tensor, layout: Layout | None, reach: int, hidden: Tensor | None = None) -> Tensor:
     """(B, N, D) -> (B, N, 2 reach, D): those before, farthest first, then those after, nearest first."""
     length = x.shape[1]
     padded = F.pad(x, (0, 0, reach, reach))
     steps = [s for s in range(-reach, reach + 1) if s]
     found = torch.stack([padded[:, reach + s : reach + s + length] for s in steps], 2)
-    if layout is None and words is None:
+    if layout is None and hidden is None:
         return found
     other = torch.stack([torch.arange(s, s + length, device=x.device) for s in steps], 1)  # (N, 2 reach)
     outside = torch.zeros(found.shape[:3], dtype=torch.bool, device=x.device)
     if layout is not None:
         outside |= (other < layout.start[..., None]) | (other >= layout.end[..., None])
-    if words is not None:
-        outside |= words[:, other.clamp(0, length - 1)] == words[..., None]
+    if hidden is not None:
+        outside |= hidden.gather(2, other.clamp(0, length - 1).expand(len(x), -1, -1))
     return found.masked_fill(outside[..., None], 0.0)

@@ -151,9 +151,10 @@ class Yardstick:
                 width = max(1, max(map(len, chosen)))
                 places = torch.tensor([c + c[:1] * (width - len(c)) if c else [0] * width for c in chosen])
                 real = torch.tensor([[True] * len(c) + [False] * (width - len(c)) for c in chosen])
-                batch, hidden_words = self._batch(rows, model), number[rows].to(_device(model))
+                batch = self._batch(rows, model)
+                same_word = (number[rows, :, None] == number[rows, None, :]).to(_device(model))
                 try:
-                    scored = model.leave_one_out(batch, places.to(_device(model)), words=hidden_words)
+                    scored = model.leave_one_out(batch, places.to(_device(model)), hidden=same_word)
                 except ValueError:
                     return None
                 total += float(scored.nll.double().cpu()[real].sum())

@@ -32,6 +32,9 @@ def contests(device: torch.device, quick: bool) -> Iterator[Contest]:
         for visibility in ("exclude_self", "before", "rank") if first and not quick else ("exclude_self",):
             yield _contest("two_stream_attention", visibility, shape, dtype, quick)
         yield _contest("union_attention", "before+after", shape, dtype, quick)
+        if first and not cuda and not quick:  # what training uses where the processor multiplies it
+            for visibility in ("full", "exclude_self"):
+                yield _contest("attention", visibility, shape, torch.bfloat16, quick)
 
 
 def _contest(

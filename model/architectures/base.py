@@ -78,15 +78,16 @@ class Architecture(nn.Module):
             return head.loss(self.predict(batch).flatten(0, 1), targets)
         return head.loss(self.predict(batch, batch.places), targets.index_select(0, batch.places))
 
-    def leave_one_out(self, batch: Batch, places: Tensor, words: Tensor | None = None) -> tuple[Tensor, int]:
+    def leave_one_out(self, batch: Batch, places: Tensor, hidden: Tensor | None = None) -> tuple[Tensor, int]:
         """States of `places` (B, P), each seeing all other tokens: (B, P, D), and the passes that one sentence took.
 
-        words: (B, N) int64, to which word of its row each place belongs; then a place sees no place of its own word.
+        hidden: (B, N, N) bool, true where place i must not see place j either; on the diagonal it always is. What is hidden
+        from a place must be a stretch that holds the place, as its word, or the rest of its word.
         This one serves whenever a single `predict` shows every place all of the others. Raises ValueError where an
-        architecture does not predict tokens, or not without their words.
+        architecture does not predict tokens, or cannot hide more than the place.
         """
-        if words is not None:
-            raise ValueError(f"{type(self).__name__} cannot hide the other tokens of a word.")
+        if hidden is not None:
+            raise ValueError(f"{type(self).__name__} cannot hide more than the place itself.")
         return self.predict(batch, flat_places(batch, places)).view(*places.shape, -1), 1
 
     def matrices(self) -> Iterator[nn.Parameter]:

@@ -49,33 +49,33 @@ class Local(Architecture):
     def encode(self, batch: Batch, *, with_self: bool = True) -> Tensor:
         return self.query_stream(batch, with_self=with_self)
 
-    def leave_one_out(self, batch: Batch, places: Tensor, words: Tensor | None = None) -> tuple[Tensor, int]:
+    def leave_one_out(self, batch: Batch, places: Tensor, hidden: Tensor | None = None) -> tuple[Tensor, int]:
         """One pass, words hidden or not: beyond a word, one-sided content holds nothing of it."""
-        hidden = self.query_stream(batch, flat_places(batch, places), words=words)
-        return hidden.view(*places.shape, -1), 1
+        states = self.query_stream(batch, flat_places(batch, places), hidden=hidden)
+        return states.view(*places.shape, -1), 1
 
     def query_stream(
-        self, batch: Batch, places: Tensor | None = None, *, with_self: bool = False, words: Tensor | None = None
+        self, batch: Batch, places: Tensor | None = None, *, with_self: bool = False, hidden: Tensor | None = None
     ) -> Tensor:
-        """with_self: the place's own embedding joins its start. words: a place sees nothing of its own word."""
+        """with_self: the place's own embedding joins its start. hidden: what place i must not see of j, (B, N, N)."""
         layout = batch.layout
         content = self.embedding(batch.tokens, batch.documents)  # (B, N, D)
         query = self.embedding.queries(batch.tokens, batch.documents)  # (B, N, D), or one vector for all places
         if self.near is not None:
-            query = query + self.near(content, layout, words)
+            query = query + self.near(content, layout, hidden)
         if with_self:
             query = query + content
         sets = self.key_value_sets(content, layout)
-        other_words = None if words is None else words[:, :, None] != words[:, None, :]
+        shown = None if hidden is None else ~hidden
         last = len(self.blocks) - 1
         for i, block in enumerate(self.blocks):
             q = block.queries(query, content.shape[:2])
             heads = [(k[i].transpose(1, 2), v[i].transpose(1, 2)) for k, v in sets]
             if len(sets) == 1:
-                seen = "exclude_self" if other_words is None else other_words
+                seen = "exclude_self" if shown is None else shown
                 attended = attention(q, *heads[0], seen, documents=layout)
             else:
-                attended = union_attention(q, *heads[0], *heads[1], mask=other_words, documents=layout)
+                attended = union_attention(q, *heads[0], *heads[1], mask=shown, documents=layout)
             query = block.update(query, attended, places if i == last else None)
         return query
 

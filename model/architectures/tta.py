@@ -27,13 +27,11 @@ class TTA(Architecture):
     def encode(self, batch: Batch, *, with_self: bool = True) -> Tensor:
         return self.query_stream(batch, "full" if with_self else "exclude_self")
 
-    def leave_one_out(self, batch: Batch, places: Tensor, words: Tensor | None = None) -> tuple[Tensor, int]:
+    def leave_one_out(self, batch: Batch, places: Tensor, hidden: Tensor | None = None) -> tuple[Tensor, int]:
         """One pass. Content holds nothing of other places, so hiding a word takes no more than hiding its keys."""
-        visibility: str | Tensor = "exclude_self"
-        if words is not None:
-            visibility = words[:, :, None] != words[:, None, :]
-        hidden = self.query_stream(batch, visibility, flat_places(batch, places))
-        return hidden.view(*places.shape, -1), 1
+        visibility = "exclude_self" if hidden is None else ~hidden
+        states = self.query_stream(batch, visibility, flat_places(batch, places))
+        return states.view(*places.shape, -1), 1
 
     def query_stream(self, batch: Batch, visibility: str | Tensor, places: Tensor | None = None) -> Tensor:
         content = self.embedding(batch.tokens, batch.documents)  # (B, N, D)

@@ -77,23 +77,22 @@ class Vanilla(Architecture):
             x = block.self_attention(x, "full", batch.layout, places if i == last else None, mix)
         return x
 
-    def leave_one_out(self, batch: Batch, places: Tensor, words: Tensor | None = None) -> tuple[Tensor, int]:
-        """One copy of the sentence for each place, that place (or its word) masked: as many passes as places."""
+    def leave_one_out(self, batch: Batch, places: Tensor, hidden: Tensor | None = None) -> tuple[Tensor, int]:
+        """One copy of the sentence for each place, that place (and what is hidden from it) masked: a pass for each."""
         (rows, length), count = batch.tokens.shape, places.shape[1]
         place = places.reshape(-1)  # (B*P,)
         row = torch.arange(rows, device=place.device).repeat_interleave(count)
-        hidden = []
+        states = []
         for row_c, place_c in zip(*(x.split(max(1, LEAVE_ONE_OUT_TOKENS // length)) for x in (row, place))):
             copies = batch.tokens[row_c]
-            if words is None:
+            if hidden is None:
                 copies = copies.scatter(1, place_c[:, None], self.config.mask_id)
             else:
-                own = words[row_c]
-                copies = copies.masked_fill(own == own.gather(1, place_c[:, None]), self.config.mask_id)
+                copies = copies.masked_fill(hidden[row_c, place_c], self.config.mask_id)
             documents = None if batch.documents is None else batch.documents[row_c]
             one_each = torch.arange(len(place_c), device=place.device) * length + place_c
-            hidden.append(self.predict(replace(batch, tokens=copies, corrupted=copies, documents=documents), one_each))
-        return torch.cat(hidden).view(rows, count, -1), count
+            states.append(self.predict(replace(batch, tokens=copies, corrupted=copies, documents=documents), one_each))
+        return torch.cat(states).view(rows, count, -1), count
 
 
 def two_sided(weight: Tensor, layout: Layout | None, kv: Tensor) -> Tensor:

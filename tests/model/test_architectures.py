@@ -133,6 +133,7 @@ def test_a_word_is_hidden_whole(architecture: str) -> None:
     model, batch = tiny_model(architecture), random_batch("whole", rows=1)
     words = torch.tensor([[0, 0, 1, 2, 2, 2, 3, 4, 4, 5, 6, 6]])
     places = torch.tensor([[4]])
+    words = words[:, :, None] == words[:, None, :]
     with torch.no_grad():
         before, _ = model.architecture.leave_one_out(batch, places, words)
         for other in range(12):

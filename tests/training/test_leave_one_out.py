@@ -134,7 +134,9 @@ def test_whole_word_scores_by_hand(architecture: str, tokenizer: Tokenizer) -> N
     places = (number[0] == number[0, ruler.places[0, 0]]).nonzero()[:, 0]
     expected = 0.0
     for place in places.tolist():
-        hidden, _ = model.architecture.leave_one_out(Batch(ids), torch.tensor([[place]]), number)
+        hidden, _ = model.architecture.leave_one_out(
+            Batch(ids), torch.tensor([[place]]), number[:, :, None] == number[:, None]
+        )
         expected -= model.head.logits(hidden[0, 0]).log_softmax(-1)[ids[0, place]].item()
     assert score.nats_per_word == pytest.approx(expected, rel=1e-4) and score.words == 1
 

@@ -1,0 +1,208 @@
+"""Pseudo-log-likelihood of sentences: `python -m eval.score --checkpoint FOLDER --input FILE` (make score).
+
+log p(x_i | everything else) of each token, and their sum, in nats (Salazar et al. 2020, arXiv 1910.14659). A two-stream model
+needs one pass for a sentence, vanilla one for each of its tokens. Variants (Kauf and Ivanova 2023, arXiv 2305.10588):
+
+    original          a token is predicted from all others
+    within_word_l2r   not from the later tokens of its own word either: a long word's pieces no longer give each other away
+    whole_word        from no token of its own word
+
+All in the same passes: only what a place may see changes. A text is one BOS ... EOS, of which the tokens between are scored.
+A text longer than the model reads is scored in windows that overlap by half, each token in the window in whose middle it
+stands. Lines come out in their order, empty ones too.
+"""
+
+import sys
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import nullcontext
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Literal
+
+import torch
+import tyro
+from rich.console import Console
+from rich.markup import escape
+from torch import Tensor
+from tqdm import tqdm
+
+from data.batch import Batch
+from data.files import to_json
+from data.options import check_types
+from data.tokenizer import Tokenizer
+from eval.benchmark import open_checkpoint
+from model import MaskedLM
+from training.leave_one_out import word_numbers
+from training.machine import default_device, keep_freed_memory
+
+Variant = Literal["original", "within_word_l2r", "whole_word"]
+
+LINES = 2048  # read and put in order of length at a time
+TOKENS = 8192  # of a batch, padding included
+
+
+@dataclass(frozen=True)
+class Score:
+    """tokens: the pieces; log_probs: of each, nats; total: their sum; passes: forward passes that took."""
+
+    tokens: list[str]
+    log_probs: list[float]
+    total: float
+    passes: int
+
+
+@torch.no_grad()
+def score(
+    model: MaskedLM, tokenizer: Tokenizer, sentences: Sequence[str], variant: Variant = "original", tokens: int = TOKENS
+) -> list[Score]:
+    """One Score for each sentence, in order. Puts the model in eval mode; precision is the caller's, by autocast.
+
+    Raises ValueError for a variant that the architecture cannot score.
+    """
+    model.eval()
+    ids = [list(found) for found in tokenizer.encode_batch(list(sentences))]
+    windows = [(i, w) for i, found in enumerate(ids) for w in _windows(len(found), model.config.max_length - 2)]
+    windows.sort(key=lambda entry: entry[1].stop - entry[1].start)
+    log_probs = [[0.0] * len(found) for found in ids]
+    passes = [0] * len(ids)
+    for group in _groups(windows, tokens):
+        batch = _batch([ids[i][w.start : w.stop] for i, w in group], tokenizer)
+        found, count = _log_probs(model, batch, tokenizer, variant)
+        for (i, w), row in zip(group, found.tolist()):
+            # Places of the window that are nearer to its middle than to that of any other, 1 for BOS.
+            log_probs[i][w.first : w.last] = row[1 + w.first - w.start : 1 + w.last - w.start]
+            passes[i] += 1 if count == 1 else w.stop - w.start
+    pieces = [tokenizer.pieces(found) for found in ids]
+    return [Score(p, each, sum(each), n) for p, each, n in zip(pieces, log_probs, passes)]
+
+
+@dataclass(frozen=True)
+class _Window:
+    """Tokens start..stop-1 of a text are read, and first..last-1 of them scored."""
+
+    start: int
+    stop: int
+    first: int
+    last: int
+
+
+def _windows(length: int, longest: int) -> list[_Window]:
+    """One for a text that fits; else windows of `longest` that overlap by half, and each token once among the scored."""
+    if length <= longest:
+        return [_Window(0, length, 0, length)] if length else []
+    step = longest // 2
+    starts = [*range(0, length - longest, step), length - longest]
+    middles = [(a + b + longest) // 2 for a, b in zip(starts, starts[1:])]  # between two windows' middles
+    edges = [0, *middles, length]
+    return [_Window(s, s + longest, a, b) for s, a, b in zip(starts, edges, edges[1:])]
+
+
+def _groups(windows: list[tuple[int, _Window]], tokens: int) -> Iterator[list[tuple[int, _Window]]]:
+    """Batches of windows of similar length; `windows` by rising length."""
+    group: list[tuple[int, _Window]] = []
+    for entry in windows:
+        length = entry[1].stop - entry[1].start + 2
+        if group and (len(group) + 1) * length > tokens:
+            yield group
+            group = []
+        group.append(entry)
+    if group:
+        yield group
+
+
+def _batch(rows: list[list[int]], tokenizer: Tokenizer) -> Batch:
+    length = max(map(len, rows)) + 2
+    tokens = torch.full((len(rows), length), tokenizer.pad_id)
+    documents = torch.full((len(rows), length), -1, dtype=torch.int32)
+    for i, row in enumerate(rows):
+        tokens[i, : len(row) + 2] = torch.tensor([tokenizer.bos_id, *row, tokenizer.eos_id])
+        documents[i, : len(row) + 2] = 0
+    return Batch(tokens, documents if bool((documents < 0).any()) else None)
+
+
+def _log_probs(model: MaskedLM, batch: Batch, tokenizer: Tokenizer, variant: Variant) -> tuple[Tensor, int]:
+    """(B, N) float32, and the passes that a sentence of N took."""
+    rows, length = batch.tokens.shape
+    device = next(model.parameters()).device
+    places = torch.arange(length, device=device).expand(rows, length)
+    hidden = None
+    if variant != "original":
+        number, _ = word_numbers(batch.tokens, batch.documents, tokenizer)
+        hidden = number[:, :, None] == number[:, None, :]
+        if variant == "within_word_l2r":
+            hidden &= torch.ones(length, length, dtype=torch.bool).triu()  # the place itself and what comes after it
+        hidden = hidden.to(device)
+    scored = model.leave_one_out(batch.to(device), places, hidden=hidden)
+    return -scored.nll.float().cpu(), scored.passes
+
+
+@dataclass(frozen=True)
+class ScoreConfig:
+    """Pseudo-log-likelihood of each line."""
+
+    checkpoint: Path
+    """A folder of checkpoints that pretrain.py wrote."""
+    input: Annotated[str, tyro.conf.arg(aliases=["-i"])] = "-"
+    """A text file with a sentence on each line; - reads standard input."""
+    output: str = "-"
+    """Where the JSON lines go; - is standard output."""
+    variant: Variant = "original"
+    """What a token is predicted from; see above."""
+    per_token: bool = False
+    """Tokens and their log-probabilities too, not only the totals."""
+
+    def __post_init__(self) -> None:
+        check_types(self)
+
+
+def chunks(lines: Iterable[str], size: int = LINES) -> Iterator[list[str]]:
+    group: list[str] = []
+    for line in lines:
+        group.append(line.rstrip("\r\n"))
+        if len(group) == size:
+            yield group
+            group = []
+    if group:
+        yield group
+
+
+def run(config: ScoreConfig) -> None:
+    """Memory holds LINES lines, however long the input."""
+    if config.input != "-" and not Path(config.input).is_file():
+        raise FileNotFoundError(
+            f"There is no file {config.input}; give a text file with a sentence on each line, or -."
+        )
+    keep_freed_memory()
+    model, tokenizer = open_checkpoint(config.checkpoint)
+    model = model.to(default_device())
+    partial = Path(f"{config.output}.partial")  # renamed when whole
+    source = nullcontext(sys.stdin) if config.input == "-" else open(config.input, encoding="utf-8")  # noqa: SIM115
+    target = nullcontext(sys.stdout) if config.output == "-" else open(partial, "w", encoding="utf-8")  # noqa: SIM115
+    index = 0
+    with source as read, target as written, tqdm(unit="sentences", disable=None, file=sys.stderr) as bar:
+        try:
+            for group in chunks(read):
+                for found in score(model, tokenizer, group, config.variant):
+                    record = {"index": index, "total": found.total, "tokens": len(found.tokens), "passes": found.passes}
+                    if config.per_token:
+                        record |= {"pieces": found.tokens, "log_probs": found.log_probs}
+                    written.write(to_json(record) + "\n")
+                    index += 1
+                bar.update(len(group))
+        except UnicodeDecodeError as error:
+            raise ValueError(
+                f"{config.input}: not UTF-8 after line {index} ({error.reason}); convert it with iconv."
+            ) from None
+
+
+def main() -> int:
+    try:
+        run(tyro.cli(ScoreConfig, description=__doc__))
+        return 0
+    except (ValueError, OSError) as error:
+        Console(stderr=True).print(f"[bold red]error[/]: {escape(str(error))}", soft_wrap=True)
+        return 2
+
+
+if __name__ == "__main__":
+    sys.exit(main())
