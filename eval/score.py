@@ -12,6 +12,7 @@ A text longer than the model reads is scored in windows that overlap by half, ea
 stands. Lines come out in their order, empty ones too.
 """
 
+import itertools
 import sys
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import nullcontext
@@ -92,7 +93,7 @@ def _windows(length: int, longest: int) -> list[_Window]:
         return [_Window(0, length, 0, length)] if length else []
     step = longest // 2
     starts = [*range(0, length - longest, step), length - longest]
-    middles = [(a + b + longest) // 2 for a, b in zip(starts, starts[1:])]  # between two windows' middles
+    middles = [(a + b + longest) // 2 for a, b in itertools.pairwise(starts)]  # between two windows' middles
     edges = [0, *middles, length]
     return [_Window(s, s + longest, a, b) for s, a, b in zip(starts, edges, edges[1:])]
 
