@@ -12,7 +12,7 @@ PRETRAIN_OPTIONS = $(call option,ARCHITECTURES,architectures) $(call option,BUDG
 	$(call option,SIZE,size) $(call option,SEEDS,seeds) $(call option,NAME,name) $(call option,RESUME,resume) $(ARGS)
 
 .DEFAULT_GOAL := help
-.PHONY: help pretrain frontier tune glue clue score test test-kernels test-gpu bench profile lint format clean
+.PHONY: help pretrain frontier tune glue clue score blimp test test-kernels test-gpu bench profile lint format clean
 
 help: ## these lines
 	@echo "twostream: masked language models that predict every position in one pass"
@@ -40,6 +40,10 @@ clue: $(RUN_STAMP) ## the same on CLUE's classification tasks
 score: $(RUN_STAMP) ## pseudo-log-likelihood of each line of INPUT=file by CHECKPOINT=folder, as JSON lines
 	$(call named,score)
 	$(PY) -m eval.score --checkpoint $(CHECKPOINT) $(call option,INPUT,input) $(call option,OUTPUT,output) $(ARGS)
+
+blimp: $(RUN_STAMP) ## minimal pairs: DATA="BLiMP.zip ..." CHECKPOINT="a b", accuracy by phenomenon with its interval
+	$(call named,blimp)
+	$(PY) -m eval.pairs --checkpoints $(CHECKPOINT) $(call option,DATA,data) $(call option,OUT,out) $(ARGS)
 
 test: $(TEST_STAMP) ## lint and tests (minutes)
 	$(PY) -m ruff check .

@@ -1,0 +1,91 @@
+"""Minimal pairs: who is right, with what certainty, from which files."""
+
+import json
+import sys
+import tarfile
+import zipfile
+from pathlib import Path
+
+import pytest
+
+from data.tokenizer import Tokenizer
+from eval import pairs
+from eval.pairs import files_of, interval, read_paradigm, right
+from eval.score import score
+from tests.model.models import tiny_model
+from training import checkpoint
+
+ROWS = [("the barid sees", "the barid see"), ("the denot paints", "the denot paint"), ("same", "same")]
+TEXT = "\n".join(json.dumps({"sentence_good": a, "sentence_bad": b, "linguistics_term": "agreement"}) for a, b in ROWS)
+
+
+@pytest.fixture(scope="module")
+def tokenizer(text_file: Path) -> Tokenizer:
+    return Tokenizer.train(text_file.read_text().splitlines(), 340)
+
+
+def test_a_pair_is_right_when_the_good_sentence_is_likelier_and_a_tie_counts_half(tokenizer: Tokenizer) -> None:
+    model = tiny_model("tta", vocab_size=tokenizer.vocab_size)
+    totals = [[score(model, tokenizer, [text])[0].total for text in pair] for pair in ROWS]
+    expected = [0.5 if a == b else float(a > b) for a, b in totals]
+    assert right(model, tokenizer, ROWS, "original") == expected and expected[2] == 0.5
+    assert right(model, tokenizer, [pair[::-1] for pair in ROWS], "original") == [1 - x for x in expected]
+
+
+def test_intervals_by_hand() -> None:
+    mean, low, high = interval([[1.0] * 8 + [0.0] * 2])  # Wilson's interval of 8 of 10
+    assert (mean, low, high) == (0.8, pytest.approx(0.4902, abs=1e-3), pytest.approx(0.9433, abs=1e-3))
+    # Paradigms of 10 with 10 and 6 right: residuals +-2, var = 2 (4 + 4) / 400.
+    mean, low, high = interval([[1.0] * 10, [1.0] * 6 + [0.0] * 4])
+    assert mean == 0.8 and low == pytest.approx(0.8 - 1.96 * 0.2) and high == 1.0
+
+
+def test_archives_are_read_in_place(tmp_path: Path) -> None:
+    (tmp_path / "a.jsonl").write_text(TEXT)
+    with zipfile.ZipFile(tmp_path / "b.zip", "w") as archive:
+        archive.writestr("data/a.jsonl", TEXT)
+        archive.writestr("data/readme.txt", "no")
+        archive.writestr("__MACOSX/._a.jsonl", "no")
+    with tarfile.open(tmp_path / "b.tar.gz", "w:gz") as archive:
+        archive.add(tmp_path / "a.jsonl", "x/a.jsonl")
+    for path in (tmp_path / "a.jsonl", tmp_path, tmp_path / "b.zip", tmp_path / "b.tar.gz"):
+        [(name, text)] = files_of(path)
+        paradigm = read_paradigm(name, text)
+        assert (paradigm.name, paradigm.phenomenon, paradigm.pairs) == ("a", "agreement", ROWS)
+
+
+@pytest.mark.parametrize(
+    ("text", "sentence"),
+    [
+        (TEXT + "\n{", r"x\.jsonl, line 4: not JSON"),
+        ('{"sentence_good": "a"}', r"x\.jsonl, line 1: no sentence_good and sentence_bad"),
+        ("[1]", r"line 1: no sentence_good"),
+        ("", "no pair in it"),
+    ],
+)
+def test_what_is_no_pair_is_named(text: str, sentence: str) -> None:
+    with pytest.raises(ValueError, match=sentence):
+        read_paradigm("x.jsonl", text)
+
+
+def test_the_command_scores_what_is_whole_and_names_the_rest(
+    tokenizer: Tokenizer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
+    checkpoint.save(tmp_path / "model", 1, tiny_model("vanilla", vocab_size=tokenizer.vocab_size), {}, tokenizer.model)
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data" / "good.jsonl").write_text(TEXT)
+    (tmp_path / "data" / "torn.jsonl").write_text(TEXT + "\n{")
+    (tmp_path / "torn.zip").write_bytes(b"PK\x03\x04")
+    arguments = ["--checkpoints", str(tmp_path / "model"), "--data", str(tmp_path / "data"), str(tmp_path / "torn.zip")]
+    monkeypatch.setattr(sys, "argv", ["pairs", *arguments, "--out", str(tmp_path / "out")])
+    assert pairs.main() == 1
+    out = " ".join(capsys.readouterr().out.split())
+    assert (
+        "torn.jsonl, line 4: not JSON" in out
+        and "torn.zip: not a whole archive" in out
+        and "1 paradigms, 3 pairs" in out
+    )
+    [record] = [json.loads(line) for line in (tmp_path / "out" / "results.jsonl").read_text().splitlines()]
+    assert record["paradigm"] == "good" and record["pairs"] == 3
+    monkeypatch.setattr(sys, "argv", ["pairs", "--checkpoints", str(tmp_path / "model"), "--data", "nowhere"])
+    assert pairs.main() == 2 and "There is no nowhere" in capsys.readouterr().err
