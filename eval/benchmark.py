@@ -27,6 +27,7 @@ from data.tokenizer import Tokenizer
 from eval.baselines import BASELINES
 from eval.finetune import Outcome, Recipe, fine_tune
 from eval.metrics import score
+from eval.probe import probe
 from eval.tasks import HUB, Example, Task
 from model import MaskedLM
 from report.statistics import Spread
@@ -47,6 +48,8 @@ class BenchmarkConfig:
     seeds: tuple[int, ...] = (0, 1, 2)
     """Order of the rows, dropout and the new layer's weights, for each."""
     recipe: Recipe = field(default_factory=Recipe)
+    probe: bool = False
+    """Train nothing of the model: a linear model reads its pooled states. Minutes on a CPU; one seed is all there is."""
     out: Path = Path("runs/benchmark")
     """Where results go, and are continued."""
     baselines: bool = True
@@ -129,12 +132,12 @@ def run(config: BenchmarkConfig, tasks: dict[str, Task], title: str, console: Co
             continue
         rivals: list[tuple[str, Any]] = [(label, None) for label in BASELINES] if config.baselines else []
         for label, pair in [*rivals, *opened.items()]:
-            for seed in config.seeds if pair else config.seeds[:1]:
-                key = _key(label, tasks[name], seed, config.recipe, splits, pair)
+            for seed in config.seeds if pair and not config.probe else config.seeds[:1]:
+                key = _key(label, tasks[name], seed, (config.recipe, config.probe), splits, pair)
                 if any(record["key"] == key for record in records):
                     continue
                 try:
-                    outcome = _outcome(label, pair, tasks[name], splits, config.recipe, seed, autocast, device, console)
+                    outcome = _outcome(label, pair, tasks[name], splits, config, seed, autocast, device, console)
                 except (ValueError, RuntimeError) as error:
                     failed.append(f"{name}, {label}, seed {seed}: {error}")
                     continue
@@ -170,14 +173,15 @@ def run(config: BenchmarkConfig, tasks: dict[str, Task], title: str, console: Co
     return 1 if failed else 0
 
 
-def _outcome(label, pair, task, splits, recipe, seed, autocast, device, console) -> Outcome:
+def _outcome(label, pair, task, splits, config, seed, autocast, device, console) -> Outcome:
     if pair is None:
         return BASELINES[label](task, splits.train, splits.dev, splits.test)
     model, tokenizer = pair
     with Progress(console=console, transient=True, disable=not console.is_terminal) as bars:
         bar = bars.add_task(f"{task.name} #{seed}", total=1.0)
-        outcome = fine_tune(
-            model.to(device), tokenizer, task, splits.train, splits.dev, splits.test, recipe, seed, autocast=autocast,
+        train = probe if config.probe else fine_tune
+        outcome = train(
+            model.to(device), tokenizer, task, splits.train, splits.dev, splits.test, config.recipe, seed, autocast=autocast,
             progress=lambda share, text: bars.update(bar, completed=share, description=f"{task.name} #{seed} {text}"),
         )  # fmt: skip
     said = {split: " ".join(f"{n} {v:.1f}" for n, v in found.items()) for split, found in outcome.metrics.items()}
@@ -192,7 +196,7 @@ def _outcome(label, pair, task, splits, recipe, seed, autocast, device, console)
     return outcome
 
 
-def _key(label: str, task: Task, seed: int, recipe: Recipe, splits: Splits, pair: Any) -> str:
+def _key(label: str, task: Task, seed: int, recipe: tuple[Recipe, bool], splits: Splits, pair: Any) -> str:
     """What decides a result: the weights, the rows, the recipe and the seed."""
     digest = hashlib.sha256(repr((label, task.name, seed, recipe if pair else None)).encode())
     if pair is not None:

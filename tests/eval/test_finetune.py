@@ -17,6 +17,7 @@ from eval.benchmark import main
 from eval.finetune import Recipe, Row, buckets, encode_rows, fine_tune, padded
 from eval.losses import LOSSES
 from eval.metrics import measure
+from eval.probe import probe
 from eval.tasks import Example, Task
 from model.architectures import REGISTRY
 from tests.model.models import tiny_model
@@ -135,6 +136,21 @@ def test_a_model_learns_what_no_bag_of_words_could(architecture: str, rows, text
     assert outcomes[0].metrics == outcomes[1].metrics and outcomes[0].predictions == outcomes[1].predictions
     assert len(outcomes[0].predictions["test"]) == 20
     assert all(torch.equal(tensor, before[name]) for name, tensor in model.state_dict().items())  # a copy was trained
+
+
+@pytest.mark.parametrize("architecture", REGISTRY)
+def test_a_probe_reads_what_the_states_hold_and_changes_nothing(architecture: str, tokenizer: Tokenizer) -> None:
+    """Which noun stands in the text can be read from random states; the model stays as it was."""
+    model = tiny_model(architecture, vocab_size=tokenizer.vocab_size)
+    before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    rows = [
+        Example((f"the {('barid', 'denot')[i % 2]} {w}",), i % 2, i)
+        for i, w in enumerate(["sees", "paints", "draws"] * 40)
+    ]
+    task = Task("noun", ("0", "1"), ("a",), "label", ("accuracy",))
+    outcome = probe(model, tokenizer, task, rows[:80], {"dev": rows[80:]}, {"test": rows[:5]}, Recipe(), 0)
+    assert outcome.metrics["dev"]["accuracy"] > 95 and outcome.predictions["test"] == [0, 1, 0, 1, 0]
+    assert all(torch.equal(tensor, before[name]) for name, tensor in model.state_dict().items())
 
 
 @pytest.fixture
