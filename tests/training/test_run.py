@@ -1,7 +1,6 @@
-"""The main job end to end, on a small corpus and tiny models: reports, interruption, resumption, refusals."""
+"""The main job end to end, on a small corpus and tiny models: reports, interruption, resumption, divergence, shares."""
 
 import json
-import os
 import re
 import signal
 import subprocess
@@ -14,81 +13,12 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-import pretrain
-from data.files import held
 from report.summary import Results
+from tests.training.runs import TINY, assert_identical, folder_of, interrupt_after, numbers, run
 from training import checkpoint, machine
 from training.config import PretrainConfig
 from training.contestant import Contestant
 from training.run import key as run_key
-
-TINY = "d_model=32,n_layers=2,n_heads=2,d_ff=64"
-OPTIONS = [
-    *("--architectures", f"tta:{TINY}", f"vanilla:{TINY},masking_rate=0.3", "--vocab-size", "340"),
-    *("--batch-size", "8", "--sequence-length", "32", "--precision", "fp32", "--slice-seconds", "0.2"),
-    *("--evaluation.tokens", "64", "--evaluation.curve-tokens", "32", "--evaluation.places", "8"),
-    *("--evaluation.points", "4"),
-]
-
-
-@pytest.fixture(scope="session")
-def base(text_file: Path, tmp_path_factory: pytest.TempPathFactory) -> list[str]:
-    """Options of a run on the small corpus, which is prepared once."""
-    folder = tmp_path_factory.mktemp("runs")
-    return [*OPTIONS, "--corpus", str(text_file), "--cache", str(folder / "cache"), "--runs", str(folder / "runs")]
-
-
-def run(arguments: list[str], monkeypatch: pytest.MonkeyPatch) -> int:
-    monkeypatch.setattr(sys, "argv", ["pretrain.py", *arguments])
-    return pretrain.main()
-
-
-def folder_of(base: list[str], name: str) -> Path:
-    return Path(base[base.index("--runs") + 1]) / name
-
-
-def weights(folder: Path) -> dict[str, dict[str, torch.Tensor]]:
-    """Of each contestant's newest checkpoint."""
-    newest = {d.name: checkpoint.last_good(d)[0] for d in sorted((folder / "checkpoints").iterdir())}
-    return {name: load_file(path / "model.safetensors") for name, path in newest.items()}
-
-
-def numbers(folder: Path) -> list[dict]:
-    """results.jsonl without what depends on the clock."""
-    timed = ("seconds", "tokens_per_second", "predicted_tokens_per_second", "loss", "sessions")
-    records = [json.loads(line) for line in (folder / "results.jsonl").read_text().splitlines()]
-    return [{k: v for k, v in record.items() if k not in timed} for record in records]
-
-
-def assert_identical(one: Path, other: Path) -> None:
-    ours, theirs = weights(one), weights(other)
-    assert ours.keys() == theirs.keys() and len(ours) == 2
-    for contestant, tensors in ours.items():
-        for name, tensor in tensors.items():
-            assert torch.equal(tensor, theirs[contestant][name]), f"{contestant}: {name}"
-    assert numbers(one) == numbers(other)
-
-
-def interrupt_after(monkeypatch: pytest.MonkeyPatch, *slices: int, by: int = signal.SIGINT) -> list[float]:
-    """Signal this process at the end of these slices of training. Returns a list that grows by each slice's seconds."""
-    done: list[float] = []
-    train = Contestant.train
-
-    def interrupting(self: Contestant, seconds: float, until: float) -> None:
-        train(self, seconds, until)
-        done.append(self.progress.spent.seconds)
-        if len(done) in slices:
-            os.kill(os.getpid(), by)
-
-    monkeypatch.setattr(Contestant, "train", interrupting)
-    return done
-
-
-@pytest.fixture(scope="session")
-def uninterrupted(base: list[str]) -> Path:
-    with pytest.MonkeyPatch.context() as monkeypatch:
-        assert run([*base, "--budget", "24ktok", "--name", "whole"], monkeypatch) == 0
-    return folder_of(base, "whole")
 
 
 def test_a_run_leaves_its_report(uninterrupted: Path) -> None:
@@ -201,134 +131,6 @@ def test_several_seeds_give_a_spread(base: list[str], monkeypatch: pytest.Monkey
     assert run([*base, "--budget", "3ktok", "--name", "seeds", "--seeds", "0", "1"], monkeypatch) == 0
     report = (folder_of(base, "seeds") / "report.md").read_text()
     assert " ± " in report and "seeds: 0 1" in report
-
-
-def refused(arguments: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture) -> str:
-    try:
-        code = run(arguments, monkeypatch)
-    except SystemExit as stop:  # the command line's own parser
-        code = stop.code
-    assert code == 2
-    return " ".join(capsys.readouterr().err.split())
-
-
-@pytest.mark.parametrize(
-    ("options", "sentence"),
-    [
-        (["--architectures", "electra"], "Unknown architecture 'electra'; registered are"),
-        (["--architectures", "tta:depth=3"], "'depth=3' is no option=value that tta knows"),
-        (["--architectures", "vanilla:masking_rate=2"], "masking rate of 2"),
-        (["--budget", "soon"], "The budget 'soon' is not understood"),
-        (["--nonsense", "3"], "--nonsense"),
-        (["--size", "huge"], "huge"),
-        (["--device", "warp"], "The device 'warp' cannot be used here"),
-        (["--sequence-length", "0"], "sequence_length is 0; it must be more than 0"),
-        (["--seeds", "1", "1"], "each once"),
-        (["--seeds", "-1"], "0 and above"),
-        (["--sequence-length", "4"], "must be at least 8 tokens"),
-        (["--optimizer.learning-rate", "nan"], "learning_rate is nan; it must be a number"),
-        (["--slice-seconds", "nan"], "slice_seconds is nan; it must be a number"),
-        (["--workers", "2", "--budget", "5s"], "workers is 2 and the budget is wall-clock"),
-        (["--architectures", "tta:bias=no", "tta:bias=false"], "named twice, if in other words"),
-        (["--batch-size", "100000"], "smaller than one batch"),
-        (["--corpus", "nowhere.txt"], "nowhere.txt"),
-        (["--vocab-size", "30000"], "vocabulary of 30000 is too large"),
-        (["--resume", "nowhere"], "drop the other options"),
-    ],
-)
-def test_impossible_options_are_one_sentence_and_code_2(
-    base: list[str], options: list[str], sentence: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
-) -> None:
-    before = set(folder_of(base, "").glob("*"))
-    assert sentence in refused([*base, *options, "--name", "refused"], monkeypatch, capsys)
-    assert set(folder_of(base, "").glob("*")) == before  # nothing half-written
-
-
-def test_resuming_what_is_no_run(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
-) -> None:
-    assert "holds no run (no run.json)" in refused(["--resume", str(tmp_path)], monkeypatch, capsys)
-    (tmp_path / "run.json").write_text("{}")
-    assert "is not what `pretrain.py` wrote" in refused(["--resume", str(tmp_path)], monkeypatch, capsys)
-
-
-def test_a_name_taken_is_refused(
-    base: list[str], uninterrupted: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
-) -> None:
-    arguments = [*base, "--budget", "1ktok", "--name", uninterrupted.name]
-    assert "holds a run already" in refused(arguments, monkeypatch, capsys)
-
-
-def test_a_checkpoint_of_another_configuration_is_refused(
-    base: list[str], uninterrupted: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
-) -> None:
-    folder = folder_of(base, "other")
-    assert run([*base, "--budget", "1ktok", "--name", "other"], monkeypatch) == 0
-    text = (folder / "run.json").read_text()
-    (folder / "run.json").write_text(text.replace('"preset": "modern"', '"preset": "bert"'))
-    message = refused(["--resume", str(folder)], monkeypatch, capsys)
-    assert "is from another configuration" in message and "norm 'pre' there and 'post' here" in message
-
-
-def test_a_corpus_that_changed_meanwhile_is_refused(
-    base: list[str], text_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
-) -> None:
-    corpus = tmp_path / "mine.txt"
-    corpus.write_text(text_file.read_text())
-    assert run([*base, "--corpus", str(corpus), "--budget", "1ktok", "--name", "changed"], monkeypatch) == 0
-    corpus.write_text(text_file.read_text() + "\n\nthe lamid often sees the denot.\n")
-    message = refused(["--resume", str(folder_of(base, "changed"))], monkeypatch, capsys)
-    assert "is not what it was when" in message and "another text" in message
-
-
-@pytest.mark.parametrize("order", ["lines", "words"])
-def test_a_corpus_with_the_same_counts_and_another_order_is_refused(
-    order: str,
-    base: list[str],
-    text_file: Path,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture,
-) -> None:
-    corpus = tmp_path / "mine.txt"
-    text = text_file.read_text()
-    corpus.write_text(text)
-    name = f"order-{order}"
-    assert run([*base, "--corpus", str(corpus), "--budget", "1ktok", "--name", name], monkeypatch) == 0
-    turned = "\n".join(" ".join(line.split()[::-1]) if order == "words" else line for line in text.split("\n"))
-    if order == "lines":
-        turned = "\n\n".join("\n".join(document.split("\n")[::-1]) for document in text.split("\n\n"))
-    corpus.write_text(turned)
-    assert "another text" in refused(["--resume", str(folder_of(base, name))], monkeypatch, capsys)
-
-
-def test_a_run_without_its_facts_is_refused(
-    base: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
-) -> None:
-    assert run([*base, "--budget", "1ktok", "--name", "factless"], monkeypatch) == 0
-    (folder_of(base, "factless") / "facts.json").unlink()
-    assert "does not say which corpus" in refused(["--resume", str(folder_of(base, "factless"))], monkeypatch, capsys)
-
-
-def test_runs_started_in_one_second_have_folders_of_their_own(base: list[str], tmp_path: Path) -> None:
-    arguments = [*base, "--budget", "2ktok", "--runs", str(tmp_path)]
-    command = [sys.executable, "pretrain.py", *arguments]
-    processes = [subprocess.Popen([*command, "--seeds", str(seed)], stdout=subprocess.DEVNULL) for seed in range(3)]
-    assert [process.wait() for process in processes] == [0, 0, 0]
-    folders = sorted(path for path in tmp_path.iterdir() if path.is_dir())
-    seeds = [{json.loads(line)["seed"] for line in (f / "results.jsonl").read_text().splitlines()} for f in folders]
-    assert len(folders) == 3 and sorted(map(tuple, seeds)) == [(0,), (1,), (2,)]
-
-
-def test_two_processes_do_not_train_one_run(
-    base: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
-) -> None:
-    interrupt_after(monkeypatch, 2)
-    assert run([*base, "--budget", "24ktok", "--name", "held", "--slice-seconds", "0.05"], monkeypatch) == 130
-    folder = folder_of(base, "held")
-    with held(folder / ".lock", "unused"):
-        message = refused(["--resume", str(folder)], monkeypatch, capsys)
-    assert "is being trained by another process" in message
 
 
 def test_labels_that_differ_have_folders_that_differ() -> None:
@@ -445,37 +247,6 @@ def test_sessions_are_remembered(base: list[str], monkeypatch: pytest.MonkeyPatc
     assert len(last["sessions"]) == 2 and last["sessions"][1]["step"] > 0
     assert [s["git_revision"] == "another" for s in last["sessions"]] == [False, True]
     assert "revision another" in (folder / "report.md").read_text()
-
-
-def test_out_of_memory_is_one_sentence(
-    base: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
-) -> None:
-    for error in (RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory: you tried"), MemoryError()):
-
-        def fails(*args: object, error: BaseException = error) -> None:
-            raise error
-
-        monkeypatch.setattr(Contestant, "warm_up", fails)
-        name = f"memory-{type(error).__name__}"
-        message = refused([*base, "--budget", "1ktok", "--name", name], monkeypatch, capsys)
-        assert "out of memory; lower --batch-size and raise --accumulate" in message
-
-
-@pytest.mark.parametrize("vocabulary", ["5", "64", "324"])
-def test_a_dry_run_refuses_what_a_run_refuses(
-    vocabulary: str, base: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
-) -> None:
-    said = [refused([*base, "--vocab-size", vocabulary, *more], monkeypatch, capsys) for more in ([], ["--dry-run"])]
-    assert said[0] == said[1] and "take 325 or more" in said[0]
-
-
-def test_dry_run_trains_nothing(
-    base: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
-) -> None:
-    assert run([*base, "--budget", "1Mtok", "--name", "dry", "--dry-run"], monkeypatch) == 0
-    words = capsys.readouterr().out.split()
-    assert "3,906" in words and "FLOPs" in words  # 1e6 / (8 x 32) steps
-    assert not folder_of(base, "dry").exists()
 
 
 def test_run_configuration_survives_json() -> None:
