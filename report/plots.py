@@ -35,10 +35,12 @@ STYLE = {
 
 
 def colours(results: Results) -> dict[str, str]:
+    """By label; contestants that differ in their share of the budget alone have one colour."""
+    family = {label: facts.get("family", label) for label, facts in results.facts["contestants"].items()}
     vanilla = [label for label, f in results.facts["contestants"].items() if f["architecture"] == "vanilla"]
-    others = [label for label in results.curves if label not in vanilla]
+    others = list(dict.fromkeys(family[label] for label in family if label not in vanilla))
     return {
-        **{label: COLOURS[i % len(COLOURS)] for i, label in enumerate(others)},
+        **{label: COLOURS[others.index(family[label]) % len(COLOURS)] for label in family if label not in vanilla},
         **{label: GREYS[i % len(GREYS)] for i, label in enumerate(vanilla)},
     }
 
@@ -103,7 +105,7 @@ def frontier_panel(axes: Axes, results: Results) -> None:
     for family, points in families.items():
         values = np.array([list(point.nll.values()) for point in points])  # (shares, seeds)
         shares = [point.share for point in points]
-        colour = palette.get(family) or palette[next(k for k in palette if k.startswith(family))]
+        colour = next(palette[label] for label in palette if results.facts["contestants"][label]["family"] == family)
         axes.plot(shares, values.mean(1), "-o", color=colour, label=f"{family}", ms=4, lw=1.8)
         if values.shape[1] > 1:
             axes.fill_between(shares, values.min(1), values.max(1), color=colour, alpha=0.18, lw=0)
@@ -115,7 +117,7 @@ def frontier_panel(axes: Axes, results: Results) -> None:
         axes.axhspan(min(ends), max(ends), color=GREYS[0], alpha=0.15, lw=0)
     ticks = sorted({point.share for points in families.values() for point in points})
     axes.set_xscale("log", base=2)
-    axes.set_xticks(ticks, [f"{t:g}" if t > 0.2 else f"1/{1 / t:g}" for t in ticks])
+    axes.set_xticks(ticks, [f"1/{1 / t:g}" if 1 / t == round(1 / t) and t < 1 else f"{t:g}" for t in ticks])
     axes.set_xlabel("share of the budget, annealed to its end")
     axes.set_ylabel("leave-one-out NLL (nats a token)")
 

@@ -33,6 +33,7 @@ class Tile:
     empty: Tensor | None
 
 
+@torch.inference_mode(False)  # what is cached may serve training later
 def plan(b: int, h: int, n: int, visibility: str, layout: Layout | None) -> list[tuple[slice, tuple[Tile, ...]]]:
     """Chunks of the batch, each with its tiles. Together the tiles hold every row once."""
     ordered = visibility.startswith(("before", "after")) or visibility == "union"

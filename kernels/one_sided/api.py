@@ -151,6 +151,7 @@ class _Borders:
     inside: list[Tensor]
 
 
+@torch.inference_mode(False)  # what the layout keeps may serve training later
 def _borders(layout: Layout | None, taps: int, past: bool) -> _Borders | None:
     if layout is None:
         return None
