@@ -12,6 +12,7 @@ from collections.abc import Callable
 import torch
 
 SECONDS = 0.2  # of a trial
+CLEARLY = 1.1  # times as fast, to replace the number in use
 RAREST = 8  # slices between the trials of a number that keeps losing
 
 
@@ -26,6 +27,7 @@ class Threads:
     def __init__(self) -> None:
         most = torch.get_num_threads()
         self.candidates = sorted({most, max(1, most - 1), max(1, most // 2)}, reverse=True)
+        self.last = most  # the number that trained the slice before
         self.rests = dict.fromkeys(self.candidates, 0)  # slices until a number is tried again
         self.pauses = dict.fromkeys(self.candidates, 1)  # and how many after it loses the next time
 
@@ -40,8 +42,11 @@ class Threads:
             for n in due:
                 torch.set_num_threads(n)
                 rates[n] = rate(SECONDS)
-            best = max(due, key=rates.__getitem__)
+            fastest = max(due, key=rates.__getitem__)
+            # A moment is noisy: who trained the last slice stays, unless another is clearly faster.
+            best = fastest if self.last not in rates or rates[fastest] > CLEARLY * rates[self.last] else self.last
             for n in due:
                 self.pauses[n] = 1 if n == best else min(RAREST, 2 * self.pauses[n])
                 self.rests[n] = 0 if n == best else self.pauses[n] - 1
+        self.last = best
         torch.set_num_threads(best)
