@@ -194,6 +194,8 @@ def run(config: ScoreConfig) -> None:
             raise ValueError(
                 f"{config.input}: not UTF-8 after line {index} ({error.reason}); convert it with iconv."
             ) from None
+    if config.output != "-":
+        partial.replace(config.output)
 
 
 def main() -> int:
