@@ -184,7 +184,10 @@ def _outcome(label, pair, task, splits, config, seed, autocast, device, console)
             model.to(device), tokenizer, task, splits.train, splits.dev, splits.test, config.recipe, seed, autocast=autocast,
             progress=lambda share, text: bars.update(bar, completed=share, description=f"{task.name} #{seed} {text}"),
         )  # fmt: skip
-    said = {split: " ".join(f"{n} {v:.1f}" for n, v in found.items()) for split, found in outcome.metrics.items()}
+    said = "; ".join(
+        f"{split} " + ", ".join(f"{name} {value:.1f}" for name, value in found.items())
+        for split, found in outcome.metrics.items()
+    )
     cut = (
         f"; {sum(outcome.cut.values()):,} rows cut to {model.config.max_length} tokens"
         if sum(outcome.cut.values())
