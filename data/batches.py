@@ -1,5 +1,6 @@
 """Batches as a pure function of (seed, step): nothing to save, and a resumed run reads the same bits."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
@@ -156,6 +157,16 @@ def held_out_windows(
     starts = first + permute(np.arange(count), available, hash64(seed, _HELD_OUT)) * sequence_length
     batch = _batch(shards.windows(starts, sequence_length), shards.vocabulary)
     return HeldOut(batch, shards.document_of(starts[:, None] + np.arange(sequence_length)))
+
+
+def padded(rows: Sequence[Sequence[int]], pad_id: int) -> Batch:
+    """Rows of their own lengths, each a document, as one batch with padding at their ends."""
+    length = max(map(len, rows))
+    tokens = torch.full((len(rows), length), pad_id)
+    documents = torch.full((len(rows), length), -1, dtype=torch.int32)
+    for i, row in enumerate(rows):
+        tokens[i, : len(row)], documents[i, : len(row)] = torch.as_tensor(row), 0
+    return Batch(tokens, documents if bool((documents < 0).any()) else None)
 
 
 def _batch(tokens: np.ndarray, vocabulary: Vocabulary) -> Batch:

@@ -72,7 +72,7 @@ class ShardHeader:
 class Shards:
     """The shards of a folder as one endless cycle of tokens.
 
-    tokens, documents, characters: totals. tokens counts BOS and EOS, ordinary_tokens does not.
+    tokens, documents, characters: totals. tokens counts BOS and EOS.
     """
 
     def __init__(self, folder: Path, tokenizer: Tokenizer | None = None):
@@ -96,7 +96,6 @@ class Shards:
         self.tokens = sum(header.tokens for header in self._headers)
         self.documents = sum(header.documents for header in self._headers)
         self.characters = sum(header.characters for header in self._headers)
-        self.ordinary_tokens = self.tokens - 2 * self.documents
         if not self.documents:
             raise ValueError(f"{folder}: not a single document; name a corpus that has text")
         self._first_tokens = np.cumsum([0] + [header.tokens for header in self._headers]).tolist()

@@ -10,7 +10,7 @@ from sklearn.linear_model import LogisticRegression, Ridge
 
 from eval.finetune import Outcome
 from eval.metrics import measure
-from eval.tasks import Example, Task
+from eval.tasks import Example, Splits, Task
 
 
 def _features(vectorizer: TfidfVectorizer, rows: Sequence[Example]) -> csr_matrix:
@@ -22,35 +22,33 @@ def _features(vectorizer: TfidfVectorizer, rows: Sequence[Example]) -> csr_matri
     return csr_matrix(hstack(parts))
 
 
-def majority(task: Task, train: Sequence[Example], dev: dict, test: dict) -> Outcome:
-    return _fitted(task, train, dev, DummyRegressor() if task.regression else DummyClassifier(), None)
+def majority(task: Task, splits: Splits) -> Outcome:
+    return _fitted(task, splits, DummyRegressor() if task.regression else DummyClassifier(), None)
 
 
-def bag_of_words(task: Task, train: Sequence[Example], dev: dict, test: dict) -> Outcome:
+def bag_of_words(task: Task, splits: Splits) -> Outcome:
     """TF-IDF of words, or of characters where words have no spaces, and a linear model."""
-    text = " ".join(row.texts[0] for row in train[:100])
+    text = " ".join(row.texts[0] for row in splits.train[:100])
     spaced = text.count(" ") > len(text) / 20
     vectorizer = TfidfVectorizer(
         analyzer="word" if spaced else "char", ngram_range=(1, 2), max_features=100_000, sublinear_tf=True
     )
-    vectorizer.fit([part for row in train for part in row.texts])
-    return _fitted(
-        task, train, dev, Ridge() if task.regression else LogisticRegression(max_iter=300, C=4.0), vectorizer
-    )
+    vectorizer.fit([part for row in splits.train for part in row.texts])
+    return _fitted(task, splits, Ridge() if task.regression else LogisticRegression(max_iter=300, C=4.0), vectorizer)
 
 
-def _fitted(task: Task, train: Sequence[Example], dev: dict, estimator, vectorizer: TfidfVectorizer | None) -> Outcome:
+def _fitted(task: Task, splits: Splits, estimator, vectorizer: TfidfVectorizer | None) -> Outcome:
     started = time.perf_counter()
 
     def features(rows: Sequence[Example]):
         return [[0.0]] * len(rows) if vectorizer is None else _features(vectorizer, rows)
 
-    estimator.fit(features(train), [row.label for row in train])
+    estimator.fit(features(splits.train), [row.label for row in splits.train])
     metrics = {
         split: measure(task.metrics, [row.label for row in rows], estimator.predict(features(rows)))
-        for split, rows in dev.items()
+        for split, rows in splits.dev.items()
     }
-    words = sum(len(text.split()) for row in train for text in row.texts)
+    words = sum(len(text.split()) for row in splits.train for text in row.texts)
     return Outcome(metrics, 1, words / (time.perf_counter() - started))
 
 

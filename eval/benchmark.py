@@ -28,7 +28,7 @@ from eval.baselines import BASELINES
 from eval.finetune import Outcome, Recipe, fine_tune
 from eval.metrics import score
 from eval.probe import probe
-from eval.tasks import HUB, Example, Task
+from eval.tasks import HUB, Splits, Task
 from model import MaskedLM
 from report.statistics import Spread
 from training.checkpoint import last_good, load_model_from
@@ -63,13 +63,6 @@ class BenchmarkConfig:
             raise ValueError("No checkpoint is named; give one or more folders that `pretrain.py` wrote.")
         if not self.seeds or len(set(self.seeds)) < len(self.seeds):
             raise ValueError(f"seeds are {self.seeds}; give one or more, each once.")
-
-
-@dataclass(frozen=True)
-class Splits:
-    train: list[Example]
-    dev: dict[str, list[Example]]
-    test: dict[str, list[Example]]
 
 
 def load(task: Task, data: str, console: Console) -> Splits:
@@ -175,13 +168,13 @@ def run(config: BenchmarkConfig, tasks: dict[str, Task], title: str, console: Co
 
 def _outcome(label, pair, task, splits, config, seed, autocast, device, console) -> Outcome:
     if pair is None:
-        return BASELINES[label](task, splits.train, splits.dev, splits.test)
+        return BASELINES[label](task, splits)
     model, tokenizer = pair
     with Progress(console=console, transient=True, disable=not console.is_terminal) as bars:
         bar = bars.add_task(f"{task.name} #{seed}", total=1.0)
         train = probe if config.probe else fine_tune
         outcome = train(
-            model.to(device), tokenizer, task, splits.train, splits.dev, splits.test, config.recipe, seed, autocast=autocast,
+            model.to(device), tokenizer, task, splits, config.recipe, seed, autocast=autocast,
             progress=lambda share, text: bars.update(bar, completed=share, description=f"{task.name} #{seed} {text}"),
         )  # fmt: skip
     said = "; ".join(

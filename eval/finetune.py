@@ -17,11 +17,12 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from data.batch import Batch
+from data.batches import padded
 from data.options import check_types
 from data.tokenizer import Tokenizer
 from eval.losses import LOSSES, Loss
 from eval.metrics import measure, score
-from eval.tasks import Example, Task
+from eval.tasks import Example, Splits, Task
 from model import MaskedLM
 from training.budget import learning_rate_factor
 
@@ -118,16 +119,6 @@ def buckets(rows: Sequence[Row], size: int, shuffle: random.Random | None) -> It
     yield from batches
 
 
-def padded(rows: Sequence[Row], pad_id: int) -> Batch:
-    """Rows of their own lengths as one batch."""
-    length = max(len(row.tokens) for row in rows)
-    tokens = torch.full((len(rows), length), pad_id)
-    documents = torch.full((len(rows), length), -1, dtype=torch.int32)
-    for i, row in enumerate(rows):
-        tokens[i, : len(row.tokens)], documents[i, : len(row.tokens)] = row.tokens, 0
-    return Batch(tokens, documents if bool((documents < 0).any()) else None)
-
-
 class Classifier(nn.Module):
     """A pretrained model, a pooled state, and a linear answer: (B, classes), or (B, 1) for a score."""
 
@@ -160,30 +151,29 @@ def fine_tune(
     model: MaskedLM,
     tokenizer: Tokenizer,
     task: Task,
-    train: Sequence[Example],
-    dev: dict[str, Sequence[Example]],
-    test: dict[str, Sequence[Example]],
+    splits: Splits,
     recipe: Recipe,
     seed: int,
     *,
     autocast: torch.dtype | None = None,
     progress: Callable[[float, str], None] = lambda share, text: None,
 ) -> Outcome:
-    """Train a copy of `model` on `train` and measure it on each split of `dev`, by the best epoch's weights.
+    """Train a copy of `model` and measure it on each dev split, by the best epoch's weights.
 
-    dev, test: by the names of their splits. Raises ValueError for rows without labels where labels are needed.
+    Raises ValueError for rows without labels where labels are needed.
     """
-    for split, rows in {"train": train, **dev}.items():
+    for split, rows in {"train": splits.train, **splits.dev}.items():
         if not rows or any(row.label is None for row in rows):
             what = "no rows" if not rows else "rows without a label"
             raise ValueError(f"{task.name}: {split} has {what}; expected the official split.")
     torch.manual_seed(seed)
     chooser = random.Random(seed)
     device = next(model.parameters()).device
-    train = chooser.sample(list(train), recipe.max_rows) if 0 < recipe.max_rows < len(train) else train
+    train = splits.train
+    train = chooser.sample(train, recipe.max_rows) if 0 < recipe.max_rows < len(train) else train
     sets = {
         split: encode_rows(rows, tokenizer, model.config.max_length)
-        for split, rows in ({"train": train} | dev | test).items()
+        for split, rows in ({"train": train} | splits.dev | splits.test).items()
     }
     classifier = Classifier(copy.deepcopy(model), len(task.labels) or 1, recipe, tokenizer.special_ids).to(device)
     loss_of = _loss(task, recipe, sets["train"], device)
@@ -196,7 +186,7 @@ def fine_tune(
         started = time.perf_counter()
         for numbers in buckets(sets["train"], recipe.batch_size, chooser):
             rows = [sets["train"][i] for i in numbers]
-            batch = padded(rows, tokenizer.pad_id).to(device)
+            batch = padded([row.tokens for row in rows], tokenizer.pad_id).to(device)
             with torch.autocast(device.type, autocast or torch.bfloat16, enabled=autocast is not None):
                 answers = classifier(batch)
             loss = loss_of(answers.float(), torch.tensor([row.label for row in rows], device=device))
@@ -212,14 +202,14 @@ def fine_tune(
             if step % 20 == 0:
                 progress(step / steps, f"loss {float(loss):.3f}")
         seconds += time.perf_counter() - started
-        metrics = {split: _measured(classifier, task, sets[split], tokenizer, autocast) for split in dev}
+        metrics = {split: _measured(classifier, task, sets[split], tokenizer, autocast) for split in splits.dev}
         here = sum(score(found, task.metrics) for found in metrics.values()) / len(metrics)
         progress(step / steps, f"epoch {epoch + 1}: {here:.1f}")
         if best is None or here > best[0]:
             best = here, epoch + 1, metrics, copy.deepcopy(classifier.state_dict())
     _, best_epoch, metrics, weights = best
     classifier.load_state_dict(weights)
-    predictions = {split: _answers(classifier, task, sets[split], tokenizer, autocast) for split in test}
+    predictions = {split: _answers(classifier, task, sets[split], tokenizer, autocast) for split in splits.test}
     cut = {split: sum(row.cut > 0 for row in rows) for split, rows in sets.items()}
     return Outcome(metrics, best_epoch, tokens / seconds, cut, predictions)
 
@@ -248,7 +238,7 @@ def _answers(classifier: Classifier, task: Task, rows: Sequence[Row], tokenizer:
     device = next(classifier.parameters()).device
     found: list[float] = [0.0] * len(rows)
     for numbers in buckets(rows, 4 * classifier.recipe.batch_size, None):
-        batch = padded([rows[i] for i in numbers], tokenizer.pad_id).to(device)
+        batch = padded([rows[i].tokens for i in numbers], tokenizer.pad_id).to(device)
         with torch.autocast(device.type, autocast or torch.bfloat16, enabled=autocast is not None):
             answers = classifier(batch).float()
         chosen = answers[:, 0] if task.regression else answers.argmax(-1)

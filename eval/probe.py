@@ -8,10 +8,11 @@ from sklearn.linear_model import LogisticRegression, Ridge
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
+from data.batches import padded
 from data.tokenizer import Tokenizer
-from eval.finetune import Classifier, Outcome, Recipe, buckets, encode_rows, padded
+from eval.finetune import Classifier, Outcome, Recipe, buckets, encode_rows
 from eval.metrics import measure
-from eval.tasks import Example, Task
+from eval.tasks import Example, Splits, Task
 from model import MaskedLM
 
 
@@ -28,7 +29,7 @@ def features(
         rows = encode_rows(alone, tokenizer, model.config.max_length)
         states = torch.empty(len(rows), model.config.d_model)
         for numbers in buckets(rows, 4 * recipe.batch_size, None):
-            batch = padded([rows[n] for n in numbers], tokenizer.pad_id).to(device)
+            batch = padded([rows[n].tokens for n in numbers], tokenizer.pad_id).to(device)
             with torch.autocast(device.type, autocast or torch.bfloat16, enabled=autocast is not None):
                 states[numbers] = classifier.pooled(batch).float().cpu()
         parts.append(states)
@@ -41,9 +42,7 @@ def probe(
     model: MaskedLM,
     tokenizer: Tokenizer,
     task: Task,
-    train: Sequence[Example],
-    dev: dict[str, Sequence[Example]],
-    test: dict[str, Sequence[Example]],
+    splits: Splits,
     recipe: Recipe,
     seed: int,
     *,
@@ -51,7 +50,7 @@ def probe(
     progress: object = None,
 ) -> Outcome:
     """As `finetune.fine_tune`, with the model left as it is. The seed changes nothing: the fit has one solution."""
-    train = list(train)[: recipe.max_rows or None]
+    train = splits.train[: recipe.max_rows or None]
     started = time.perf_counter()
     estimator = make_pipeline(
         StandardScaler(), Ridge(10.0) if task.regression else LogisticRegression(max_iter=200, C=0.1)
@@ -60,7 +59,10 @@ def probe(
     tokens = sum(map(len, tokenizer.encode_batch([text for example in train for text in example.texts])))
     speed = tokens / (time.perf_counter() - started)
     answers = {
-        s: estimator.predict(features(model, tokenizer, rows, recipe, autocast)) for s, rows in (dev | test).items()
+        s: estimator.predict(features(model, tokenizer, rows, recipe, autocast))
+        for s, rows in (splits.dev | splits.test).items()
     }
-    metrics = {s: measure(task.metrics, [example.label for example in rows], answers[s]) for s, rows in dev.items()}
-    return Outcome(metrics, 0, speed, {}, {s: [float(a) for a in answers[s]] for s in test})
+    metrics = {
+        s: measure(task.metrics, [example.label for example in rows], answers[s]) for s, rows in splits.dev.items()
+    }
+    return Outcome(metrics, 0, speed, {}, {s: [float(a) for a in answers[s]] for s in splits.test})

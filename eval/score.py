@@ -28,6 +28,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from data.batch import Batch
+from data.batches import padded
 from data.files import to_json
 from data.options import check_types
 from data.tokenizer import Tokenizer
@@ -67,7 +68,8 @@ def score(
     log_probs = [[0.0] * len(found) for found in ids]
     passes = [0] * len(ids)
     for group in _groups(windows, tokens):
-        batch = _batch([ids[i][w.start : w.stop] for i, w in group], tokenizer)
+        bos, eos = tokenizer.bos_id, tokenizer.eos_id
+        batch = padded([[bos, *ids[i][w.start : w.stop], eos] for i, w in group], tokenizer.pad_id)
         found, count = _log_probs(model, batch, tokenizer, variant)
         for (i, w), row in zip(group, found.tolist()):
             # Places of the window that are nearer to its middle than to that of any other, 1 for BOS.
@@ -109,16 +111,6 @@ def _groups(windows: list[tuple[int, _Window]], tokens: int) -> Iterator[list[tu
         group.append(entry)
     if group:
         yield group
-
-
-def _batch(rows: list[list[int]], tokenizer: Tokenizer) -> Batch:
-    length = max(map(len, rows)) + 2
-    tokens = torch.full((len(rows), length), tokenizer.pad_id)
-    documents = torch.full((len(rows), length), -1, dtype=torch.int32)
-    for i, row in enumerate(rows):
-        tokens[i, : len(row) + 2] = torch.tensor([tokenizer.bos_id, *row, tokenizer.eos_id])
-        documents[i, : len(row) + 2] = 0
-    return Batch(tokens, documents if bool((documents < 0).any()) else None)
 
 
 def _log_probs(model: MaskedLM, batch: Batch, tokenizer: Tokenizer, variant: Variant) -> tuple[Tensor, int]:

@@ -24,6 +24,15 @@ class Example:
 
 
 @dataclass(frozen=True)
+class Splits:
+    """A task's rows: those to train on, and those of each dev and test split by its name."""
+
+    train: list[Example]
+    dev: dict[str, list[Example]]
+    test: dict[str, list[Example]] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
 class Task:
     """A sentence or sentence-pair task.
 

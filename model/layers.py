@@ -233,15 +233,23 @@ class Block(nn.Module):
         return self.norm_feed_forward(x + self.dropout(self.feed_forward(x), *some))
 
 
-def hoisted_keys_values(blocks: "nn.ModuleList", content: Tensor) -> list[tuple[Tensor, Tensor]]:
+def hoisted_keys_values(blocks: nn.ModuleList, content: Tensor) -> list[tuple[Tensor, Tensor]]:
     """`block.keys_values(content)` of every block in one matrix multiplication.
 
     Content that no layer changes needs no layer's result, so all keys and values can be had before the first one.
     """
+    return by_layer(blocks, projected(blocks, content))
+
+
+def projected(blocks: nn.ModuleList, content: Tensor) -> Tensor:
+    """Keys of all blocks, then their values, of content (B, N, D) side by side and without places: (B, N, 2 L D)."""
     linears = [block.key for block in blocks] + [block.value for block in blocks]
-    weight = torch.cat([linear.weight for linear in linears])
     bias = None if linears[0].bias is None else torch.cat([linear.bias for linear in linears])
-    kv = F.linear(content, weight, bias)
+    return F.linear(content, torch.cat([linear.weight for linear in linears]), bias)
+
+
+def by_layer(blocks: nn.ModuleList, kv: Tensor) -> list[tuple[Tensor, Tensor]]:
+    """(B, N, 2 L D) as `projected` lays it out -> for each block its keys, turned by their places, and its values."""
     k, v = rearrange(kv, "b n (two l h k) -> two l b n h k", two=2, l=len(blocks), h=blocks[0].n_heads)
     if blocks[0].rotary:
         k = rotate(k)

@@ -10,8 +10,6 @@ from typing import Any
 
 from report.statistics import Spread, clustered_mean
 
-AXES = ("seconds", "flops", "tokens", "predicted_tokens")
-
 
 @dataclass(frozen=True)
 class Difference:

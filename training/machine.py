@@ -4,9 +4,7 @@ import contextlib
 import ctypes
 import os
 import platform
-import resource
 import subprocess
-import sys
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -64,14 +62,6 @@ def out_of_memory(error: BaseException) -> bool:
     """Whether a GPU, PyTorch's CPU allocator or Python says that memory has run out."""
     words = ("can't allocate memory", "not enough memory", "cannot allocate memory", "bad_alloc", "out of memory")
     return isinstance(error, MemoryError | torch.OutOfMemoryError) or any(w in str(error).lower() for w in words)
-
-
-def peak_memory_bytes(device: torch.device) -> int:
-    """High-water mark since the process started (CPU: resident set) or since the last reset (GPU: allocated)."""
-    if device.type == "cuda":
-        return torch.cuda.max_memory_allocated(device)
-    unit = 1 if sys.platform == "darwin" else 1024
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
 
 
 @dataclass(frozen=True)

@@ -287,7 +287,7 @@ def _gradient(wide: Tensor | None, parameter: Tensor | None, like: Tensor | None
 
 
 @register_flop_formula([torch.ops.twostream.linear_cross_entropy, torch.ops.twostream.linear_cross_entropy_rows])
-def _flops(hidden_shape, weight_shape, *arguments, out_shape=None, **_) -> int:
+def _flops(hidden_shape, weight_shape, *arguments, **_) -> int:
     """Of the forward, and of the gradients where they are made in it."""
     needs = arguments[6] if isinstance(arguments[6], list | tuple) else []
     return 2 * hidden_shape[0] * weight_shape[0] * weight_shape[1] * (1 + sum(map(bool, needs[:2])))

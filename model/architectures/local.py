@@ -13,7 +13,6 @@ neighbours stood before. `near=0,taps=0` is T-TA.
 from dataclasses import dataclass
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from data.batch import Batch
@@ -22,7 +21,7 @@ from kernels.attention.layout import Layout
 from kernels.one_sided import one_sided
 from model.architectures.base import Architecture, flat_places
 from model.config import ModelConfig
-from model.layers import Block, rotate
+from model.layers import Block, by_layer, projected
 from model.neighbours import Near
 
 
@@ -70,7 +69,7 @@ class Local(Architecture):
         last = len(self.blocks) - 1
         for i, block in enumerate(self.blocks):
             q = block.queries(query, content.shape[:2])
-            heads = [(k[i].transpose(1, 2), v[i].transpose(1, 2)) for k, v in sets]
+            heads = [layers[i] for layers in sets]
             if len(sets) == 1:
                 seen = "exclude_self" if shown is None else shown
                 attended = attention(q, *heads[0], seen, documents=layout)
@@ -79,18 +78,10 @@ class Local(Architecture):
             query = block.update(query, attended, places if i == last else None)
         return query
 
-    def key_value_sets(self, content: Tensor, layout: Layout | None) -> list[tuple[Tensor, Tensor]]:
-        """Keys and values of all layers, each (L, B, N, H, K): one set, or one for readers after and one for those before."""
-        blocks, layers = self.blocks, len(self.blocks)
-        linears = [block.key for block in blocks] + [block.value for block in blocks]
-        bias = None if linears[0].bias is None else torch.cat([linear.bias for linear in linears])
-        raw = F.linear(content, torch.cat([linear.weight for linear in linears]), bias)  # (B, N, 2 L D)
+    def key_value_sets(self, content: Tensor, layout: Layout | None) -> list[list[tuple[Tensor, Tensor]]]:
+        """Keys and values by layer: one set for all readers, or one for those after and one for those before."""
+        raw = projected(self.blocks, content)
         if self.taps is None:
-            sides = [raw]
-        else:
-            sides = [one_sided(raw, self.taps[s], side, layout) for s, side in enumerate(("past", "future"))]
-        found = []
-        for kv in sides:
-            k, v = kv.unflatten(-1, (2, layers, blocks[0].n_heads, -1)).movedim(-3, 0).unbind(-3)
-            found.append((rotate(k) if blocks[0].rotary else k, v))
-        return found
+            return [by_layer(self.blocks, raw)]
+        sides = zip(self.taps, ("past", "future"))
+        return [by_layer(self.blocks, one_sided(raw, weight, side, layout)) for weight, side in sides]

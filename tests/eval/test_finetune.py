@@ -11,14 +11,15 @@ import numpy as np
 import pytest
 import torch
 
+from data.batches import padded
 from data.tokenizer import Tokenizer
 from eval import glue
 from eval.benchmark import main
-from eval.finetune import Recipe, Row, buckets, encode_rows, fine_tune, padded
+from eval.finetune import Classifier, Recipe, Row, buckets, encode_rows, fine_tune
 from eval.losses import LOSSES
 from eval.metrics import measure
 from eval.probe import probe
-from eval.tasks import Example, Task
+from eval.tasks import Example, Splits, Task
 from model.architectures import REGISTRY
 from tests.model.models import tiny_model
 from training import checkpoint
@@ -83,8 +84,6 @@ def test_buckets_hold_every_row_once_and_little_padding() -> None:
 
 
 def test_padding_changes_no_answer(tokenizer: Tokenizer) -> None:
-    from eval.finetune import Classifier
-
     for architecture in REGISTRY:
         for pool in ("mean", "first"):
             model = tiny_model(architecture, vocab_size=tokenizer.vocab_size)
@@ -92,8 +91,8 @@ def test_padding_changes_no_answer(tokenizer: Tokenizer) -> None:
             rows = encode_rows(
                 [Example(("the bar",), 0, 0), Example(("the barids often see it",), 0, 1)], tokenizer, 32
             )
-            together = classifier(padded(rows, tokenizer.pad_id))
-            alone = torch.cat([classifier(padded([row], tokenizer.pad_id)) for row in rows])
+            together = classifier(padded([row.tokens for row in rows], tokenizer.pad_id))
+            alone = torch.cat([classifier(padded([row.tokens], tokenizer.pad_id)) for row in rows])
             torch.testing.assert_close(together, alone, rtol=1e-4, atol=1e-5)
 
 
@@ -128,10 +127,8 @@ def test_a_model_learns_what_no_bag_of_words_could(architecture: str, rows, text
     task = Task("task", ("0", "1"), texts, "label", ("accuracy",))
     recipe = Recipe(epochs=8, batch_size=16, learning_rate=3e-3, dropout=0.0)
     before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
-    test = {"test": rows(20, 9)}
-    outcomes = [
-        fine_tune(model, tokenizer, task, rows(600, 0), {"dev": rows(120, 1)}, test, recipe, seed) for seed in (0, 0)
-    ]
+    splits = Splits(rows(600, 0), {"dev": rows(120, 1)}, {"test": rows(20, 9)})
+    outcomes = [fine_tune(model, tokenizer, task, splits, recipe, seed) for seed in (0, 0)]
     assert outcomes[0].metrics["dev"]["accuracy"] > 85
     assert outcomes[0].metrics == outcomes[1].metrics and outcomes[0].predictions == outcomes[1].predictions
     assert len(outcomes[0].predictions["test"]) == 20
@@ -148,7 +145,7 @@ def test_a_probe_reads_what_the_states_hold_and_changes_nothing(architecture: st
         for i, w in enumerate(["sees", "paints", "draws"] * 40)
     ]
     task = Task("noun", ("0", "1"), ("a",), "label", ("accuracy",))
-    outcome = probe(model, tokenizer, task, rows[:80], {"dev": rows[80:]}, {"test": rows[:5]}, Recipe(), 0)
+    outcome = probe(model, tokenizer, task, Splits(rows[:80], {"dev": rows[80:]}, {"test": rows[:5]}), Recipe(), 0)
     assert outcome.metrics["dev"]["accuracy"] > 95 and outcome.predictions["test"] == [0, 1, 0, 1, 0]
     assert all(torch.equal(tensor, before[name]) for name, tensor in model.state_dict().items())
 
