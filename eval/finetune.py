@@ -200,7 +200,7 @@ def fine_tune(
             optimizer.zero_grad(set_to_none=True)
             step, tokens = step + 1, tokens + batch.tokens.numel()
             if step % 20 == 0:
-                progress(step / steps, f"loss {float(loss):.3f}")
+                progress(step / steps, f"loss {loss.item():.3f}")
         seconds += time.perf_counter() - started
         metrics = {split: _measured(classifier, task, sets[split], tokenizer, autocast) for split in splits.dev}
         here = sum(score(found, task.metrics) for found in metrics.values()) / len(metrics)
