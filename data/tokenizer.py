@@ -124,6 +124,20 @@ class Tokenizer:
     def encode_batch(self, texts: list[str], threads: int = 1) -> list[list[int]]:
         return self._processor.encode(texts, num_threads=threads)
 
+    def encode_with_offsets(self, text: str) -> list[tuple[int, int, int]]:
+        """(id, begin, end) of each token: it stands for text[begin:end]. The bytes of a character all stand for it."""
+        pieces = list(self._processor.encode(text, return_type="proto").pieces)
+        character = []  # of each byte of the text, and of its end
+        for number, letter in enumerate(text):
+            character += [number] * len(letter.encode())
+        character.append(len(text))
+        found, after = [], (0, 0)
+        for piece in reversed(pieces):
+            empty = piece.begin == piece.end == after[0]  # all but the last byte of a character
+            after = after if empty else (piece.begin, piece.end)
+            found.append((piece.id, character[after[0]], character[after[1]]))
+        return found[::-1]
+
     def encode_documents(self, texts: list[str], threads: int = 1) -> list[np.ndarray]:
         """For each text BOS, its ids, EOS, as int32."""
         options = {"add_bos": True, "add_eos": True, "num_threads": threads}

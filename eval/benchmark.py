@@ -1,13 +1,14 @@
 """Fine-tune checkpoints on the tasks of a benchmark, task by task and seed by seed, and put them side by side.
 
-OUT/  results.jsonl   a line for each checkpoint, task and seed; what is there is not run again
-      report.md       the table, with baselines that have seen no pretraining
-      CHECKPOINT/submission.zip   predictions for the test splits, by the seed that is best on dev
+OUT/  results.jsonl            a line for each checkpoint, task and seed; what is there is not run again
+      report.html, report.md   all of them side by side, with baselines that have seen no pretraining
+      submissions/NAME.zip     predictions for the test splits, by the seed that is best on dev
 """
 
 import dataclasses
 import hashlib
 import json
+import re
 import zipfile
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -30,7 +31,7 @@ from eval.metrics import score
 from eval.probe import probe
 from eval.tasks import HUB, Splits, Task
 from model import MaskedLM
-from report.statistics import Spread
+from report.benchmark import write_report
 from training.checkpoint import last_good, load_model_from
 from training.machine import default_device, has_fast_bf16, keep_freed_memory
 
@@ -48,6 +49,8 @@ class BenchmarkConfig:
     seeds: tuple[int, ...] = (0, 1, 2)
     """Order of the rows, dropout and the new layer's weights, for each."""
     recipe: Recipe = field(default_factory=Recipe)
+    train: str = "train"
+    """The split that is trained on."""
     probe: bool = False
     """Train nothing of the model: a linear model reads its pooled states. Minutes on a CPU; one seed is all there is."""
     out: Path = Path("runs/benchmark")
@@ -65,19 +68,37 @@ class BenchmarkConfig:
             raise ValueError(f"seeds are {self.seeds}; give one or more, each once.")
 
 
-def load(task: Task, data: str, console: Console) -> Splits:
-    """Train and dev must be there, test may. Counts that differ from the official ones are said."""
-    train, dev = task.read(data, "train"), {split: task.read(data, split) for split in task.dev}
-    test = {}
+def load(task: Task, data: str, console: Console, train: str = "train") -> Splits:
+    """Train and dev must be there, test may. Counts that differ from the official ones are said, and so are rows that are
+    left out because the annotators found no label for them.
+
+    Raises FileNotFoundError, or ValueError that names file and line.
+    """
+    splits = {split: task.read(data, split) for split in (train, *task.dev)}
+    for split, rows in splits.items():
+        told = [row for row in rows if row.label is not None]
+        if told and len(told) < len(rows):
+            console.print(
+                f"[yellow]note[/]: {task.name}: {len(rows) - len(told):,} rows of {split} have no label and are left out."
+            )
+            splits[split] = told
+    test, extra = {}, {}
     for split in task.test:
         try:
             test[split] = task.read(data, split)
         except FileNotFoundError:
             console.print(f"[yellow]note[/]: {task.name} has no {split} here; no submission for it.")
-    for split, rows in ({"train": train} | dev | test).items():
-        if sentence := task.count_differs(split, len(rows)):
+    for other in task.extra:
+        for split in ("test",) if data == HUB else other.test:
+            try:
+                extra[other.name] = other.read(data, split)
+                break
+            except FileNotFoundError:
+                continue
+    for split, rows in (splits | test).items():
+        if sentence := task.count_differs(split, rows):
             console.print(f"[yellow]note[/]: {escape(sentence)}", soft_wrap=True)
-    return Splits(train, dev, test)
+    return Splits(splits[train], {split: splits[split] for split in task.dev}, test, extra)
 
 
 def open_checkpoint(path: Path) -> tuple[MaskedLM, Tokenizer]:
@@ -109,7 +130,7 @@ def run(config: BenchmarkConfig, tasks: dict[str, Task], title: str, console: Co
     failed = []
     for name in config.tasks or tasks:
         try:
-            splits = load(tasks[name], config.data, console)
+            splits = load(tasks[name], config.data, console, config.train)
         except FileNotFoundError as error:
             if config.tasks:
                 failed.append(f"{name}: {error}")
@@ -134,33 +155,31 @@ def run(config: BenchmarkConfig, tasks: dict[str, Task], title: str, console: Co
                 except (ValueError, RuntimeError) as error:
                     failed.append(f"{name}, {label}, seed {seed}: {error}")
                     continue
-                records.append(
-                    {
-                        "key": key,
-                        "checkpoint": label,
-                        "task": name,
-                        "seed": seed,
-                        "recipe": dataclasses.asdict(config.recipe),
-                    }
-                    | dataclasses.asdict(outcome)
-                )
+                recipe = dataclasses.asdict(config.recipe) | {"probe": config.probe} if pair else {}
+                facts = {
+                    "key": key,
+                    "benchmark": title,
+                    "checkpoint": label,
+                    "task": name,
+                    "seed": seed,
+                    "recipe": recipe,
+                }
+                records.append(facts | {"measures": tasks[name].metrics} | dataclasses.asdict(outcome))
                 config.out.mkdir(parents=True, exist_ok=True)
                 write_atomically(path, "\n".join(map(to_json, records)) + "\n")
+        for label in opened:
+            write_predictions(config.out, label, tasks[name], splits, records)
     if not config.dry_run and records:
-        shown = [r for r in records if r["task"] in tasks]
-        head, rows = table(shown, tasks)
+        head, rows = write_report(config.out).table()
         printed = Table(title=f"{title}, dev", title_justify="left")
         for column in head:
             printed.add_column(escape(column), overflow="fold")
         for row in rows:
             printed.add_row(*map(escape, row))
         console.print(printed)
-        lines = [f"# {title}, dev", "", "| " + " | ".join(head) + " |", "|---" * len(head) + "|"]
-        lines += ["| " + " | ".join(row) + " |" for row in rows]
-        write_atomically(config.out / "report.md", "\n".join([*lines, "", *_meanings(config)]) + "\n")
         for label in opened:
-            write_submission(config.out, label, shown, tasks)
-        console.print(f"Results: {path}", soft_wrap=True, highlight=False)
+            pack(config.out, label)
+        console.print(f"Report: {config.out / 'report.html'}", soft_wrap=True, highlight=False)
     for sentence in failed:
         console.print(f"[bold red]failed[/]: {escape(sentence)}", soft_wrap=True)
     return 1 if failed else 0
@@ -203,53 +222,34 @@ def _key(label: str, task: Task, seed: int, recipe: tuple[Recipe, bool], splits:
     return digest.hexdigest()[:16]
 
 
-def table(records: Sequence[dict], tasks: dict[str, Task]) -> tuple[list[str], list[list[str]]]:
-    """Checkpoints as rows, tasks as columns; mean over seeds ± their deviation; last the average over tasks."""
-    names = [name for name in tasks if any(r["task"] == name for r in records)]
-    head = ["", *(f"{name} ({', '.join(tasks[name].metrics)})" for name in names), "average"]
-    rows = []
-    for label in dict.fromkeys(r["checkpoint"] for r in records):
-        cells, means = [label], []
-        for name in names:
-            own = [r for r in records if r["checkpoint"] == label and r["task"] == name]
-            values = [
-                sum(score(m, tasks[name].metrics) for m in r["metrics"].values()) / len(r["metrics"]) for r in own
-            ]
-            cells.append(Spread.of(values).text(".1f") if values else "-")
-            means += [sum(values) / len(values)] if values else []
-        rows.append([*cells, f"{sum(means) / len(means):.1f}" if len(means) == len(names) else "-"])
-    return head, rows
+def submission_folder(out: Path, label: str) -> Path:
+    name = re.sub(r"[^\w.-]+", "-", "-".join(Path(label).parts[-3:]))
+    return out / "submissions" / f"{name}-{hashlib.sha256(label.encode()).hexdigest()[:6]}"
 
 
-def _meanings(config: BenchmarkConfig) -> list[str]:
-    return [
-        "A task's score is the mean of its metrics, x 100, on dev, by the epoch that is best there; ± is the standard deviation "
-        f"over seeds {' '.join(map(str, config.seeds))}. Recipe for all tasks: {dataclasses.asdict(config.recipe)}.",
-    ]
+def write_predictions(out: Path, label: str, task: Task, splits: Splits, records: Sequence[dict]) -> None:
+    """The files of a submission for one task, by the checkpoint's seed that is best on dev."""
+    own = [r for r in records if r["checkpoint"] == label and r["task"] == task.name and r["predictions"]]
+    if not own:
+        return
+    best = max(own, key=lambda r: sum(score(m, task.metrics) for m in r["metrics"].values()))
+    folder = submission_folder(out, label)
+    folder.mkdir(parents=True, exist_ok=True)
+    sets = [(task, split, rows) for split, rows in splits.test.items()]
+    sets += [(other, other.name, splits.extra[other.name]) for other in task.extra if other.name in splits.extra]
+    for asked, split, rows in sets:
+        if len(best["predictions"].get(split, ())) == len(rows):
+            file, text = asked.submitted(split, rows, best["predictions"][split])
+            write_atomically(folder / file, text)
 
 
-def write_submission(out: Path, label: str, records: Sequence[dict], tasks: dict[str, Task]) -> None:
-    """The zip that the benchmark's server takes: a file of index and prediction for each test split."""
-    files = {}
-    for name, task in tasks.items():
-        own = [r for r in records if r["checkpoint"] == label and r["task"] == name and r["predictions"]]
-        if not own:
-            continue
-        best = max(own, key=lambda r: sum(score(m, task.metrics) for m in r["metrics"].values()))
-        for split, answers in best["predictions"].items():
-            named = [f"{a:.3f}" if task.regression else task.labels[int(a)] for a in answers]
-            file = task.submission.get(split, f"{name}.tsv")
-            if file.endswith(".json"):
-                lines = [to_json({"id": i, "label": answer}) for i, answer in enumerate(named)]
-            else:
-                lines = ["index\tprediction", *(f"{i}\t{answer}" for i, answer in enumerate(named))]
-            files[file] = "\n".join(lines) + "\n"
-    if files:
-        folder = out / hashlib.sha256(label.encode()).hexdigest()[:8]
-        folder.mkdir(parents=True, exist_ok=True)
-        with zipfile.ZipFile(folder / "submission.zip", "w", zipfile.ZIP_DEFLATED) as packed:
-            for file, text in files.items():
-                packed.writestr(file, text)
+def pack(out: Path, label: str) -> None:
+    """The zip that the benchmark's server takes."""
+    folder = submission_folder(out, label)
+    if folder.is_dir():
+        with zipfile.ZipFile(folder.with_suffix(folder.suffix + ".zip"), "w", zipfile.ZIP_DEFLATED) as packed:
+            for file in sorted(folder.iterdir()):
+                packed.write(file, file.name)
 
 
 def main(tasks: dict[str, Task], title: str, description: str) -> int:

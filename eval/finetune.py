@@ -1,27 +1,26 @@
 """Fine-tuning a checkpoint on one task: one trainer, and one recipe for all tasks of a benchmark.
 
-A pair is joined as the tokenizer joins documents: BOS a EOS b EOS. Rows of similar length make a batch, which saves most of
-the padding. What is read of the model is `encode`, with or without each place's own token, pooled by the first place or the
-mean; a dropout and a linear layer make it an answer. The epoch that is best on dev is the one that counts.
+What is read of the model is `encode`, with or without each place's own token, pooled by the first place or the mean (a span
+is read of each place); a dropout and a linear layer make it an answer. The epoch that is best on dev is the one that counts.
 """
 
 import copy
 import random
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Any, Literal
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from data.batch import Batch
 from data.batches import padded
 from data.options import check_types
 from data.tokenizer import Tokenizer
-from eval.losses import LOSSES, Loss
+from eval.forms import FORMS, Form
 from eval.metrics import measure, score
+from eval.rows import Row, buckets
 from eval.tasks import Example, Splits, Task
 from model import MaskedLM
 from training.budget import learning_rate_factor
@@ -51,6 +50,8 @@ class Recipe:
     """For classes of unequal size; see losses.py."""
     max_rows: int = 0
     """Train on no more than so many rows, drawn by the seed; 0 takes all."""
+    max_length: int = 0
+    """Tokens of a row; longer ones are cut, and their number is reported. 0 is the longest that the model reads."""
 
     def __post_init__(self) -> None:
         check_types(self)
@@ -62,78 +63,44 @@ class Recipe:
                 f"warmup {self.warmup} must lie in [0, 1], dropout {self.dropout} in [0, 1), and weight_decay "
                 f"{self.weight_decay} and max_rows {self.max_rows} must not be negative."
             )
-
-
-@dataclass(frozen=True)
-class Row:
-    """A row as the model reads it: (N,) token ids, and how many tokens were cut from it."""
-
-    tokens: Tensor
-    label: int | float | None
-    cut: int
+        if self.max_length < 0 or 0 < self.max_length < 16:
+            raise ValueError(f"max_length is {self.max_length}; it must be 0 (as the model) or at least 16 tokens.")
 
 
 @dataclass
 class Outcome:
-    """Of one task and seed: metrics on dev by split, the best epoch, rows a second, and predictions for test splits."""
+    """Of one task and seed: metrics on dev by split, the best epoch, tokens a second without padding, predictions for test
+    splits and extra tasks, and the metrics of the latter where their labels are told."""
 
     metrics: dict[str, dict[str, float]]
     best_epoch: int
     tokens_per_second: float
     cut: dict[str, int] = field(default_factory=dict)
-    predictions: dict[str, list[float]] = field(default_factory=dict)
-
-
-def encode_rows(examples: Sequence[Example], tokenizer: Tokenizer, longest: int) -> list[Row]:
-    """BOS a EOS, or BOS a EOS b EOS. Too long, the longer text loses its last token until the row fits."""
-    rows = []
-    texts = tokenizer.encode_batch([text for example in examples for text in example.texts])
-    at = 0
-    for example in examples:
-        parts = [list(ids) for ids in texts[at : at + len(example.texts)]]
-        at += len(parts)
-        excess = max(0, sum(map(len, parts)) + 1 + len(parts) - longest)
-        for _ in range(excess):
-            max(parts, key=len).pop()
-        ids = [tokenizer.bos_id]
-        for part in parts:
-            ids += [*part, tokenizer.eos_id]
-        rows.append(Row(torch.tensor(ids), example.label, excess))
-    return rows
-
-
-def buckets(rows: Sequence[Row], size: int, shuffle: random.Random | None) -> Iterator[list[int]]:
-    """Numbers of rows that make a batch: of similar length, each row once. In random order if `shuffle` is given."""
-    order = list(range(len(rows)))
-    if shuffle is not None:
-        shuffle.shuffle(order)
-    pool = (
-        50 * size if shuffle is not None else len(order)
-    )  # sorted within pools, so that batches still differ by epoch
-    batches = []
-    for start in range(0, len(order), max(1, pool)):
-        near = sorted(order[start : start + pool], key=lambda i: len(rows[i].tokens))
-        batches += [near[i : i + size] for i in range(0, len(near), size)]
-    if shuffle is not None:
-        shuffle.shuffle(batches)
-    yield from batches
+    predictions: dict[str, list[Any]] = field(default_factory=dict)
+    extra: dict[str, dict[str, float]] = field(default_factory=dict)
 
 
 class Classifier(nn.Module):
-    """A pretrained model, a pooled state, and a linear answer: (B, classes), or (B, 1) for a score."""
+    """A pretrained model, a pooled state, and a linear answer: (B, outputs); by_place: (B, N, outputs)."""
 
-    def __init__(self, model: MaskedLM, outputs: int, recipe: Recipe, special_ids: tuple[int, ...]) -> None:
+    def __init__(
+        self, model: MaskedLM, outputs: int, recipe: Recipe, special_ids: tuple[int, ...], by_place: bool = False
+    ) -> None:
         super().__init__()
-        self.model, self.recipe = model, recipe
+        self.model, self.recipe, self.by_place = model, recipe, by_place
         self.special_ids = torch.tensor(special_ids)
         self.dropout = nn.Dropout(recipe.dropout)
         self.answer = nn.Linear(model.config.d_model, outputs)
         nn.init.normal_(self.answer.weight, std=model.config.initializer_std)
         nn.init.zeros_(self.answer.bias)
 
+    def states(self, batch: Batch) -> Tensor:
+        """(B, N, D). In pre-norm the last states are not normalised; the LM head's norm does it here too."""
+        return self.model.head.norm_in(self.model.encode(batch, with_self=self.recipe.encode == "with_self"))
+
     def pooled(self, batch: Batch) -> Tensor:
-        """(B, D). In pre-norm the last states are not normalised; the LM head's norm does it here too."""
-        states = self.model.head.norm_in(self.model.encode(batch, with_self=self.recipe.encode == "with_self"))
+        """(B, D)."""
+        states = self.states(batch)
         if self.recipe.pool == "first":
             return states[:, 0]
         words = ~torch.isin(batch.tokens, self.special_ids.to(batch.tokens.device))
@@ -144,7 +111,7 @@ class Classifier(nn.Module):
         return (states * weights[..., None]).sum(1) / weights.sum(1, keepdim=True)
 
     def forward(self, batch: Batch) -> Tensor:
-        return self.answer(self.dropout(self.pooled(batch)))
+        return self.answer(self.dropout(self.states(batch) if self.by_place else self.pooled(batch)))
 
 
 def fine_tune(
@@ -169,15 +136,18 @@ def fine_tune(
     torch.manual_seed(seed)
     chooser = random.Random(seed)
     device = next(model.parameters()).device
+    form = FORMS[task.form](task, tokenizer, longest(model, recipe), recipe.loss)
     train = splits.train
     train = chooser.sample(train, recipe.max_rows) if 0 < recipe.max_rows < len(train) else train
-    sets = {
-        split: encode_rows(rows, tokenizer, model.config.max_length)
-        for split, rows in ({"train": train} | splits.dev | splits.test).items()
-    }
-    classifier = Classifier(copy.deepcopy(model), len(task.labels) or 1, recipe, tokenizer.special_ids).to(device)
-    loss_of = _loss(task, recipe, sets["train"], device)
+    examples = {"train": train} | splits.dev | splits.test | splits.extra
+    sets = {split: form.rows(found) for split, found in examples.items()}
+    form.prepare(sets["train"], device)
+    classifier = Classifier(copy.deepcopy(model), form.outputs, recipe, tokenizer.special_ids, form.by_place).to(device)
     optimizer = _optimizer(classifier, recipe)
+
+    def answers(split: str) -> list[Any]:
+        return _answers(classifier, form, sets[split], examples[split], tokenizer, autocast)
+
     steps = recipe.epochs * -(-len(sets["train"]) // recipe.batch_size)
     step, tokens, seconds = 0, 0, 0.0
     best: tuple[float, int, dict[str, dict[str, float]], dict] | None = None
@@ -186,39 +156,46 @@ def fine_tune(
         started = time.perf_counter()
         for numbers in buckets(sets["train"], recipe.batch_size, chooser):
             rows = [sets["train"][i] for i in numbers]
-            batch = padded([row.tokens for row in rows], tokenizer.pad_id).to(device)
+            batch = padded([ids for row in rows for ids in row.tokens], tokenizer.pad_id).to(device)
             with torch.autocast(device.type, autocast or torch.bfloat16, enabled=autocast is not None):
-                answers = classifier(batch)
-            loss = loss_of(answers.float(), torch.tensor([row.label for row in rows], device=device))
+                outputs = classifier(batch)
+            loss = form.loss(outputs.float(), rows)
             loss.backward()
             nn.utils.clip_grad_norm_(classifier.parameters(), 1.0)
+            factor = learning_rate_factor(step / steps, recipe.warmup, 1 - recipe.warmup)
             for group in optimizer.param_groups:
-                group["lr"] = recipe.learning_rate * learning_rate_factor(
-                    step / steps, recipe.warmup, 1 - recipe.warmup
-                )
+                group["lr"] = recipe.learning_rate * factor
             optimizer.step()
             optimizer.zero_grad(set_to_none=True)
-            step, tokens = step + 1, tokens + batch.tokens.numel()
+            step, tokens = step + 1, tokens + sum(len(ids) for row in rows for ids in row.tokens)
             if step % 20 == 0:
                 progress(step / steps, f"loss {loss.item():.3f}")
         seconds += time.perf_counter() - started
-        metrics = {split: _measured(classifier, task, sets[split], tokenizer, autocast) for split in splits.dev}
+        metrics = {split: _measured(task, examples[split], answers(split)) for split in splits.dev}
         here = sum(score(found, task.metrics) for found in metrics.values()) / len(metrics)
         progress(step / steps, f"epoch {epoch + 1}: {here:.1f}")
         if best is None or here > best[0]:
             best = here, epoch + 1, metrics, copy.deepcopy(classifier.state_dict())
     _, best_epoch, metrics, weights = best
     classifier.load_state_dict(weights)
-    predictions = {split: _answers(classifier, task, sets[split], tokenizer, autocast) for split in splits.test}
-    cut = {split: sum(row.cut > 0 for row in rows) for split, rows in sets.items()}
-    return Outcome(metrics, best_epoch, tokens / seconds, cut, predictions)
+    predictions = {split: answers(split) for split in splits.test | splits.extra}
+    extra = {
+        other.name: _measured(other, splits.extra[other.name], predictions[other.name])
+        for other in task.extra
+        if all(example.label is not None for example in splits.extra.get(other.name, [Example((), None, 0)]))
+    }
+    cut = {split: len({row.example for row in rows if row.cut}) for split, rows in sets.items()}
+    return Outcome(metrics, best_epoch, tokens / seconds, cut, predictions, extra)
 
 
-def _loss(task: Task, recipe: Recipe, rows: Sequence[Row], device: torch.device) -> Loss:
-    if task.regression:
-        return lambda answers, truth: F.mse_loss(answers[:, 0], truth.float())
-    counts = torch.bincount(torch.tensor([row.label for row in rows]), minlength=len(task.labels)).to(device)
-    return LOSSES[recipe.loss](counts)
+def longest(model: MaskedLM, recipe: Recipe) -> int:
+    """Tokens of a row. Raises ValueError where the recipe asks for more than the model can read."""
+    config = model.config
+    if recipe.max_length > config.max_length and config.positions == "learned":
+        raise ValueError(
+            f"max_length is {recipe.max_length} and the model has learned {config.max_length} positions; take no more."
+        )
+    return recipe.max_length or config.max_length
 
 
 def _optimizer(classifier: Classifier, recipe: Recipe) -> torch.optim.Optimizer:
@@ -232,23 +209,22 @@ def _optimizer(classifier: Classifier, recipe: Recipe) -> torch.optim.Optimizer:
 
 
 @torch.no_grad()
-def _answers(classifier: Classifier, task: Task, rows: Sequence[Row], tokenizer: Tokenizer, autocast) -> list[float]:
-    """The class's number, or the score, of each row, in order."""
+def _answers(
+    classifier: Classifier, form: Form, rows: Sequence[Row], examples: Sequence[Example], tokenizer: Tokenizer, autocast
+) -> list[Any]:
+    """An answer for each example, in order."""
     classifier.eval()
     device = next(classifier.parameters()).device
-    found: list[float] = [0.0] * len(rows)
+    found: list[Any] = [None] * len(rows)
     for numbers in buckets(rows, 4 * classifier.recipe.batch_size, None):
-        batch = padded([rows[i].tokens for i in numbers], tokenizer.pad_id).to(device)
+        own = [rows[i] for i in numbers]
+        batch = padded([ids for row in own for ids in row.tokens], tokenizer.pad_id).to(device)
         with torch.autocast(device.type, autocast or torch.bfloat16, enabled=autocast is not None):
-            answers = classifier(batch).float()
-        chosen = answers[:, 0] if task.regression else answers.argmax(-1)
-        for i, value in zip(numbers, chosen.tolist()):
-            found[i] = value
-    return found
+            outputs = classifier(batch).float()
+        for i, answer in zip(numbers, form.read(outputs, own)):
+            found[i] = answer
+    return form.merge(rows, found, examples)
 
 
-def _measured(
-    classifier: Classifier, task: Task, rows: Sequence[Row], tokenizer: Tokenizer, autocast
-) -> dict[str, float]:
-    answers = _answers(classifier, task, rows, tokenizer, autocast)
-    return measure(task.metrics, [row.label for row in rows], answers)
+def _measured(task: Task, examples: Sequence[Example], answers: Sequence[Any]) -> dict[str, float]:
+    return measure((*task.metrics, *task.also), [example.label for example in examples], answers)

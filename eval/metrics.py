@@ -8,6 +8,8 @@ import numpy as np
 from scipy.stats import pearsonr, spearmanr
 from sklearn.metrics import accuracy_score, f1_score, matthews_corrcoef
 
+from eval.spans import exact, overlap
+
 
 def _correlation(measure: Callable) -> Callable[[np.ndarray, np.ndarray], float]:
     def measured(truth: np.ndarray, predicted: np.ndarray) -> float:
@@ -26,12 +28,16 @@ METRICS: dict[str, Callable[[np.ndarray, np.ndarray], float]] = {
     "mcc": matthews_corrcoef,
     "pearson": _correlation(pearsonr),
     "spearman": _correlation(spearmanr),
+    "em": lambda truth, predicted: np.mean([exact(t, p) for t, p in zip(truth, predicted)]),
+    "span_f1": lambda truth, predicted: np.mean([overlap(t, p) for t, p in zip(truth, predicted)]),
 }
+OF_TEXTS = ("em", "span_f1")
 
 
-def measure(names: Sequence[str], truth: Sequence[float], predicted: Sequence[float]) -> dict[str, float]:
+def measure(names: Sequence[str], truth: Sequence, predicted: Sequence) -> dict[str, float]:
     """Each metric of predictions against the truth, x 100."""
-    truth, predicted = np.asarray(truth), np.asarray(predicted)
+    if not set(names) & set(OF_TEXTS):
+        truth, predicted = np.asarray(truth), np.asarray(predicted)
     return {name: 100.0 * float(METRICS[name](truth, predicted)) for name in names}
 
 

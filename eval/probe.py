@@ -10,8 +10,9 @@ from sklearn.preprocessing import StandardScaler
 
 from data.batches import padded
 from data.tokenizer import Tokenizer
-from eval.finetune import Classifier, Outcome, Recipe, buckets, encode_rows
+from eval.finetune import Classifier, Outcome, Recipe, longest
 from eval.metrics import measure
+from eval.rows import Row, alternatives, buckets, joined
 from eval.tasks import Example, Splits, Task
 from model import MaskedLM
 
@@ -20,16 +21,18 @@ from model import MaskedLM
 def features(
     model: MaskedLM, tokenizer: Tokenizer, examples: Sequence[Example], recipe: Recipe, autocast: torch.dtype | None
 ) -> torch.Tensor:
-    """(rows, F): the pooled state of a text; of a pair a, b, |a - b| and a b, each text encoded by itself."""
+    """(rows, F): the pooled state of a text; of a pair a, b, |a - b| and a b, each text encoded by itself. A row for each
+    choice where there are choices."""
     classifier = Classifier(model, 1, recipe, tokenizer.special_ids).to(next(model.parameters()).device).eval()
     device = next(model.parameters()).device
+    texts = [one for example in examples for one in alternatives(example)]
     parts = []
-    for i in range(len(examples[0].texts)):
-        alone = [Example((example.texts[i],), None, example.index) for example in examples]
-        rows = encode_rows(alone, tokenizer, model.config.max_length)
+    for i in range(len(texts[0])):
+        ids = tokenizer.encode_batch([one[i] for one in texts])
+        rows = [Row((joined([tokens], tokenizer, longest(model, recipe))[0],), None) for tokens in ids]
         states = torch.empty(len(rows), model.config.d_model)
         for numbers in buckets(rows, 4 * recipe.batch_size, None):
-            batch = padded([rows[n].tokens for n in numbers], tokenizer.pad_id).to(device)
+            batch = padded([rows[n].tokens[0] for n in numbers], tokenizer.pad_id).to(device)
             with torch.autocast(device.type, autocast or torch.bfloat16, enabled=autocast is not None):
                 states[numbers] = classifier.pooled(batch).float().cpu()
         parts.append(states)
@@ -49,20 +52,42 @@ def probe(
     autocast: torch.dtype | None = None,
     progress: object = None,
 ) -> Outcome:
-    """As `finetune.fine_tune`, with the model left as it is. The seed changes nothing: the fit has one solution."""
+    """As `finetune.fine_tune`, with the model left as it is. The seed changes nothing: the fit has one solution.
+
+    Raises ValueError for tasks of spans, which no linear model of a pooled state could answer.
+    """
+    if task.form == "span":
+        raise ValueError(f"{task.name} asks for spans, which a probe of pooled states cannot find; fine-tune instead.")
     train = splits.train[: recipe.max_rows or None]
     started = time.perf_counter()
     estimator = make_pipeline(
-        StandardScaler(), Ridge(10.0) if task.regression else LogisticRegression(max_iter=200, C=0.1)
+        StandardScaler(), Ridge(10.0) if task.form == "score" else LogisticRegression(max_iter=200, C=0.1)
     )
-    estimator.fit(features(model, tokenizer, train, recipe, autocast), [example.label for example in train])
+    estimator.fit(features(model, tokenizer, train, recipe, autocast), targets(train))
     tokens = sum(map(len, tokenizer.encode_batch([text for example in train for text in example.texts])))
     speed = tokens / (time.perf_counter() - started)
     answers = {
-        s: estimator.predict(features(model, tokenizer, rows, recipe, autocast))
-        for s, rows in (splits.dev | splits.test).items()
+        split: predict(estimator, features(model, tokenizer, rows, recipe, autocast), rows)
+        for split, rows in (splits.dev | splits.test | splits.extra).items()
     }
-    metrics = {
-        s: measure(task.metrics, [example.label for example in rows], answers[s]) for s, rows in splits.dev.items()
-    }
-    return Outcome(metrics, 0, speed, {}, {s: [float(a) for a in answers[s]] for s in splits.test})
+    names = (*task.metrics, *task.also)
+    metrics = {s: measure(names, [example.label for example in rows], answers[s]) for s, rows in splits.dev.items()}
+    return Outcome(metrics, 0, speed, {}, {s: answers[s] for s in splits.test | splits.extra})
+
+
+def targets(examples: Sequence[Example]) -> list:
+    """What an estimator of rows is fitted to: labels, or for each choice whether it is the right one."""
+    return [
+        t for e in examples for t in ([int(i == e.label) for i in range(len(e.choices))] if e.choices else [e.label])
+    ]
+
+
+def predict(estimator, rows, examples: Sequence[Example]) -> list:
+    """An answer for each example; of choices the one that is likeliest right."""
+    if not examples[0].choices:
+        return [x.item() for x in estimator.predict(rows)]
+    likely, found = iter(estimator.predict_proba(rows)[:, -1].tolist()), []
+    for example in examples:
+        own = [next(likely) for _ in example.choices]
+        found.append(own.index(max(own)))
+    return found

@@ -1,49 +1,64 @@
 """What a downstream task is: its texts, its labels, how it is measured, and where its rows stand.
 
 Rows are read from the official files (tab-separated without quoting for GLUE, one JSON object a line for CLUE), or from
-files in the hub's layout (.jsonl or .parquet with the hub's column names and label numbers), or from the hub itself.
+files in the hub's layout (.jsonl or .parquet with the hub's column names and label numbers), or from the hub itself. A task
+whose files are made otherwise is a subclass that says what an example is (choices.py, spans.py).
 """
 
 import csv
 import json
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
+
+from data.files import to_json
 
 HUB = "hub"  # given as the data's place: download through `datasets`
 
 
 @dataclass(frozen=True)
 class Example:
-    """One row: a text or a pair, its label (a class's number, a score, or None where it is not told), its own index."""
+    """One question: a text or a pair; its label; its own index or name in the official files; what may be chosen.
+
+    label: a class's number, a score, the number of the right choice, or for spans the accepted (text, begin) pairs; None
+    where it is not told.
+    """
 
     texts: tuple[str, ...]
-    label: int | float | None
-    index: int
+    label: int | float | tuple[tuple[str, int], ...] | None
+    index: int | str
+    choices: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
 class Splits:
-    """A task's rows: those to train on, and those of each dev and test split by its name."""
+    """A task's rows: those to train on, those of each dev and test split by its name, and those of the tasks that are
+    answered with this one's model."""
 
     train: list[Example]
     dev: dict[str, list[Example]]
     test: dict[str, list[Example]] = field(default_factory=dict)
+    extra: dict[str, list[Example]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
 class Task:
-    """A sentence or sentence-pair task.
+    """A task on a sentence or a pair, or a subclass's.
 
+    form:       class, score, choice (the right one of a row's choices) or span (a part of the text); see forms.py.
     labels:     the classes as the official files spell them, in the hub's order; empty for a score (regression).
     texts:      columns of the text or the pair.
     label:      the column of the label.
     metrics:    as the benchmark defines them, see metrics.py; their mean is the task's score.
+    also:       metrics that are shown beside the score.
     splits:     what is read for train, dev (one or several) and test: names of files without suffix.
     headless:   splits whose official file has no header, with the columns that it has.
     rows:       official counts by split.
     submission: names of the files of a submission, by test split.
+    aliases:    other names that columns have in some releases, with ours.
+    files:      other names that a split's files have, without suffix.
+    extra:      tasks without training rows, answered with this task's model (GLUE's diagnostic set with MNLI's).
     """
 
     name: str
@@ -59,10 +74,11 @@ class Task:
     submission: dict[str, str] = field(default_factory=dict)
     hub: tuple[str, str] = ("", "")
     hub_texts: tuple[str, ...] = ()
-
-    @property
-    def regression(self) -> bool:
-        return not self.labels
+    form: Literal["class", "score", "choice", "span"] = "class"
+    also: tuple[str, ...] = ()
+    extra: tuple["Task", ...] = ()
+    aliases: dict[str, str] = field(default_factory=dict)
+    files: dict[str, tuple[str, ...]] = field(default_factory=dict)
 
     def read(self, data: str, split: str) -> list[Example]:
         """The rows of a split, from a folder that holds the task's folder, or from the hub.
@@ -71,32 +87,65 @@ class Task:
         """
         if data == HUB:
             rows, where = self._hub_rows(split), f"the hub's {'/'.join(self.hub)}"
-            return [self._of_hub(row, i, f"{where}, row {i}") for i, row in enumerate(rows)]
-        path = self._find(Path(data), split)
-        if path.suffix == ".tsv":
-            return [self._of_official(row, i, f"{path}, line {n}") for i, (n, row) in enumerate(self._tsv(path, split))]
-        found = list(_parquet(path) if path.suffix == ".parquet" else _json_lines(path))
-        make = self._of_hub if path.suffix != ".json" else self._of_official
-        return [make(row, i, f"{path}, line {n}") for i, (n, row) in enumerate(found)]
+            return [e for i, row in enumerate(rows) for e in self.of_hub(row, i, f"{where}, row {i}")]
+        found: list[Example] = []
+        for path in self.find(Path(data), split):
+            found += self.examples(path, split)
+        return found
 
-    def count_differs(self, split: str, found: int) -> str | None:
+    def examples(self, path: Path, split: str) -> list[Example]:
+        """Of one file."""
+        if path.suffix == ".tsv":
+            rows, make = self._tsv(path, split), self.of_official
+        elif path.suffix == ".parquet":
+            rows, make = _parquet(path), self.of_hub
+        else:
+            rows, make = json_lines(path), self.of_hub if path.suffix == ".jsonl" else self.of_official
+        return [e for i, (n, row) in enumerate(rows) for e in make(row, i, f"{path}, line {n}")]
+
+    def answer(self, example: Example, predicted: Any) -> Any:
+        """What a submission says for `example`."""
+        return f"{predicted:.3f}" if self.form == "score" else self.labels[int(predicted)]
+
+    def submitted(self, split: str, examples: list[Example], answers: Sequence[Any]) -> tuple[str, str]:
+        """Name and text of the file that a submission holds for a test split."""
+        file = self.submission.get(split, f"{self.name}.tsv")
+        named = [self.answer(example, answer) for example, answer in zip(examples, answers)]
+        if file.endswith(".json"):
+            lines = [to_json({"id": e.index, "label": answer}) for e, answer in zip(examples, named)]
+        else:
+            lines = ["index\tprediction", *(f"{i}\t{answer}" for i, answer in enumerate(named))]
+        return file, "\n".join(lines) + "\n"
+
+    def count(self, examples: Sequence[Example]) -> int:
+        """As the official numbers count."""
+        return len(examples)
+
+    def count_differs(self, split: str, examples: Sequence[Example]) -> str | None:
         """A sentence where a split has another number of rows than the official one."""
-        official = self.rows.get(split)
+        official, found = self.rows.get(split), self.count(examples)
         if official is None or official == found:
             return None
         return f"{self.name}: {split} has {found:,} rows and the official one {official:,}; its scores compare with no others."
 
-    def _find(self, data: Path, split: str) -> Path:
+    def names(self, split: str) -> tuple[str, ...]:
+        """Of the files that may hold a split, without suffix; all that are there are read."""
+        return (split, *self.files.get(split, ()))
+
+    def find(self, data: Path, split: str) -> list[Path]:
         folder = data / (self.folder or self.name)
         if not folder.is_dir():
             raise FileNotFoundError(
                 f"{self.name}: there is no folder {folder}; give with DATA= the folder that holds {folder.name}/, or DATA=hub."
             )
-        names = [folder / f"{split}{suffix}" for suffix in (".tsv", ".json", ".jsonl", ".parquet")]
-        path = next((name for name in names if name.exists()), None)
-        if path is None:
-            raise FileNotFoundError(f"{self.name}: {folder} has no {' or '.join(n.name for n in names)}.")
-        return path
+        found, looked = [], []
+        for name in self.names(split):
+            paths = [folder / f"{name}{suffix}" for suffix in (".tsv", ".json", ".jsonl", ".parquet")]
+            looked += [path.name for path in paths]
+            found += [path for path in paths if path.exists()][:1]
+        if not found:
+            raise FileNotFoundError(f"{self.name}: {folder} has no {' or '.join(looked)}.")
+        return found
 
     def _tsv(self, path: Path, split: str) -> Iterator[tuple[int, dict[str, str]]]:
         """Quotation marks are text in these files, and a byte-order mark is none."""
@@ -105,7 +154,7 @@ class Task:
             names = self.headless.get(split)
             for number, cells in enumerate(lines, start=1):
                 if names is None:
-                    names = tuple(cells)
+                    names = tuple(self.aliases.get(cell, cell) for cell in cells)
                     wanted = {*self.texts} | ({self.label} if split not in self.test else set())
                     if missing := wanted - set(names):
                         raise ValueError(
@@ -122,16 +171,18 @@ class Task:
                     )
                 yield number, dict(zip(names, cells))
 
-    def _of_official(self, row: dict[str, Any], index: int, where: str) -> Example:
+    def of_official(self, row: dict[str, Any], index: int, where: str) -> list[Example]:
+        """The examples of one row of an official file."""
         for name in self.texts:
             if not isinstance(row.get(name), str):
                 raise ValueError(f"{where}: no text in {name!r}; found {', '.join(row) or 'nothing'}.")
-        return Example(tuple(row[name] for name in self.texts), self._label(row.get(self.label), where), index)
+        texts = tuple(row[name] for name in self.texts)
+        return [Example(texts, self.label_of(row.get(self.label), where), row.get("id", index))]
 
-    def _label(self, found: Any, where: str) -> int | float | None:
-        if found is None:
+    def label_of(self, found: Any, where: str) -> int | float | None:
+        if found is None or found == "-":  # the annotators did not agree
             return None
-        if self.regression:
+        if self.form == "score":
             try:
                 return float(found)
             except ValueError:
@@ -140,22 +191,23 @@ class Task:
             raise ValueError(f"{where}: the label {found!r} is none of {', '.join(self.labels)}.")
         return self.labels.index(str(found))
 
-    def _of_hub(self, row: dict[str, Any], index: int, where: str) -> Example:
+    def of_hub(self, row: dict[str, Any], index: int, where: str) -> list[Example]:
+        """The examples of one row of the hub's table."""
         texts = self.hub_texts or self.texts
         if missing := [name for name in texts if not isinstance(row.get(name), str)]:
             raise ValueError(f"{where}: no text in {', '.join(missing)}; found {', '.join(row)}.")
         found = row.get("label", row.get(self.label))
         if isinstance(found, str):
-            label = self._label(found, where)
-        elif found is None or (not self.regression and found == -1):  # how the hub marks a label that is not told
+            label = self.label_of(found, where)
+        elif found is None or (self.form != "score" and found == -1):  # how the hub marks a label that is not told
             label = None
-        elif self.regression:
+        elif self.form == "score":
             label = float(found)
         else:
             label = int(found)
             if not 0 <= label < len(self.labels):
                 raise ValueError(f"{where}: the label {found} is none of the numbers 0 to {len(self.labels) - 1}.")
-        return Example(tuple(row[name] for name in texts), label, int(row.get("idx", index)))
+        return [Example(tuple(row[name] for name in texts), label, row.get("idx", row.get("id", index)))]
 
     def _hub_rows(self, split: str) -> Iterable[dict[str, Any]]:
         import datasets
@@ -170,7 +222,7 @@ class Task:
             ) from error
 
 
-def _json_lines(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
+def json_lines(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
     for number, line in enumerate(path.read_text(encoding="utf-8-sig").splitlines(), start=1):
         if not line.strip():
             continue
@@ -181,6 +233,14 @@ def _json_lines(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
         if not isinstance(row, dict):
             raise ValueError(f"{path}, line {number}: a JSON {type(row).__name__}; expected one object a line.")
         yield number, row
+
+
+def whole_json(path: Path) -> Any:
+    """A file that is one JSON value. Raises ValueError that names it."""
+    try:
+        return json.loads(path.read_text(encoding="utf-8-sig"))
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"{path}: not JSON ({error}).") from None
 
 
 def _parquet(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:

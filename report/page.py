@@ -193,21 +193,23 @@ def quote(example: dict[str, Any]) -> str:
     return " ".join(text.split())
 
 
+STYLE = """
+body { font: 16px/1.55 system-ui, sans-serif; max-width: 68rem; margin: 2.5rem auto; padding: 0 1.2rem; color: #222; }
+h1 { font-size: 1.7rem; margin-bottom: .3rem; } h2 { margin-top: 2.2rem; font-size: 1.2rem; }
+.verdict { font-size: 1.15rem; border-left: 4px solid #D55E00; padding-left: 1rem; }
+.scroll { overflow-x: auto; margin-bottom: 1rem; } table { border-collapse: collapse; font-size: .88rem; width: 100%; }
+th, td { padding: .35rem .6rem; text-align: right; border-bottom: 1px solid #ddd; }
+th { vertical-align: bottom; } td:first-child { overflow-wrap: anywhere; }
+td:first-child, th:first-child { text-align: left; }
+img { width: 100%; } mark { background: #ffe3c9; padding: 0 .2em; } .right { color: #00734f; font-weight: 600; }
+dt { font-weight: 600; } dd { margin: 0 0 .4rem 1.2rem; } pre { overflow-x: auto; font-size: .8rem;
+background: #f6f6f6; padding: 1rem; } blockquote { margin: 1.2rem 0 .3rem; font-style: italic; }
+"""
+
 PAGE = """<!doctype html>
 <html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1">
 <title>twostream: {title}</title>
-<style>
-body {{ font: 16px/1.55 system-ui, sans-serif; max-width: 68rem; margin: 2.5rem auto; padding: 0 1.2rem; color: #222; }}
-h1 {{ font-size: 1.7rem; margin-bottom: .3rem; }} h2 {{ margin-top: 2.2rem; font-size: 1.2rem; }}
-.verdict {{ font-size: 1.15rem; border-left: 4px solid #D55E00; padding-left: 1rem; }}
-.scroll {{ overflow-x: auto; margin-bottom: 1rem; }} table {{ border-collapse: collapse; font-size: .88rem; width: 100%; }}
-th, td {{ padding: .35rem .6rem; text-align: right; border-bottom: 1px solid #ddd; }}
-th {{ vertical-align: bottom; }} td:first-child {{ overflow-wrap: anywhere; }}
-td:first-child, th:first-child {{ text-align: left; }}
-img {{ width: 100%; }} mark {{ background: #ffe3c9; padding: 0 .2em; }} .right {{ color: #00734f; font-weight: 600; }}
-dt {{ font-weight: 600; }} dd {{ margin: 0 0 .4rem 1.2rem; }} pre {{ overflow-x: auto; font-size: .8rem;
-background: #f6f6f6; padding: 1rem; }} blockquote {{ margin: 1.2rem 0 .3rem; font-style: italic; }}
-</style></head><body>
+<style>{style}</style></head><body>
 <h1>Who learned more?</h1><p class="verdict">{verdict}</p>
 <img alt="leave-one-out quality against training time" src="{answer}">
 <div class="scroll">{quality}</div><div class="scroll">{cost}</div>
@@ -239,6 +241,7 @@ def html_page(results: Results, examples: list[dict[str, Any]]) -> str:
         ]
         shown.append(f'<div class="scroll"><table>{"".join(lines)}</table></div>')
     return PAGE.format(
+        style=STYLE,
         title=e(results.config["data"]["corpus"]),
         verdict=e(results.verdict()),
         answer=plots.as_data_uri(plots.answer(results)),

@@ -15,10 +15,12 @@ from data.batches import padded
 from data.tokenizer import Tokenizer
 from eval import glue
 from eval.benchmark import main
-from eval.finetune import Classifier, Recipe, Row, buckets, encode_rows, fine_tune
+from eval.finetune import Classifier, Recipe, fine_tune
+from eval.forms import Choice, Form, Span
 from eval.losses import LOSSES
 from eval.metrics import measure
 from eval.probe import probe
+from eval.rows import Row, buckets
 from eval.tasks import Example, Splits, Task
 from model.architectures import REGISTRY
 from tests.model.models import tiny_model
@@ -61,20 +63,22 @@ def tokenizer(text_file: Path) -> Tokenizer:
     return Tokenizer.train(text_file.read_text().splitlines(), 340)
 
 
+CLASSES = Task("task", ("0", "1"), ("a",), "label", ("accuracy",))
+
+
 def test_pairs_are_joined_and_the_longer_text_is_cut(tokenizer: Tokenizer) -> None:
     a, b = "the barids often see.", "the denum"
-    [row] = encode_rows([Example((a, b), 1, 0)], tokenizer, 100)
+    [row] = Form(CLASSES, tokenizer, 100).rows([Example((a, b), 1, 0)])
     bos, eos = tokenizer.bos_id, tokenizer.eos_id
-    assert row.tokens.tolist() == [bos, *tokenizer.encode(a), eos, *tokenizer.encode(b), eos] and row.cut == 0
-    whole = len(row.tokens)
-    [cut] = encode_rows([Example((a, b), 1, 0)], tokenizer, whole - 3)
-    assert len(cut.tokens) == whole - 3 and cut.cut == 3
-    assert cut.tokens.tolist() == [bos, *tokenizer.encode(a)[:-3], eos, *tokenizer.encode(b), eos]
+    assert row.tokens == ([bos, *tokenizer.encode(a), eos, *tokenizer.encode(b), eos],) and row.cut == 0
+    [cut] = Form(CLASSES, tokenizer, row.length - 3).rows([Example((a, b), 1, 0)])
+    assert cut.length == row.length - 3 and cut.cut == 3
+    assert cut.tokens[0] == [bos, *tokenizer.encode(a)[:-3], eos, *tokenizer.encode(b), eos]
 
 
 def test_buckets_hold_every_row_once_and_little_padding() -> None:
     lengths = [random.Random(i).randint(3, 60) for i in range(500)]
-    rows = [Row(torch.zeros(n, dtype=torch.int64), 0, 0) for n in lengths]
+    rows = [Row(([0] * n,), 0) for n in lengths]
     for shuffle in (None, random.Random(0)):
         batches = list(buckets(rows, 16, shuffle))
         assert sorted(i for batch in batches for i in batch) == list(range(500))
@@ -88,11 +92,11 @@ def test_padding_changes_no_answer(tokenizer: Tokenizer) -> None:
         for pool in ("mean", "first"):
             model = tiny_model(architecture, vocab_size=tokenizer.vocab_size)
             classifier = Classifier(model, 2, Recipe(pool=pool), tokenizer.special_ids).eval()
-            rows = encode_rows(
-                [Example(("the bar",), 0, 0), Example(("the barids often see it",), 0, 1)], tokenizer, 32
+            rows = Form(CLASSES, tokenizer, 32).rows(
+                [Example(("the bar",), 0, 0), Example(("the barids often see it",), 0, 1)]
             )
-            together = classifier(padded([row.tokens for row in rows], tokenizer.pad_id))
-            alone = torch.cat([classifier(padded([row.tokens], tokenizer.pad_id)) for row in rows])
+            together = classifier(padded([row.tokens[0] for row in rows], tokenizer.pad_id))
+            alone = torch.cat([classifier(padded(row.tokens, tokenizer.pad_id)) for row in rows])
             torch.testing.assert_close(together, alone, rtol=1e-4, atol=1e-5)
 
 
@@ -150,6 +154,99 @@ def test_a_probe_reads_what_the_states_hold_and_changes_nothing(architecture: st
     assert all(torch.equal(tensor, before[name]) for name, tensor in model.state_dict().items())
 
 
+def test_choices_are_scored_each_with_the_text_and_the_softmax_is_over_a_row_s_own(tokenizer: Tokenizer) -> None:
+    task = Task("task", (), ("a", "b"), "label", ("accuracy",), form="choice")
+    form = Choice(task, tokenizer, 40)
+    examples = [Example(("the bar", "who? "), 1, 0, ("den", "fol")), Example(("x", ""), 0, 1, ("a", "b", "gim"))]
+    rows = form.rows(examples)
+    bos, eos = tokenizer.bos_id, tokenizer.eos_id
+    assert rows[0].tokens[1] == [bos, *tokenizer.encode("the bar"), eos, *tokenizer.encode("who? fol"), eos]
+    outputs = torch.tensor([[1.0], [3.0], [0.0], [5.0], [2.0]])
+    assert form.read(outputs, rows) == [1, 1]
+    first, second = math.log(1 + math.exp(-2)), math.log(1 + math.exp(5) + math.exp(2))
+    assert float(form.loss(outputs, rows)) == pytest.approx((first + second) / 2, rel=1e-5)
+
+
+@pytest.mark.parametrize("longest", [16, 24, 200])
+def test_span_windows_hold_every_token_and_their_labels_stand_for_the_answer(
+    longest: int, tokenizer: Tokenizer
+) -> None:
+    passage = "the barid often sees the denot. 战国 the folum paints gimel twice, never the kuret."
+    answer = "folum paints"
+    example = Example(("who paints?", passage), ((answer, passage.index(answer)),), 0)
+    rows = Span(Task("t", (), ("q", "c"), "", ("em",), form="span"), tokenizer, longest).rows([example])
+    read = sorted({part for row in rows for part in row.offsets[1]})
+    assert (
+        "".join(dict.fromkeys(passage[b:e] for b, e in read)) != "" and read[0][0] == 0 and read[-1][1] == len(passage)
+    )
+    assert all(row.length <= longest for row in rows)
+    holding = [row for row in rows if row.label != (0, 0)]
+    for row in holding:
+        first, parts = row.offsets
+        begin, end = parts[row.label[0] - first][0], parts[row.label[1] - first][1]
+        assert answer in passage[begin:end] and len(passage[begin:end]) <= len(answer) + 2
+    assert holding or longest == 16
+
+
+def test_a_span_is_the_likeliest_pair_of_places_over_all_windows(tokenizer: Tokenizer) -> None:
+    passage = "the barid often sees the denot. the folum paints gimel twice, never the kuret."
+    form = Span(Task("t", (), ("q", "c"), "", ("em",), form="span"), tokenizer, 24)
+    examples = [Example(("who?", passage), (("folum", passage.index("folum")),), 0)]
+    rows = form.rows(examples)
+    assert len(rows) > 2
+    outputs = torch.zeros(len(rows), max(row.length for row in rows), 2)
+    for i, row in enumerate(rows):
+        outputs[i, row.label[0], 0] = outputs[i, row.label[1], 1] = 9.0
+        outputs[i, row.offsets[0] - 1] = 99.0  # the EOS of the question is no answer
+    assert "folum" in form.merge(rows, form.read(outputs, rows), examples)[0]
+    assert float(form.loss(outputs, rows)) < 0.1
+
+
+def test_span_metrics_by_hand() -> None:
+    accepted = [(("战国无双3", 0), ("无双", 2))]
+    assert measure(("em", "span_f1"), accepted, ["《战国无双3》"]) == {"em": 100.0, "span_f1": pytest.approx(100)}
+    # units 战 国 against 战 国 无 双 3: a run of two, precision 1, recall 2/5
+    assert measure(("span_f1",), [accepted[0][:1]], ["战国"])["span_f1"] == pytest.approx(100 * 2 * 0.4 / 1.4)
+    assert measure(("em", "span_f1"), accepted, [""]) == {"em": 0.0, "span_f1": 0.0}
+
+
+@pytest.mark.parametrize("form", ["choice", "span"])
+def test_choices_and_spans_are_learned(form: str, tokenizer: Tokenizer) -> None:
+    """Which noun sees? It stands before the verb: no choice is right by itself."""
+    draw, nouns = random.Random(0), ["barid", "denot", "folum"]
+
+    def rows(count: int) -> list[Example]:
+        found = []
+        for i in range(count):
+            one, two = draw.sample(nouns, 2)
+            text = f"the {one} sees the {two}"
+            label = nouns.index(one) if form == "choice" else ((one, 4),)
+            found.append(
+                Example(
+                    (text, "") if form == "choice" else ("sees?", text), label, i, tuple(nouns) * (form == "choice")
+                )
+            )
+        return found
+
+    metrics = ("accuracy",) if form == "choice" else ("em", "span_f1")
+    task = Task("task", (), ("a", "b"), "label", metrics, form=form)
+    model = tiny_model("vanilla", vocab_size=tokenizer.vocab_size, initializer_std=0.05)
+    recipe = Recipe(epochs=8, batch_size=16, learning_rate=3e-3, dropout=0.0)
+    outcome = fine_tune(model, tokenizer, task, Splits(rows(400), {"dev": rows(60)}, {"test": rows(5)}), recipe, 0)
+    assert outcome.metrics["dev"][metrics[0]] > 85 and len(outcome.predictions["test"]) == 5
+    if form == "choice":
+        assert (
+            0
+            <= probe(model, tokenizer, task, Splits(rows(60), {"dev": rows(20)}), Recipe(), 0).metrics["dev"][
+                "accuracy"
+            ]
+            <= 100
+        )
+    else:
+        with pytest.raises(ValueError, match="asks for spans"):
+            probe(model, tokenizer, task, Splits(rows(60), {"dev": rows(20)}), Recipe(), 0)
+
+
 @pytest.fixture
 def bench(tokenizer: Tokenizer, tmp_path: Path) -> list[str]:
     """A checkpoint, and GLUE folders of which one is broken."""
@@ -180,7 +277,13 @@ def test_one_command_from_checkpoint_to_table_and_submission(
     ]  # fmt: skip
     assert records[1]["metrics"]["dev"]["accuracy"] == 100 and records[0]["metrics"]["dev"]["accuracy"] == 50
     assert "| majority | 50.0 | 50.0 |" in (tmp_path / "out" / "report.md").read_text()
-    [packed] = (tmp_path / "out").glob("*/submission.zip")
+    page = (tmp_path / "out" / "report.html").read_text()
+    assert (
+        "<td>majority</td><td>50.0</td>" in page
+        and 'src="data:image' in page
+        and page.count("http") == page.count("http://www.w3.org")
+    )
+    [packed] = (tmp_path / "out").glob("submissions/*.zip")
     with zipfile.ZipFile(packed) as files:
         assert files.namelist() == ["SST-2.tsv"]
         assert files.read("SST-2.tsv").decode().splitlines()[0] == "index\tprediction"

@@ -5,7 +5,9 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from rich.console import Console
 
+from eval.benchmark import load
 from eval.clue import CLUE
 from eval.glue import GLUE
 from eval.tasks import Example
@@ -83,10 +85,101 @@ def test_missing_folders_and_splits_are_named(write: Write, tmp_path: Path) -> N
 
 
 def test_official_counts_are_held_against_what_is_read() -> None:
-    assert GLUE["CoLA"].count_differs("train", 8551) is None
-    assert "dev has 1,042 rows and the official one 1,043" in GLUE["CoLA"].count_differs("dev", 1042)
+    assert GLUE["CoLA"].count_differs("train", [Example(("a",), 0, 0)] * 8551) is None
+    assert "dev has 1,042 rows and the official one 1,043" in GLUE["CoLA"].count_differs(
+        "dev", [Example(("a",), 0, 0)] * 1042
+    )
 
 
 def test_every_benchmark_s_tasks_have_counts_and_files() -> None:
     for task in (*GLUE.values(), *CLUE.values()):
-        assert {"train", *task.dev, *task.test} == task.rows.keys() and set(task.test) == task.submission.keys()
+        assert {"train", *task.dev} <= task.rows.keys() <= {"train", *task.dev, *task.test}
+        assert set(task.test) == task.submission.keys()
+
+
+def test_the_noun_and_the_pronoun_are_marked(write: Write, tmp_path: Path) -> None:
+    target = {"span2_index": 6, "span2_text": "他", "span1_index": 0, "span1_text": "毛豆"}
+    write(
+        "cluewsc2020/dev.json",
+        json.dumps({"target": target, "idx": 4, "label": "false", "text": "毛豆生气了，他走了。"}),
+    )
+    assert CLUE["CLUEWSC2020"].read(str(tmp_path), "dev") == [Example(("_毛豆_生气了，[他]走了。",), 1, 4)]
+    target["span1_index"] = 1
+    write(
+        "cluewsc2020/dev.json",
+        json.dumps({"target": target, "idx": 4, "label": "false", "text": "毛豆生气了，他走了。"}),
+    )
+    with pytest.raises(ValueError, match=r"line 1: '毛豆' does not stand at 1 of the text"):
+        CLUE["CLUEWSC2020"].read(str(tmp_path), "dev")
+
+
+def test_keywords_stand_before_their_abstract(write: Write, tmp_path: Path) -> None:
+    write("csl/dev.json", json.dumps({"id": 3, "abst": "本文", "keyword": ["综述", "磁珠"], "label": "1"}))
+    assert CLUE["CSL"].read(str(tmp_path), "dev") == [Example(("综述、磁珠", "本文"), 1, 3)]
+
+
+def test_c3_reads_dialogues_and_mixed_texts(write: Write, tmp_path: Path) -> None:
+    def entry(line: str) -> list:
+        return [[line, "女：是呀"], [{"question": "谈什么?", "choice": ["旅行", "工作"], "answer": "工作"}], "47-275"]
+
+    write("c3/c3-d-dev.json", json.dumps([entry("男：好")]))
+    write("c3/c3-m-dev.json", json.dumps([entry("甲")]))
+    rows = CLUE["C3"].read(str(tmp_path), "dev")
+    assert rows[0] == Example(("男：好女：是呀", "谈什么?"), 1, 0, ("旅行", "工作"))
+    assert [row.texts[0][0] for row in rows] == ["男", "甲"]
+    bad = entry("男")
+    bad[1][0]["answer"] = "家"
+    write("c3/c3-d-dev.json", json.dumps([bad]))
+    with pytest.raises(ValueError, match="passage 0: the answer '家' is none of the choices"):
+        CLUE["C3"].read(str(tmp_path), "dev")
+
+
+def test_every_blank_of_chid_is_a_question(write: Write, tmp_path: Path) -> None:
+    line = {"content": ["甲#idiom000001#乙#idiom000002#", "丙#idiom000003#"], "candidates": ["一心一意", "三心二意"]}
+    write("chid/dev.json", json.dumps(line))
+    write("chid/dev_answer.json", json.dumps({"#idiom000001#": 1, "#idiom000002#": 0, "#idiom000003#": 1}))
+    rows = CLUE["CHID"].read(str(tmp_path), "dev")
+    assert [(row.texts[0], row.label) for row in rows] == [("甲____乙…", 1), ("甲…乙____", 0), ("丙____", 1)]
+    assert CLUE["CHID"].count(rows) == 1  # the official numbers count lines
+    file, text = CLUE["CHID"].submitted("test", rows, [1, 0, 0])
+    assert file == "chid11_predict.json" and json.loads(text)["#idiom000003#"] == 0
+    few = {"id": 7, "candidates": ["一心一意", "三心二意"], "content": "甲#idiom#乙", "answer": 1}
+    write("chid/dev.json", json.dumps(few))
+    (tmp_path / "chid" / "dev_answer.json").unlink()
+    assert CLUE["CHID"].read(str(tmp_path), "dev") == [Example(("甲____乙", ""), 1, 7, ("一心一意", "三心二意"))]
+
+
+def test_squad_s_layout_and_answers_that_stand_elsewhere(write: Write, tmp_path: Path) -> None:
+    answers = [{"text": "北京", "answer_start": 2}, {"text": "北京", "answer_start": 0}]
+    question = {"question": "在哪?", "id": "Q0", "answers": answers}
+    file = {"data": [{"paragraphs": [{"context": "他在北京。", "qas": [question]}]}]}
+    write("cmrc2018/cmrc2018_dev.json", json.dumps(file))
+    rows = CLUE["CMRC2018"].read(str(tmp_path), "dev")
+    assert rows == [Example(("在哪?", "他在北京。"), (("北京", 2), ("北京", 2)), "Q0")]
+    assert json.loads(CLUE["CMRC2018"].submitted("test", rows, ["北京"])[1]) == {"Q0": "北京"}
+    write("cmrc2018/cmrc2018_dev.json", "[]")
+    with pytest.raises(ValueError, match="no list under 'data'"):
+        CLUE["CMRC2018"].read(str(tmp_path), "dev")
+
+
+def test_rows_that_nobody_could_label_are_left_out_and_said(
+    write: Write, tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    rows = [{"sentence1": "a", "sentence2": "b", "label": label} for label in ("neutral", "-", "entailment")]
+    write("ocnli/train.50k.json", "\n".join(map(json.dumps, rows)))
+    write("ocnli/dev.json", json.dumps(rows[0]))
+    splits = load(CLUE["OCNLI"], str(tmp_path), Console())
+    assert [row.label for row in splits.train] == [0, 1]
+    assert "OCNLI: 1 rows of train have no label" in " ".join(capsys.readouterr().out.split())
+
+
+def test_the_diagnostic_set_goes_with_mnli(write: Write, tmp_path: Path) -> None:
+    for split in ("train", "dev_matched", "dev_mismatched"):
+        write(f"MNLI/{split}.tsv", "sentence1\tsentence2\tgold_label\na\tb\tneutral\n")
+    write("diagnostic/diagnostic-full.tsv", "Logic\tPremise\tHypothesis\tLabel\n\ta\tb\tcontradiction\n")
+    splits = load(GLUE["MNLI"], str(tmp_path), Console())
+    assert splits.extra == {"AX": [Example(("a", "b"), 2, 0)]}
+    assert GLUE["MNLI"].extra[0].submitted("AX", splits.extra["AX"], [0]) == (
+        "AX.tsv",
+        "index\tprediction\n0\tentailment\n",
+    )

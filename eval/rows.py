@@ -1,0 +1,64 @@
+"""Examples as a model reads them: BOS a EOS, or BOS a EOS b EOS, in batches of similar length."""
+
+import random
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+
+from eval.tasks import Example
+
+
+@dataclass(frozen=True)
+class Row:
+    """What is read for (a part of) one example.
+
+    tokens:   one sequence of ids, or one for each choice.
+    label:    a class, a score, the number of the right choice, or the first and last place of a span.
+    cut:      tokens that did not fit.
+    example:  the number of the example.
+    offsets:  of a span's row: the place of the passage's first token, and what part of the passage each one stands for.
+    """
+
+    tokens: tuple[list[int], ...]
+    label: int | float | tuple[int, int] | None
+    cut: int = 0
+    example: int = 0
+    offsets: tuple[int, list[tuple[int, int]]] = field(default=(0, []))
+
+    @property
+    def length(self) -> int:
+        return max(map(len, self.tokens))
+
+
+def joined(parts: Sequence[Sequence[int]], vocabulary, longest: int) -> tuple[list[int], int]:
+    """Too long, the longer text loses its last token until the row fits. Returns the ids and how many were lost."""
+    parts = [list(part) for part in parts]
+    excess = max(0, sum(map(len, parts)) + 1 + len(parts) - longest)
+    for _ in range(excess):
+        max(parts, key=len).pop()
+    ids = [vocabulary.bos_id]
+    for part in parts:
+        ids += [*part, vocabulary.eos_id]
+    return ids, excess
+
+
+def alternatives(example: Example) -> list[tuple[str, ...]]:
+    """The texts of each choice: it completes the second text. Of an example without choices, its texts."""
+    if not example.choices:
+        return [example.texts]
+    passage, question = example.texts
+    return [(passage, question + choice) for choice in example.choices]
+
+
+def buckets(rows: Sequence[Row], size: int, shuffle: random.Random | None) -> Iterator[list[int]]:
+    """Numbers of rows that make a batch: of similar length, each row once. In random order if `shuffle` is given."""
+    order = list(range(len(rows)))
+    if shuffle is not None:
+        shuffle.shuffle(order)
+    pool = 50 * size if shuffle is not None else len(order)  # sorted within pools: batches still differ by epoch
+    batches = []
+    for start in range(0, len(order), max(1, pool)):
+        near = sorted(order[start : start + pool], key=lambda i: rows[i].length)
+        batches += [near[i : i + size] for i in range(0, len(near), size)]
+    if shuffle is not None:
+        shuffle.shuffle(batches)
+    yield from batches

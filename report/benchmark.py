@@ -1,0 +1,188 @@
+"""The page of a benchmark: checkpoints side by side, made from OUT/results.jsonl alone.
+
+python -m report.benchmark OUT      make report.html and report.md again
+"""
+
+import html
+import json
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import matplotlib.pyplot as plt
+from matplotlib.figure import Figure
+
+from data.files import write_atomically
+from report import plots
+from report.page import STYLE, html_table, markdown_table
+from report.statistics import Spread
+
+MEANINGS = (
+    ("score", "of a task: the mean of its metrics on dev, x 100, by the epoch that is best there; several dev sets count alike."),
+    ("after ±", "the standard deviation between seeds, which decide the order of rows, dropout and the new layer's weights. A "
+     "difference of a few of them is no finding, and dev sets of a few hundred rows add an error of their own."),
+    ("average", "over the tasks in the table, for those who have all of them. The diagnostic set (AX) is not in it."),
+    ("majority, bag of words", "the commonest answer, and a linear model of TF-IDF, without pretraining. Judge by these."),
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Benchmark:
+    """records: a line of results.jsonl each: checkpoint, task, seed, measures (the metrics of its score), metrics, extra,
+    recipe, best_epoch, tokens_per_second, cut."""
+
+    title: str
+    records: Sequence[dict[str, Any]]
+
+    @classmethod
+    def load(cls, folder: Path) -> "Benchmark":
+        """Raises FileNotFoundError or ValueError if the folder holds no results."""
+        path = folder / "results.jsonl"
+        if not path.exists():
+            raise FileNotFoundError(f"{folder} holds no results.jsonl; give the OUT folder of make glue or make clue.")
+        try:
+            records = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+            return cls(records[-1]["benchmark"], records)
+        except (ValueError, LookupError) as error:
+            raise ValueError(f"{path} is not what the benchmarks write ({error}).") from None
+
+    @property
+    def tasks(self) -> list[str]:
+        return list(dict.fromkeys(r["task"] for r in self.records))
+
+    @property
+    def labels(self) -> list[str]:
+        return list(dict.fromkeys(self.label(r) for r in self.records))
+
+    def label(self, record: dict[str, Any]) -> str:
+        """The checkpoint, and what sets this recipe apart from others in the table."""
+        recipes = [r["recipe"] for r in self.records if r["recipe"]]
+        differing = {key for recipe in recipes for key in recipe if recipe[key] != recipes[0].get(key)}
+        told = [f"{key}={record['recipe'][key]}" for key in sorted(differing) if record["recipe"]]
+        return record["checkpoint"] + (f" ({', '.join(told)})" if told else "")
+
+    def own(self, label: str, task: str) -> list[dict[str, Any]]:
+        return [r for r in self.records if self.label(r) == label and r["task"] == task]
+
+    def scores(self, label: str, task: str) -> list[float]:
+        """By seed."""
+        return [
+            sum(sum(found[m] for m in r["measures"]) / len(r["measures"]) for found in r["metrics"].values()) / len(r["metrics"])
+            for r in self.own(label, task)
+        ]  # fmt: skip
+
+    def table(self) -> tuple[tuple[str, ...], list[list[str]]]:
+        """Checkpoints as rows, tasks as columns, and their average."""
+        measures = {r["task"]: r["measures"] for r in self.records}
+        extra = list(dict.fromkeys(name for r in self.records for name in r["extra"]))
+        head = ("", *(f"{task} ({', '.join(measures[task])})" for task in self.tasks), "average", *extra)
+        rows = []
+        for label in self.labels:
+            found = [self.scores(label, task) for task in self.tasks]
+            cells = [Spread.of(values).text(".1f") if values else "-" for values in found]
+            whole = all(found)
+            average = f"{sum(sum(v) / len(v) for v in found) / len(found):.1f}" if whole else "-"
+            beside = []
+            for name in extra:
+                told = [
+                    next(iter(r["extra"][name].values()))
+                    for r in self.records
+                    if self.label(r) == label and name in r["extra"]
+                ]
+                beside.append(Spread.of(told).text(".1f") if told else "-")
+            rows.append([label, *cells, average, *beside])
+        return head, rows
+
+    def details(self) -> tuple[tuple[str, ...], list[list[str]]]:
+        """Each metric of each dev set, and how it was come by."""
+        head = ("", "task", "metrics on dev", "best epochs", "rows cut", "tokens/s")
+        rows = []
+        for task in self.tasks:
+            for label in self.labels:
+                own = self.own(label, task)
+                if not own:
+                    continue
+                told = []
+                for split, names in own[0]["metrics"].items():
+                    prefix = f"{split} " if len(own[0]["metrics"]) > 1 else ""
+                    told += [
+                        f"{prefix}{m} {Spread.of([r['metrics'][split][m] for r in own]).text('.1f')}" for m in names
+                    ]
+                cut = max(sum(r["cut"].values()) for r in own)
+                speed = sum(r["tokens_per_second"] for r in own) / len(own)
+                epochs = " ".join(str(r["best_epoch"]) for r in own if r["best_epoch"]) or "-"
+                rows.append([label, task, ", ".join(told), epochs, f"{cut:,}", f"{speed:,.0f}" if speed else "-"])
+        return head, rows
+
+
+def picture(benchmark: Benchmark) -> Figure:
+    """A panel for each task: a dot for each seed, a bar at their mean."""
+    labels, tasks = benchmark.labels, benchmark.tasks
+    with plt.rc_context(plots.STYLE):
+        columns = min(4, len(tasks))
+        lines = -(-len(tasks) // columns)
+        figure, axes = plt.subplots(
+            lines, columns, figsize=(3.1 * columns + 1.8, (0.34 * len(labels) + 0.9) * lines), squeeze=False, sharey=True
+        )  # fmt: skip
+        for panel in axes.flat[len(tasks) :]:
+            panel.axis("off")
+        for panel, task in zip(axes.flat, tasks):
+            for y, label in enumerate(labels):
+                values = benchmark.scores(label, task)
+                if values:
+                    pale = not benchmark.own(label, task)[0]["recipe"]
+                    colour = "#999999" if pale else plots.COLOURS[y % len(plots.COLOURS)]
+                    panel.plot(values, [y] * len(values), "o", color=colour, ms=5, alpha=0.75)
+                    panel.plot([sum(values) / len(values)], [y], "|", color=colour, ms=15, mew=2)
+            panel.set_title(task, fontsize=10)
+            panel.set_yticks(range(len(labels)), [label[-34:] for label in labels], fontsize=8)
+            panel.set_ylim(len(labels) - 0.4, -0.6)
+        figure.tight_layout()
+    return figure
+
+
+PAGE = """<!doctype html>
+<html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1">
+<title>twostream: {title}</title><style>{style}</style></head><body>
+<h1>{title}: checkpoints side by side</h1>
+<div class="scroll">{table}</div>
+<img alt="scores by task, checkpoint and seed" src="{picture}">
+<h2>Each metric</h2><div class="scroll">{details}</div>
+<h2>What the numbers mean</h2><dl>{meanings}</dl>
+<details><summary>Recipes</summary><pre>{recipes}</pre></details>
+</body></html>
+"""
+
+
+def write_report(folder: Path) -> Benchmark:
+    """OUT/report.md and OUT/report.html. Raises FileNotFoundError or ValueError if there are no results."""
+    benchmark = Benchmark.load(folder)
+    recipes = list(dict.fromkeys(json.dumps(r["recipe"]) for r in benchmark.records if r["recipe"]))
+    (head, rows), (detail_head, detail_rows) = benchmark.table(), benchmark.details()
+    lines = [f"# {benchmark.title}: checkpoints side by side", "", *markdown_table(head, rows)]
+    lines += [*markdown_table(detail_head, detail_rows), *(f"- **{name}**: {text}" for name, text in MEANINGS)]
+    lines += ["", *(f"Recipe for all tasks: `{recipe}`" for recipe in recipes)]
+    write_atomically(folder / "report.md", "\n".join(lines) + "\n")
+    e = html.escape
+    page = PAGE.format(
+        title=e(benchmark.title),
+        style=STYLE,
+        table=html_table(head, rows),
+        picture=plots.as_data_uri(picture(benchmark)),
+        details=html_table(detail_head, detail_rows),
+        meanings="".join(f"<dt>{e(name)}</dt><dd>{e(text)}</dd>" for name, text in MEANINGS),
+        recipes=e("\n".join(recipes)),
+    )
+    write_atomically(folder / "report.html", page)
+    return benchmark
+
+
+if __name__ == "__main__":
+    if len(sys.argv) != 2:
+        sys.exit("usage: python -m report.benchmark OUT")
+    try:
+        write_report(Path(sys.argv[1]))
+    except (ValueError, OSError) as error:
+        sys.exit(f"error: {error}")
