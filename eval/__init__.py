@@ -1,1 +1,5 @@
-"""What a pretrained model is good for: downstream tasks and scoring."""
+"""Evaluation of pretrained checkpoints."""
+
+import os
+
+os.environ.setdefault("GOMP_SPINCOUNT", "20000")  # before torch loads OpenMP; see pretrain.py

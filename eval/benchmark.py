@@ -134,6 +134,8 @@ def run(config: BenchmarkConfig, tasks: dict[str, Task], title: str, console: Co
         except FileNotFoundError as error:
             if config.tasks:
                 failed.append(f"{name}: {error}")
+            elif (Path(config.data) / (tasks[name].folder or name)).is_dir():
+                console.print(f"[yellow]note[/]: {escape(str(error))} It is left out.", soft_wrap=True)
             continue
         except (ValueError, OSError) as error:
             failed.append(f"{name}: {error}")

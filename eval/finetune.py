@@ -98,17 +98,19 @@ class Classifier(nn.Module):
         """(B, N, D). In pre-norm the last states are not normalised; the LM head's norm does it here too."""
         return self.model.head.norm_in(self.model.encode(batch, with_self=self.recipe.encode == "with_self"))
 
-    def pooled(self, batch: Batch) -> Tensor:
-        """(B, D)."""
-        states = self.states(batch)
-        if self.recipe.pool == "first":
-            return states[:, 0]
+    def mean(self, states: Tensor, batch: Batch) -> Tensor:
+        """(B, N, D) -> (B, D) over the places of each text but its specials."""
         words = ~torch.isin(batch.tokens, self.special_ids.to(batch.tokens.device))
         if batch.documents is not None:
             words &= batch.documents >= 0
         weights = words.to(states.dtype)
         weights = torch.where(words.any(1, keepdim=True), weights, 1.0 / weights.shape[1])  # a text without a word
         return (states * weights[..., None]).sum(1) / weights.sum(1, keepdim=True)
+
+    def pooled(self, batch: Batch) -> Tensor:
+        """(B, D)."""
+        states = self.states(batch)
+        return states[:, 0] if self.recipe.pool == "first" else self.mean(states, batch)
 
     def forward(self, batch: Batch) -> Tensor:
         return self.answer(self.dropout(self.states(batch) if self.by_place else self.pooled(batch)))

@@ -63,11 +63,10 @@ def score(
     """
     model.eval()
     ids = [list(found) for found in tokenizer.encode_batch(list(sentences))]
-    windows = [(i, w) for i, found in enumerate(ids) for w in _windows(len(found), model.config.max_length - 2)]
-    windows.sort(key=lambda entry: entry[1].stop - entry[1].start)
+    windows = [(i, w) for i, found in enumerate(ids) for w in windows_of(len(found), model.config.max_length - 2)]
     log_probs = [[0.0] * len(found) for found in ids]
     passes = [0] * len(ids)
-    for group in _groups(windows, tokens):
+    for group in by_length(windows, tokens):
         bos, eos = tokenizer.bos_id, tokenizer.eos_id
         batch = padded([[bos, *ids[i][w.start : w.stop], eos] for i, w in group], tokenizer.pad_id)
         found, count = _log_probs(model, batch, tokenizer, variant)
@@ -80,7 +79,7 @@ def score(
 
 
 @dataclass(frozen=True)
-class _Window:
+class Window:
     """Tokens start..stop-1 of a text are read, and first..last-1 of them scored."""
 
     start: int
@@ -89,20 +88,21 @@ class _Window:
     last: int
 
 
-def _windows(length: int, longest: int) -> list[_Window]:
+def windows_of(length: int, longest: int) -> list[Window]:
     """One for a text that fits; else windows of `longest` that overlap by half, and each token once among the scored."""
     if length <= longest:
-        return [_Window(0, length, 0, length)] if length else []
+        return [Window(0, length, 0, length)] if length else []
     step = longest // 2
     starts = [*range(0, length - longest, step), length - longest]
     middles = [(a + b + longest) // 2 for a, b in itertools.pairwise(starts)]  # between two windows' middles
     edges = [0, *middles, length]
-    return [_Window(s, s + longest, a, b) for s, a, b in zip(starts, edges, edges[1:])]
+    return [Window(s, s + longest, a, b) for s, a, b in zip(starts, edges, edges[1:])]
 
 
-def _groups(windows: list[tuple[int, _Window]], tokens: int) -> Iterator[list[tuple[int, _Window]]]:
-    """Batches of windows of similar length; `windows` by rising length."""
-    group: list[tuple[int, _Window]] = []
+def by_length(windows: list[tuple[int, Window]], tokens: int) -> Iterator[list[tuple[int, Window]]]:
+    """Batches of windows of similar length, of at most so many `tokens` with their padding."""
+    windows = sorted(windows, key=lambda entry: entry[1].stop - entry[1].start)
+    group: list[tuple[int, Window]] = []
     for entry in windows:
         length = entry[1].stop - entry[1].start + 2
         if group and (len(group) + 1) * length > tokens:

@@ -98,7 +98,7 @@ class Task:
         if path.suffix == ".tsv":
             rows, make = self._tsv(path, split), self.of_official
         elif path.suffix == ".parquet":
-            rows, make = _parquet(path), self.of_hub
+            rows, make = parquet(path), self.of_hub
         else:
             rows, make = json_lines(path), self.of_hub if path.suffix == ".jsonl" else self.of_official
         return [e for i, (n, row) in enumerate(rows) for e in make(row, i, f"{path}, line {n}")]
@@ -243,7 +243,7 @@ def whole_json(path: Path) -> Any:
         raise ValueError(f"{path}: not JSON ({error}).") from None
 
 
-def _parquet(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
+def parquet(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
     import pyarrow.parquet
 
     yield from enumerate(pyarrow.parquet.read_table(path).to_pylist(), start=1)

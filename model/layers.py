@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from functools import lru_cache
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -231,6 +232,28 @@ class Block(nn.Module):
             return x + self.dropout(self.feed_forward(self.norm_feed_forward(x)), *some)
         x = self.norm_attention(x + attended)
         return self.norm_feed_forward(x + self.dropout(self.feed_forward(x), *some))
+
+
+@contextmanager
+def recorded(architecture: nn.Module) -> Iterator[list[Tensor]]:
+    """What each Block inside makes of its stream, in the order in which they run, while the context is open."""
+    found: list[Tensor] = []
+
+    def keep(update: Callable[..., Tensor]) -> Callable[..., Tensor]:
+        def kept(*args: Any, **options: Any) -> Tensor:
+            found.append(update(*args, **options))
+            return found[-1]
+
+        return kept
+
+    blocks = [module for module in architecture.modules() if isinstance(module, Block)]
+    for block in blocks:
+        block.update = keep(block.update)
+    try:
+        yield found
+    finally:
+        for block in blocks:
+            del block.update
 
 
 def hoisted_keys_values(blocks: nn.ModuleList, content: Tensor) -> list[tuple[Tensor, Tensor]]:

@@ -75,12 +75,12 @@ def test_a_score_depends_on_its_sentence_alone(architecture: str, tokenizer: Tok
 
 def test_windows_score_every_token_once_with_context_on_both_sides() -> None:
     for length in (1, 10, 11, 14, 15, 16, 33, 100):
-        windows = scoring._windows(length, 10)
+        windows = scoring.windows_of(length, 10)
         assert [i for w in windows for i in range(w.first, w.last)] == list(range(length))
         assert all(w.stop - w.start <= 10 and w.start <= w.first <= w.last <= w.stop for w in windows)
         for w in windows[1:-1]:
             assert w.first - w.start >= 2 and w.stop - w.last >= 2
-    assert scoring._windows(0, 10) == []
+    assert scoring.windows_of(0, 10) == []
 
 
 def test_a_long_text_is_scored_in_windows(tokenizer: Tokenizer) -> None:
@@ -89,7 +89,7 @@ def test_a_long_text_is_scored_in_windows(tokenizer: Tokenizer) -> None:
     [found] = score(model, tokenizer, [text])
     ids = tokenizer.encode(text)
     assert len(found.log_probs) == len(ids) > 32 and found.passes > 1 and all(p < 0 for p in found.log_probs)
-    window = scoring._windows(len(ids), 30)[1]
+    window = scoring.windows_of(len(ids), 30)[1]
     [alone] = score(model, tokenizer, [tokenizer.decode(ids[window.start : window.stop])])
     if len(alone.log_probs) == 30:  # the piece of text is cut into the same tokens
         inner = slice(window.first - window.start, window.last - window.start)

@@ -1,0 +1,274 @@
+"""Correction: tokens that the rest of the sentence does not expect. `python -m eval.correct --checkpoint A --input FILE`.
+
+Every token is predicted from all others, in one pass for two-stream models. A token is doubtful when another is likelier by a
+margin in nats: log p(best) - log p(own) > margin; it is replaced by that one. What may replace it can be narrowed: by likeness
+of spelling, or by a confusion set (for Chinese: characters taken for each other), a line `字 候选...` for each character.
+
+    --pairs FILE    instead of texts, wrong and right ones (a tab between): detection and correction, precision, recall and F1.
+                    The margin is swept on --dev, a file of the same kind, if there is one.
+
+An edit is a stretch of words, or of characters where words have no spaces, that differs. Detected: the stretch is one that
+differs from the right text; corrected: and what stands instead is right too.
+"""
+
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from difflib import SequenceMatcher
+from pathlib import Path
+
+import torch
+import tyro
+from rapidfuzz import fuzz
+from rich.console import Console
+from rich.markup import escape
+
+from data.batches import padded
+from data.files import to_json, write_atomically
+from data.options import check_types
+from data.tokenizer import Tokenizer
+from eval.benchmark import open_checkpoint
+from eval.score import by_length, windows_of
+from model import MaskedLM
+from report.correction import write_page
+from training.machine import default_device, keep_freed_memory
+
+MARGINS = (1.0, 2.0, 3.0, 4.0, 5.0, 6.0, 7.0, 8.0, 10.0, 12.0)
+
+
+@dataclass(frozen=True)
+class Doubt:
+    """text[begin:end] is less likely than `alternatives`, best first, each with its log-probability; margin in nats."""
+
+    begin: int
+    end: int
+    margin: float
+    alternatives: list[tuple[str, float]] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What may stand for a token. similar: least likeness of spelling, 0 to 1; confusions: by character, if given."""
+
+    similar: float = 0.0
+    confusions: dict[str, str] | None = None
+
+    def allow(self, old: str, new: str) -> bool:
+        if old.strip() == new.strip() or not new.strip() or old[:1].isspace() != new[:1].isspace():
+            return False
+        if self.confusions is not None:
+            return len(old) == len(new) and all(a == b or b in self.confusions.get(a, "") for a, b in zip(old, new))
+        return self.similar == 0.0 or fuzz.ratio(old.strip(), new.strip()) >= 100 * self.similar
+
+
+ANY = Limits()
+
+
+@torch.no_grad()
+def doubts(
+    model: MaskedLM,
+    tokenizer: Tokenizer,
+    texts: Sequence[str],
+    limits: Limits = ANY,
+    k: int = 8,
+    least: float = MARGINS[0],
+) -> list[list[Doubt]]:
+    """For each text, where another token is likelier by at least `least` nats, in order. Puts the model in eval mode."""
+    model.eval()
+    device = next(model.parameters()).device
+    encoded = [tokenizer.encode_with_offsets(text) for text in texts]
+    k = min(k if limits.confusions is None and not limits.similar else 8 * k, tokenizer.vocab_size)
+    found: list[list[Doubt]] = [[] for _ in texts]
+    windows = [(i, w) for i, tokens in enumerate(encoded) for w in windows_of(len(tokens), model.config.max_length - 2)]
+    for group in by_length(windows, 4096):
+        rows = [
+            [tokenizer.bos_id, *(t for t, _, _ in encoded[i][w.start : w.stop]), tokenizer.eos_id] for i, w in group
+        ]
+        batch = padded(rows, tokenizer.pad_id).to(device)
+        places = torch.arange(batch.tokens.shape[1], device=device).expand(batch.tokens.shape)
+        scored = model.leave_one_out(batch, places, k)
+        nll, top, log_p = scored.nll.tolist(), scored.top.tolist(), scored.log_probabilities.tolist()
+        for r, (i, w) in enumerate(group):
+            for at in range(w.first, w.last):
+                place = 1 + at - w.start
+                _, begin, end = encoded[i][at]
+                if log_p[r][place][0] + nll[r][place] < least or begin == end:
+                    continue
+                old = texts[i][begin:end]
+                likely = [
+                    (tokenizer.text_of([token]), p)
+                    for token, p in zip(top[r][place], log_p[r][place])
+                    if token not in tokenizer.special_ids and p + nll[r][place] >= least
+                ]
+                # The first token of a text has a space in its piece and none in the text.
+                likely = [
+                    (new.removeprefix(" ") if begin == 0 and not old.startswith(" ") else new, p) for new, p in likely
+                ]
+                allowed = [(new, p) for new, p in likely if "\ufffd" not in new and limits.allow(old, new)]
+                if allowed:
+                    found[i].append(Doubt(begin, end, allowed[0][1] + nll[r][place], allowed))
+    return found
+
+
+def corrected(text: str, found: Sequence[Doubt], margin: float) -> str:
+    """With the first alternative of every doubt whose margin is larger. Of two that touch, the larger alone: each was
+    predicted from the other."""
+    chosen: list[Doubt] = []
+    for doubt in sorted((d for d in found if d.margin > margin), key=lambda d: -d.margin):
+        if all(doubt.end < other.begin or other.end < doubt.begin for other in chosen):
+            chosen.append(doubt)
+    for doubt in sorted(chosen, key=lambda d: -d.begin):
+        text = text[: doubt.begin] + doubt.alternatives[0][0] + text[doubt.end :]
+    return text
+
+
+def edits(before: str, after: str) -> set[tuple[int, int, str]]:
+    """Stretches of `before` that differ, in words or in characters, with what stands there in `after`."""
+    spaced = before.count(" ") > len(before) / 20
+    a, b = (before.split(), after.split()) if spaced else (list(before), list(after))
+    codes = SequenceMatcher(None, a, b, autojunk=False).get_opcodes()
+    return {(i, j, " ".join(b[k:m])) for kind, i, j, k, m in codes if kind != "equal"}
+
+
+def measured(wrong: Sequence[str], right: Sequence[str], proposed: Sequence[str]) -> dict[str, float]:
+    """Precision, recall and F1 of detection and correction, x 100, and how many right sentences were left alone."""
+    counts = dict.fromkeys(("gold", "made", "detection", "correction"), 0)
+    untouched = [w == p for w, r, p in zip(wrong, right, proposed) if w == r]
+    for w, r, p in zip(wrong, right, proposed):
+        gold, made = edits(w, r), edits(w, p)
+        counts["gold"] += len(gold)
+        counts["made"] += len(made)
+        counts["correction"] += len(gold & made)
+        counts["detection"] += len({e[:2] for e in gold} & {e[:2] for e in made})
+    found = {}
+    for name in ("detection", "correction"):
+        hit, made, gold = counts[name], counts["made"], counts["gold"]
+        found[f"{name} precision"] = 100 * hit / made if made else 0.0
+        found[f"{name} recall"] = 100 * hit / gold if gold else 0.0
+        found[f"{name} F1"] = 200 * hit / (made + gold) if made + gold else 0.0
+    if untouched:
+        found["right sentences left alone"] = 100 * sum(untouched) / len(untouched)
+    return found
+
+
+@dataclass(frozen=True)
+class CorrectConfig:
+    """Find and replace doubtful tokens."""
+
+    checkpoint: Path
+    """A folder of checkpoints that pretrain.py wrote."""
+    input: Path | None = None
+    """A text file, a text on each line."""
+    pairs: Path | None = None
+    """Wrong and right texts with a tab between, to be measured on."""
+    dev: Path | None = None
+    """The same, to sweep the margin on."""
+    margin: float = 4.0
+    """Nats by which another token must be likelier."""
+    similar: float = 0.0
+    """Least likeness of spelling of what may stand instead, 0 (any) to 1."""
+    confusions: Path | None = None
+    """A confusion set: on each line a character, and after a space or tab those that it is taken for."""
+    out: Path = Path("runs/correct")
+    """Where corrected.txt, doubts.jsonl, report.html and results.json go."""
+
+    def __post_init__(self) -> None:
+        check_types(self)
+        if (self.input is None) == (self.pairs is None):
+            raise ValueError("Give either texts with --input or pairs of wrong and right ones with --pairs.")
+        if not 0 <= self.similar <= 1 or self.margin < MARGINS[0]:
+            raise ValueError(
+                f"similar {self.similar} must lie in [0, 1] and margin {self.margin} be {MARGINS[0]:g} or more."
+            )
+
+
+def read_pairs(path: Path) -> tuple[list[str], list[str]]:
+    """Raises FileNotFoundError, or ValueError that names file and line."""
+    rows = []
+    for number, line in enumerate(read_lines(path), start=1):
+        cells = line.split("\t")
+        if len(cells) != 2:
+            raise ValueError(
+                f"{path}, line {number}: {len(cells)} columns, expected the wrong text, a tab, the right one."
+            )
+        rows.append(cells)
+    if not rows:
+        raise ValueError(f"{path} is empty; expected wrong and right texts.")
+    return [a for a, _ in rows], [b for _, b in rows]
+
+
+def read_lines(path: Path) -> list[str]:
+    if not path.is_file():
+        raise FileNotFoundError(f"There is no file {path}; give a text file.")
+    try:
+        return path.read_text(encoding="utf-8-sig").splitlines()
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{path}: not UTF-8 ({error.reason} at byte {error.start}); convert it with iconv.") from None
+
+
+def read_confusions(path: Path) -> dict[str, str]:
+    """Raises ValueError for a line that does not begin with a single character."""
+    found: dict[str, str] = {}
+    for number, line in enumerate(read_lines(path), start=1):
+        if not line.strip():
+            continue
+        first, *rest = line.replace(":", " ", 1).split()
+        if len(first) != 1 or not rest:
+            raise ValueError(
+                f"{path}, line {number}: found {line[:20]!r}, expected a character, a space, its confusions."
+            )
+        found[first] = found.get(first, "") + "".join(rest)
+    return found
+
+
+def run(config: CorrectConfig, console: Console) -> None:
+    keep_freed_memory()
+    limits = Limits(config.similar, read_confusions(config.confusions) if config.confusions else None)
+    wrong, right = read_pairs(config.pairs) if config.pairs else (read_lines(config.input), None)
+    model, tokenizer = open_checkpoint(config.checkpoint)
+    model, margin = model.to(default_device()), config.margin
+    if config.dev:
+        dev_wrong, dev_right = read_pairs(config.dev)
+        on_dev = doubts(model, tokenizer, dev_wrong, limits)
+
+        def f1(margin: float) -> float:
+            return measured(dev_wrong, dev_right, [corrected(t, d, margin) for t, d in zip(dev_wrong, on_dev)])[
+                "correction F1"
+            ]
+
+        margin = max(MARGINS, key=f1)
+        console.print(f"margin {margin:g} nats is best on dev, of {', '.join(f'{m:g}' for m in MARGINS)}")
+    found = doubts(model, tokenizer, wrong, limits)
+    proposed = [corrected(text, own, margin) for text, own in zip(wrong, found)]
+    shown = [[d for d in own if d.margin > margin] for own in found]
+    config.out.mkdir(parents=True, exist_ok=True)
+    write_atomically(config.out / "corrected.txt", "\n".join(proposed) + "\n")
+    lines = [
+        {"text": text, "corrected": new, "doubts": [vars(d) for d in own]}
+        for text, new, own in zip(wrong, proposed, shown)
+    ]
+    write_atomically(config.out / "doubts.jsonl", "\n".join(map(to_json, lines)) + "\n")
+    write_page(config.out / "report.html", lines)
+    count = sum(map(len, shown))
+    console.print(
+        f"{count:,} doubtful tokens in {len(wrong):,} texts. Page: {config.out / 'report.html'}", soft_wrap=True
+    )
+    if right is not None:
+        scores = measured(wrong, right, proposed)
+        facts = {"checkpoint": str(config.checkpoint), "margin": margin, "similar": config.similar, "texts": len(wrong)}
+        write_atomically(config.out / "results.json", to_json(facts | scores, indent=1) + "\n")
+        for name, value in scores.items():
+            console.print(f"  {name:28} {value:5.1f}")
+
+
+def main() -> int:
+    try:
+        run(tyro.cli(CorrectConfig, description=__doc__), Console())
+        return 0
+    except (ValueError, OSError) as error:
+        Console(stderr=True).print(f"[bold red]error[/]: {escape(str(error))}", soft_wrap=True)
+        return 2
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,172 @@
+"""Reranking: a list's own scores and pseudo-log-likelihoods choose together. `python -m eval.rerank ...` (make rerank).
+
+    choice = argmax  score + weight * PLL + bonus * words
+
+(Shin et al. 2020; Salazar et al. 2020). Weight and bonus are swept on dev and kept for test: WER (or CER) for speech, GLEU for
+correction. Lists without scores of their own are chosen from by PLL and length alone. See lists.py for the files.
+"""
+
+import itertools
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Literal
+
+import numpy as np
+import tyro
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from data.files import to_json, write_atomically
+from data.options import check_types
+from data.tokenizer import Tokenizer
+from eval.benchmark import open_checkpoint
+from eval.lists import NBest, corpus_gleu, error_rate, gleu_table, read
+from eval.score import Variant, score
+from model import MaskedLM
+from training.machine import default_device, keep_freed_memory
+
+WEIGHTS = (0.0, 0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.8, 1.0, 1.5, 2.0)
+BONUSES = (0.0, 0.25, 0.5, 1.0, 1.5, 2.0, 3.0, 4.0, 6.0, 8.0)
+
+
+@dataclass(frozen=True)
+class RerankConfig:
+    """Choose from lists of hypotheses."""
+
+    checkpoints: Annotated[tuple[Path, ...], tyro.conf.arg(aliases=["--checkpoint"])]
+    """Folders of checkpoints that pretrain.py wrote."""
+    dev: str
+    """Lists that weight and bonus are swept on."""
+    dev_references: tuple[str, ...]
+    """Their references."""
+    test: str = ""
+    """Lists to choose from with what was best on dev."""
+    test_references: tuple[str, ...] = ()
+    """Their references; without them, choices are written and not measured."""
+    metric: Literal["wer", "cer", "gleu"] = "wer"
+    """wer and cer: edits over the reference's words or characters. gleu: the first hypothesis is the learner's sentence."""
+    variant: Variant = "original"
+    """What a token is predicted from; see score.py."""
+    out: Path = Path("runs/rerank")
+    """Where results.jsonl and the chosen texts go."""
+
+    def __post_init__(self) -> None:
+        check_types(self)
+        if not self.checkpoints:
+            raise ValueError("No checkpoint is named; give one or more folders that `pretrain.py` wrote.")
+        if not self.dev_references:
+            raise ValueError("Weights cannot be swept without references; give --dev-references.")
+
+
+class Measure:
+    """Of a choice, by the corpus: `better` of two, and the best that the lists allow."""
+
+    def __init__(self, lists: Sequence[NBest], metric: str) -> None:
+        self.lists, self.metric = lists, metric
+        self.table = gleu_table(lists) if metric == "gleu" else error_rate(lists, metric == "cer")
+
+    def of(self, chosen: Sequence[int]) -> float:
+        """x 100."""
+        if self.metric == "gleu":
+            return 100 * corpus_gleu(self.table, chosen)
+        edits = np.sum([rows[i] for rows, i in zip(self.table, chosen)], axis=0)
+        return 100 * float(edits[0] / edits[1])
+
+    def better(self, a: float, b: float) -> bool:
+        return a > b if self.metric == "gleu" else a < b
+
+    def oracle(self) -> float:
+        if self.metric == "gleu":
+            return self.of([max(range(len(s)), key=lambda i: sum(_sentence(x) for x in s[i])) for s in self.table])
+        return self.of([int(np.argmin(rows[:, 0] / rows[:, 1])) for rows in self.table])
+
+
+def _sentence(statistics: np.ndarray) -> float:
+    return float((statistics[2::2] / np.maximum(1, statistics[3::2])).sum())
+
+
+def likelihoods(model: MaskedLM, tokenizer: Tokenizer, lists: Sequence[NBest], variant: Variant) -> list[np.ndarray]:
+    """The PLL of each hypothesis, each distinct text scored once."""
+    texts = list(dict.fromkeys(text for entry in lists for text in entry.texts))
+    known = dict(zip(texts, (found.total for found in score(model, tokenizer, texts, variant))))
+    return [np.array([known[text] for text in entry.texts]) for entry in lists]
+
+
+def choose(
+    lists: Sequence[NBest], pll: Sequence[np.ndarray], weight: float, bonus: float, characters: bool
+) -> list[int]:
+    """The number of the best hypothesis of each list; the first of equals."""
+    chosen = []
+    for entry, own in zip(lists, pll):
+        lengths = np.array([len(text) if characters else len(text.split()) for text in entry.texts])
+        chosen.append(int(np.argmax(np.array(entry.scores) + weight * own + bonus * lengths)))
+    return chosen
+
+
+def sweep(
+    lists: Sequence[NBest], pll: Sequence[np.ndarray], measure: Measure, characters: bool
+) -> tuple[float, float, float]:
+    """(weight, bonus, what they reach). Without scores of the lists' own the weight is 1: only its ratio to the bonus counts."""
+    scored = any(score for entry in lists for score in entry.scores)
+    weights = WEIGHTS if scored else (1.0,)
+    best: tuple[float, float, float] | None = None
+    for weight, bonus in itertools.product(weights, BONUSES):
+        reached = measure.of(choose(lists, pll, weight, bonus, characters))
+        if best is None or measure.better(reached, best[2]):
+            best = weight, bonus, reached
+    return best
+
+
+def run(config: RerankConfig, console: Console) -> None:
+    keep_freed_memory()
+    characters = config.metric == "cer"
+    dev = read(config.dev, config.dev_references)
+    test = read(config.test, config.test_references) if config.test else []
+    dev_measure = Measure(dev, config.metric)
+    test_measure = Measure(test, config.metric) if config.test_references else None
+    table = Table(title=f"reranking: {config.metric.upper()}, %", title_justify="left")
+    for name in ("", f"dev ({len(dev):,})", f"test ({len(test):,})", "weight", "bonus"):
+        table.add_column(name, justify="right" if name else "left", overflow="fold")
+
+    def line(name: str, on_dev: float, on_test: float | None, *rest: str) -> None:
+        table.add_row(escape(name), f"{on_dev:.2f}", "-" if on_test is None else f"{on_test:.2f}", *rest)
+
+    first = [max(range(len(e.scores)), key=lambda i: e.scores[i]) for e in dev]
+    first_test = [max(range(len(e.scores)), key=lambda i: e.scores[i]) for e in test]
+    line("the lists' own first", dev_measure.of(first), test_measure and test_measure.of(first_test), "", "")
+    line("oracle", dev_measure.oracle(), test_measure and test_measure.oracle(), "", "")
+    config.out.mkdir(parents=True, exist_ok=True)
+    records = []
+    for number, path in enumerate(config.checkpoints):
+        model, tokenizer = open_checkpoint(path)
+        model = model.to(default_device())
+        weight, bonus, reached = sweep(dev, likelihoods(model, tokenizer, dev, config.variant), dev_measure, characters)
+        on_test = None
+        if test:
+            chosen = choose(test, likelihoods(model, tokenizer, test, config.variant), weight, bonus, characters)
+            on_test = test_measure.of(chosen) if test_measure else None
+            lines = [f"{entry.name}\t{entry.texts[i]}" for entry, i in zip(test, chosen)]
+            write_atomically(config.out / f"chosen-{number}.tsv", "\n".join(["id\ttext", *lines]) + "\n")
+        line(str(path), reached, on_test, f"{weight:g}", f"{bonus:g}")
+        records.append(
+            {"checkpoint": str(path), "metric": config.metric, "dev": reached, "test": on_test, "weight": weight, "bonus": bonus}
+            | {"variant": config.variant, "dev_lists": len(dev), "test_lists": len(test)}
+        )  # fmt: skip
+    write_atomically(config.out / "results.jsonl", "\n".join(map(to_json, records)) + "\n")
+    console.print(table)
+
+
+def main() -> int:
+    try:
+        run(tyro.cli(RerankConfig, description=__doc__), Console())
+        return 0
+    except (ValueError, OSError) as error:
+        Console(stderr=True).print(f"[bold red]error[/]: {escape(str(error))}", soft_wrap=True)
+        return 2
+
+
+if __name__ == "__main__":
+    sys.exit(main())
