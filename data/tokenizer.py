@@ -124,6 +124,11 @@ class Tokenizer:
     def encode_batch(self, texts: list[str], threads: int = 1) -> list[list[int]]:
         return self._processor.encode(texts, num_threads=threads)
 
+    def encode_inside(self, text: str) -> list[int]:
+        """Ids of `text` inside a sentence: no space is put before it, as `encode` does at a beginning."""
+        start = self._processor.encode("\n")  # no piece reaches beyond a line
+        return self._processor.encode("\n" + text)[len(start) :]
+
     def encode_with_offsets(self, text: str) -> list[tuple[int, int, int]]:
         """(id, begin, end) of each token: it stands for text[begin:end]. The bytes of a character all stand for it."""
         pieces = list(self._processor.encode(text, return_type="proto").pieces)

@@ -1,0 +1,270 @@
+"""Few-shot without a bigger model: `python -m eval.fewclue --checkpoints A B --data FOLDER` (make fewclue).
+
+    zero      the pattern is asked and nothing is trained; a label's mean over the test texts is taken off, so that a word that
+              is likely everywhere wins nothing by it (not where rows have choices of their own)
+    linear    a new layer on the pooled state is fine-tuned with the model (finetune.py): what PET is compared with
+    pet       the model is fine-tuned as the masked language model it is, a copy for each pattern; they vote by probability
+    ipet      each copy's successor is trained on the few rows and on those without labels of which the others are surest
+
+(PET and iPET: Schick and Schütze 2021, arXiv 2001.07676 and 2009.07118.) FewCLUE's nine tasks, and SST-2, MRPC, RTE and MNLI.
+Accuracy x 100 on the test rows, mean and deviation over the splits. The epoch is chosen on the few dev rows.
+"""
+
+import copy
+import json
+import random
+import sys
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Annotated, Literal
+
+import torch
+import torch.nn.functional as F
+import tyro
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from data.files import to_json, write_atomically
+from data.options import check_types
+from data.tokenizer import Tokenizer
+from eval.benchmark import open_checkpoint
+from eval.cloze import Cloze, Question, all_scores, fill, label_scores
+from eval.fewshot_tasks import TASKS, FewShotData, FewShotTask, read
+from eval.finetune import Recipe, fine_tune
+from eval.tasks import Example, Splits, Task
+from model import MaskedLM
+from report.statistics import Spread
+from training.budget import learning_rate_factor
+from training.machine import default_device, has_fast_bf16, keep_freed_memory
+
+Method = Literal["zero", "linear", "pet", "ipet"]
+
+
+@dataclass(frozen=True)
+class FewShotRecipe:
+    """How a copy of the model is fine-tuned; the same for all tasks, and for pet and linear."""
+
+    epochs: int = 10
+    batch_size: int = 8
+    learning_rate: float = 5e-4
+    pseudo: int = 4
+    """Rows without labels that ipet adds, for each labelled one."""
+
+    def __post_init__(self) -> None:
+        check_types(self)
+        if min(self.epochs, self.batch_size, self.learning_rate) <= 0 or self.pseudo < 0:
+            raise ValueError("epochs, batch_size and learning_rate must be more than 0, and pseudo 0 or more.")
+
+
+@dataclass(frozen=True)
+class FewShotConfig:
+    """Few-shot accuracy of checkpoints."""
+
+    checkpoints: Annotated[tuple[Path, ...], tyro.conf.arg(aliases=["--checkpoint"])]
+    """Folders of checkpoints that pretrain.py wrote."""
+    data: Path
+    """The folder that holds a folder for each task: FewCLUE's, or GLUE's."""
+    tasks: tuple[str, ...] = ()
+    """Which; none named: all whose folder is there."""
+    splits: tuple[int, ...] = (0, 1, 2, 3, 4)
+    """Which few rows."""
+    methods: tuple[Method, ...] = ("zero", "linear", "pet", "ipet")
+    recipe: FewShotRecipe = field(default_factory=FewShotRecipe)
+    out: Path = Path("runs/fewclue")
+    """Where results.jsonl goes, and is continued."""
+
+    def __post_init__(self) -> None:
+        check_types(self)
+        if not self.checkpoints or not self.methods or not self.splits:
+            raise ValueError("Name at least one checkpoint, one method and one split.")
+        if unknown := set(self.tasks) - set(TASKS):
+            raise ValueError(f"Unknown task {', '.join(sorted(unknown))}; there are {', '.join(TASKS)}.")
+
+
+def right(scores: torch.Tensor, questions: Sequence[Question]) -> float:
+    """Accuracy x 100."""
+    return 100 * sum(int(a) == q.label for a, q in zip(scores.argmax(-1), questions)) / len(questions)
+
+
+def calibrated(scores: torch.Tensor) -> torch.Tensor:
+    """(rows, labels) log-scores without each label's mean over the rows."""
+    log_p = scores.log_softmax(-1)
+    return log_p - log_p.mean(0)
+
+
+def train_cloze(
+    model: MaskedLM,
+    tokenizer: Tokenizer,
+    train: Sequence[Cloze],
+    targets: torch.Tensor,
+    dev: Sequence[Cloze],
+    recipe: FewShotRecipe,
+    seed: int,
+    autocast: torch.dtype | None,
+) -> MaskedLM:
+    """A copy of `model` that has learned `targets` (rows, labels), probabilities; of the epochs the best on dev."""
+    torch.manual_seed(seed)
+    draw, model = random.Random(seed), copy.deepcopy(model)
+    device = next(model.parameters()).device
+    optimizer = torch.optim.AdamW(model.parameters(), lr=0.0, betas=(0.9, 0.98), weight_decay=0.01, fused=True)
+    steps, step, best = recipe.epochs * -(-len(train) // recipe.batch_size), 0, None
+    for _ in range(recipe.epochs):
+        model.train()
+        order = draw.sample(range(len(train)), len(train))
+        for start in range(0, len(order), recipe.batch_size):
+            numbers = order[start : start + recipe.batch_size]
+            with torch.autocast(device.type, autocast or torch.bfloat16, enabled=autocast is not None):
+                scores = label_scores(model, tokenizer, [train[i] for i in numbers])
+            F.cross_entropy(scores.float(), targets[numbers, : scores.shape[1]].to(device)).backward()
+            torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+            for group in optimizer.param_groups:
+                group["lr"] = recipe.learning_rate * learning_rate_factor(step / steps, 0.1, 0.9)
+            optimizer.step()
+            optimizer.zero_grad(set_to_none=True)
+            step += 1
+        scores = all_scores(model, tokenizer, dev, autocast)
+        accuracy = sum(int(a) == c.label for a, c in zip(scores.argmax(-1), dev))
+        if best is None or accuracy >= best[0]:  # of equals the later: a few rows tie often
+            best = accuracy, copy.deepcopy(model.state_dict())
+    model.load_state_dict(best[1])
+    return model
+
+
+def run_method(
+    method: Method, model: MaskedLM, tokenizer: Tokenizer, task: FewShotTask, data: FewShotData, recipe: FewShotRecipe, seed: int,
+    autocast: torch.dtype | None,
+) -> float:  # fmt: skip
+    if method == "linear":
+        return linear(model, tokenizer, task, data, recipe, seed, autocast)
+
+    def clozes(questions: Sequence[Question], pattern: str) -> list[Cloze]:
+        return [fill(question, pattern, tokenizer, model.config.max_length) for question in questions]
+
+    def ensemble(models: Sequence[MaskedLM], questions: Sequence[Question], prepare=lambda s: s) -> torch.Tensor:
+        pairs = zip(models, task.patterns)
+        return sum(prepare(all_scores(m, tokenizer, clozes(questions, p), autocast)).softmax(-1) for m, p in pairs)
+
+    count = len(task.patterns)
+    if method == "zero":
+        return right(ensemble([model] * count, data.test, (lambda s: s) if task.choices else calibrated), data.test)
+    train, targets = list(data.train), one_hot(data.train)
+    trained = []
+    for p in task.patterns:
+        trained.append(
+            train_cloze(model, tokenizer, clozes(train, p), targets, clozes(data.dev, p), recipe, seed, autocast)
+        )
+    if method == "ipet" and data.unlabelled and recipe.pseudo:
+        guessed = ensemble(trained, data.unlabelled) / count
+        chosen = surest(guessed, recipe.pseudo * len(train))
+        train += [data.unlabelled[i] for i in chosen]
+        width = max(targets.shape[1], guessed.shape[1])
+        parts = (targets, guessed[chosen])
+        targets = torch.cat([F.pad(part, (0, width - part.shape[1])) for part in parts])
+        for n, p in enumerate(task.patterns):
+            trained[n] = train_cloze(
+                model, tokenizer, clozes(train, p), targets, clozes(data.dev, p), recipe, seed, autocast
+            )
+    return right(ensemble(trained, data.test), data.test)
+
+
+def one_hot(questions: Sequence[Question]) -> torch.Tensor:
+    return F.one_hot(torch.tensor([q.label for q in questions]), max(len(q.words) for q in questions)).float()
+
+
+def surest(probabilities: torch.Tensor, count: int) -> list[int]:
+    """Rows of which one is surest, as many of each guessed label."""
+    sure, label = probabilities.max(-1)
+    share = max(1, count // probabilities.shape[1])
+    found: list[int] = []
+    for n in range(probabilities.shape[1]):
+        own = torch.nonzero(label == n)[:, 0]
+        found += own[sure[own].argsort(descending=True)[:share]].tolist()
+    return found
+
+
+def linear(model, tokenizer, task: FewShotTask, data: FewShotData, recipe: FewShotRecipe, seed: int, autocast) -> float:
+    """Fine-tuning with a new layer on the same rows, epochs, batches and rate."""
+
+    def examples(questions: Sequence[Question]) -> list[Example]:
+        if task.choices:
+            return [Example(("____".join(q.fields.values()), ""), q.label, i, q.words) for i, q in enumerate(questions)]
+        texts = [tuple(q.fields.values()) for q in questions]
+        return [
+            Example((t[0], " ".join(t[1:])) if t[1:] else t, q.label, i)
+            for i, (t, q) in enumerate(zip(texts, questions))
+        ]
+
+    labels = () if task.choices else tuple(map(str, range(len(data.train[0].words))))
+    asked = Task(task.name, labels, ("a",), "label", ("accuracy",), form="choice" if task.choices else "class")
+    splits = Splits(examples(data.train), {"dev": examples(data.dev)}, {"test": examples(data.test)})
+    own = Recipe(epochs=recipe.epochs, batch_size=recipe.batch_size, learning_rate=recipe.learning_rate)
+    answers = fine_tune(model, tokenizer, asked, splits, own, seed, autocast=autocast).predictions["test"]
+    return 100 * sum(a == q.label for a, q in zip(answers, data.test)) / len(data.test)
+
+
+def run(config: FewShotConfig, console: Console) -> int:
+    """Returns 1 if a task could not be run, with the results of the others written."""
+    keep_freed_memory()
+    device = default_device()
+    autocast = torch.bfloat16 if has_fast_bf16(device) else None
+    opened = {str(path): open_checkpoint(path) for path in config.checkpoints}
+    path = config.out / "results.jsonl"
+    records = [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
+    failed = []
+    for name, task in TASKS.items():
+        folder = config.data / (task.glue.folder or task.glue.name if task.glue else name)
+        if name not in config.tasks and (config.tasks or not folder.is_dir()):
+            continue
+        for split in config.splits:
+            try:
+                data = read(task, config.data, split)
+            except FileNotFoundError as error:
+                failed.append(str(error))
+                continue
+            except ValueError as error:
+                failed.append(str(error))
+                break
+            for label, (model, tokenizer) in opened.items():
+                for method in config.methods:
+                    key = [label, name, split, method, asdict(config.recipe), len(data.train), len(data.test)]
+                    if any(r["key"] == key for r in records):
+                        continue
+                    found = run_method(method, model.to(device), tokenizer, task, data, config.recipe, split, autocast)
+                    records.append({"key": key, "accuracy": found, "checkpoint": label, "task": name, "method": method})
+                    config.out.mkdir(parents=True, exist_ok=True)
+                    write_atomically(path, "\n".join(map(to_json, records)) + "\n")
+                    console.print(f"{name} {split}, {label[-40:]}, {method}: {found:.1f}", highlight=False)
+    if records:
+        console.print(summary(records, list(opened)))
+    for sentence in failed:
+        console.print(f"[bold red]failed[/]: {escape(sentence)}", soft_wrap=True)
+    return 1 if failed and not records else 0
+
+
+def summary(records: Sequence[dict], labels: Sequence[str]) -> Table:
+    table = Table(title="few-shot, accuracy on test", title_justify="left")
+    names = [name for name in TASKS if any(r["task"] == name for r in records)]
+    for column in ("", "", *names, "average"):
+        table.add_column(column)
+    for label in labels:
+        for method in dict.fromkeys(r["method"] for r in records):
+            mine = [r for r in records if (r["checkpoint"], r["method"]) == (label, method)]
+            own = [[r["accuracy"] for r in mine if r["task"] == name] for name in names]
+            average = sum(sum(v) / len(v) for v in own) / len(own) if all(own) else None
+            cells = [Spread.of(values).text(".1f") if values else "-" for values in own]
+            table.add_row(escape(label[-40:]), method, *cells, "-" if average is None else f"{average:.1f}")
+    return table
+
+
+def main() -> int:
+    try:
+        return run(tyro.cli(FewShotConfig, description=__doc__), Console())
+    except (ValueError, OSError) as error:
+        Console(stderr=True).print(f"[bold red]error[/]: {escape(str(error))}", soft_wrap=True)
+        return 2
+
+
+if __name__ == "__main__":
+    sys.exit(main())
