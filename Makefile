@@ -4,6 +4,7 @@ PYTHON ?= python3
 PY := .venv/bin/python
 pins = $(shell cat $(1) | cksum | cut -d' ' -f1)
 RUN_STAMP := .venv/.run-$(call pins,requirements.txt)
+BENCH_STAMP := .venv/.bench-$(call pins,requirements.txt requirements-test.txt requirements-bench.txt)
 TEST_STAMP := .venv/.test-$(call pins,requirements.txt requirements-test.txt)
 
 
@@ -12,7 +13,7 @@ PRETRAIN_OPTIONS = $(call option,ARCHITECTURES,architectures) $(call option,BUDG
 	$(call option,SIZE,size) $(call option,SEEDS,seeds) $(call option,NAME,name) $(call option,RESUME,resume) $(ARGS)
 
 .DEFAULT_GOAL := help
-.PHONY: help pretrain frontier tune glue clue score blimp test test-kernels test-gpu bench profile lint format clean
+.PHONY: help pretrain frontier tune glue clue score blimp sts rerank correct fewclue bench-scoring bench-finetune test test-kernels test-gpu bench profile lint format clean
 
 help: ## these lines
 	@echo "twostream: masked language models that predict every position in one pass"
@@ -33,7 +34,7 @@ glue: $(RUN_STAMP) ## fine-tune checkpoints on GLUE: CHECKPOINT="a b" DATA=folde
 	$(call named,glue)
 	$(PY) -m eval.glue $(EVALUATION_OPTIONS)
 
-clue: $(RUN_STAMP) ## the same on CLUE's classification tasks
+clue: $(RUN_STAMP) ## the same on CLUE's ten tasks
 	$(call named,clue)
 	$(PY) -m eval.clue $(EVALUATION_OPTIONS)
 
@@ -44,6 +45,30 @@ score: $(RUN_STAMP) ## pseudo-log-likelihood of each line of INPUT=file by CHECK
 blimp: $(RUN_STAMP) ## minimal pairs: DATA="BLiMP.zip ..." CHECKPOINT="a b", accuracy by phenomenon with its interval
 	$(call named,blimp)
 	$(PY) -m eval.pairs --checkpoints $(CHECKPOINT) $(call option,DATA,data) $(call option,OUT,out) $(ARGS)
+
+sts: $(RUN_STAMP) ## similarity of sentences without training: DATA="STS-B/dev.tsv ..." or STS-B or hub, CHECKPOINT="a b"
+	$(call named,sts)
+	$(PY) -m eval.similarity --checkpoints $(CHECKPOINT) $(call option,DATA,data) $(call option,OUT,out) $(ARGS)
+
+rerank: $(RUN_STAMP) ## choose from n-best lists: DEV=lists DEV_REFERENCES="a b" TEST=lists TEST_REFERENCES="a b" ARGS="--metric wer"
+	$(call named,rerank)
+	$(PY) -m eval.rerank --checkpoints $(CHECKPOINT) $(call option,DEV,dev) $(call option,DEV_REFERENCES,dev-references) \
+		$(call option,TEST,test) $(call option,TEST_REFERENCES,test-references) $(call option,OUT,out) $(ARGS)
+
+correct: $(RUN_STAMP) ## doubtful tokens of each line of INPUT=file, replaced and on a page; or PAIRS=file, to be measured on
+	$(call named,correct)
+	$(PY) -m eval.correct --checkpoint $(CHECKPOINT) $(call option,INPUT,input) $(call option,PAIRS,pairs) $(call option,DEV,dev) \
+		$(call option,OUT,out) $(ARGS)
+
+fewclue: $(RUN_STAMP) ## few-shot by patterns (PET) against fine-tuning: DATA=folder TASKS="eprstmt SST-2" CHECKPOINT="a b"
+	$(call named,fewclue)
+	$(PY) -m eval.fewclue --checkpoints $(CHECKPOINT) $(call option,DATA,data) $(call option,TASKS,tasks) $(call option,OUT,out) $(ARGS)
+
+bench-scoring: $(BENCH_STAMP) ## sentences/s by length: two-stream, our vanilla, minicons and transformers' BERT of the same shape
+	$(PY) -m eval.bench_scoring $(ARGS)
+
+bench-finetune: $(BENCH_STAMP) ## fine-tuning tokens/s: ours against transformers' Trainer on the same rows and shape
+	$(PY) -m eval.bench_finetune $(ARGS)
 
 test: $(TEST_STAMP) ## lint and tests (minutes)
 	$(PY) -m ruff check .
@@ -100,3 +125,7 @@ $(RUN_STAMP): | .venv/bin/python
 $(TEST_STAMP): | .venv/bin/python
 	$(PY) -m pip install --quiet --disable-pip-version-check -r requirements-test.txt
 	@rm -f .venv/.test-* .venv/.run-* && touch $@ $(RUN_STAMP)
+
+$(BENCH_STAMP): | .venv/bin/python
+	$(PY) -m pip install --quiet --disable-pip-version-check -r requirements-bench.txt
+	@rm -f .venv/.bench-* .venv/.test-* .venv/.run-* && touch $@ $(TEST_STAMP) $(RUN_STAMP)

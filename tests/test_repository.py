@@ -18,7 +18,7 @@ def pins(name: str) -> dict[str, str]:
 
 
 def test_every_requirement_is_pinned_exactly() -> None:
-    for name in ("requirements.txt", "requirements-test.txt"):
+    for name in ("requirements.txt", "requirements-test.txt", "requirements-bench.txt"):
         assert all(re.fullmatch(r"\d+(\.\d+)+", version) for version in pins(name).values())
 
 
