@@ -11,6 +11,7 @@ import statistics
 import sys
 import tempfile
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Literal
 
@@ -125,9 +126,12 @@ def run(config: BenchConfig, console: Console) -> None:
         models[name] = MaskedLM(made).to(device)
     shape = next(iter(models.values())).config
     autocast = torch.bfloat16 if bf16 else None
+
+    def ours(model: MaskedLM) -> float:
+        return fine_tune(model, tokenizer, task, splits, recipe, 0, autocast=autocast).tokens_per_second
+
     rivals = {
-        **{f"twostream {name}": (lambda m=m: fine_tune(m, tokenizer, task, splits, recipe, 0, autocast=autocast).tokens_per_second)
-           for name, m in models.items()},
+        **{f"twostream {name}": partial(ours, model) for name, model in models.items()},
         "Trainer, BERT": lambda: trainer_epoch(rows, shape, config, False, bf16),
         "Trainer, BERT, group_by_length": lambda: trainer_epoch(rows, shape, config, True, bf16),
     }  # fmt: skip

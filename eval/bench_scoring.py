@@ -63,7 +63,7 @@ def ours(name: str, config: BenchConfig) -> Scorer:
     model = MaskedLM(shape).to(default_device()).eval()
 
     def score(length: int) -> int:
-        count = max(1, 4096 // (length + 2)) if model.architecture.masking is None else 8
+        count = max(1, 4096 // (length + 2)) if not model.architecture.passes_each else 8
         tokens = torch.randint(FIRST, config.vocab_size, (count, length + 2), device=default_device())
         float(model.pseudo_log_likelihood(Batch(tokens)).log_probs.sum())
         return count
@@ -110,9 +110,9 @@ def by_minicons(config: BenchConfig) -> Scorer:
         single="[CLS] $A [SEP]", special_tokens=[("[CLS]", 1), ("[SEP]", 2)]
     )
     names = {f"{name}_token": f"[{name.upper()}]" for name in ("pad", "cls", "sep", "mask", "unk")}
-    scorer = MaskedLMScorer(
-        bert(config), str(default_device()), tokenizer=PreTrainedTokenizerFast(tokenizer_object=made, **names)
-    )
+    tokenizer = PreTrainedTokenizerFast(tokenizer_object=made, **names)
+    tokenizer.batch_encode_plus = tokenizer.__call__  # the name that minicons 0.3 knows and transformers 5 has dropped
+    scorer = MaskedLMScorer(bert(config), str(default_device()), tokenizer=tokenizer)
 
     def score(length: int) -> int:
         ids = torch.randint(FIRST, config.vocab_size, (8, length)).tolist()

@@ -1,12 +1,18 @@
 """The registry: an architecture is one file here and one line below; everything else picks it up."""
 
 from model.architectures.base import Architecture
+from model.architectures.bicausal import Bicausal
 from model.architectures.local import Local
+from model.architectures.permuted import Permuted
+from model.architectures.rtd import RTD
 from model.architectures.tta import TTA
 from model.architectures.vanilla import Vanilla
 
 REGISTRY: dict[str, type[Architecture]] = {
+    "bicausal": Bicausal,
     "local": Local,
+    "permuted": Permuted,
+    "rtd": RTD,
     "tta": TTA,
     "vanilla": Vanilla,
 }

@@ -33,6 +33,12 @@ class Architecture(nn.Module):
     masking: Masking | None = None
     """How batches must be corrupted for `predict`, or None when it reads the true tokens and predicts every place."""
 
+    without_self: bool = True
+    """Whether `encode` has states that see all but their own token."""
+
+    passes_each: bool = False
+    """Whether leave-one-out needs a pass for each place."""
+
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
         self.config = config

@@ -7,17 +7,19 @@
 
 Nothing leaks: what place i starts from does not hold e_i and enters no other place; a key before i holds places before it,
 a key after i places after it. The convolution ("canon" layers: Allen-Zhu 2025) lets a query find the place where the same
-neighbours stood before. `near=0,taps=0` is T-TA.
+neighbours stood before. `near=0,taps=0` is T-TA. `values=n` adds to the values of the first n layers a row of a table for each token:
+content that no layer changes may be any function of the token (value embeddings of the modded-nanogpt speedruns, 2024).
 """
 
 from dataclasses import dataclass
+from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from data.batch import Batch
 from kernels.attention import attention, union_attention
-from kernels.attention.layout import Layout
 from kernels.one_sided import one_sided
 from model.architectures.base import Architecture, flat_places
 from model.config import ModelConfig
@@ -30,10 +32,13 @@ class Local(Architecture):
     class Options:
         near: int = 3
         taps: int = 3
+        values: int = 0
 
         def __post_init__(self) -> None:
-            if self.near < 0 or self.taps < 0:
-                raise ValueError(f"near is {self.near} and taps is {self.taps}; they must be 0 (off) or more.")
+            if min(self.near, self.taps, self.values) < 0:
+                raise ValueError(
+                    f"near is {self.near}, taps is {self.taps} and values is {self.values}; they must be 0 (off) or more."
+                )
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__(config)
@@ -41,6 +46,9 @@ class Local(Architecture):
         self.near = Near(config, self.options.near) if self.options.near else None
         channels = 2 * config.n_layers * config.d_model
         self.taps = nn.Parameter(torch.zeros(2, self.options.taps, channels)) if self.options.taps else None
+        if (count := self.options.values) > config.n_layers:
+            raise ValueError(f"values is {count}; it must be at most the {config.n_layers} layers.")
+        self.values = nn.Embedding(config.vocab_size, count * config.d_model) if count else None
 
     def predict(self, batch: Batch, places: Tensor | None = None) -> Tensor:
         return self.query_stream(batch, places)
@@ -59,12 +67,11 @@ class Local(Architecture):
         """with_self: the place's own embedding joins its start. hidden: what place i must not see of j, (B, N, N)."""
         layout = batch.layout
         content = self.embedding(batch.tokens, batch.documents)  # (B, N, D)
-        query = self.embedding.queries(batch.tokens, batch.documents)  # (B, N, D), or one vector for all places
-        if self.near is not None:
-            query = query + self.near(content, layout, hidden)
+        towers = self.directions(content, batch)
+        query = self.query_start(content, batch, towers, hidden)
         if with_self:
             query = query + content
-        sets = self.key_value_sets(content, layout)
+        sets = self.key_value_sets(content, batch, towers)
         shown = None if hidden is None else ~hidden
         last = len(self.blocks) - 1
         for i, block in enumerate(self.blocks):
@@ -78,10 +85,26 @@ class Local(Architecture):
             query = block.update(query, attended, places if i == last else None)
         return query
 
-    def key_value_sets(self, content: Tensor, layout: Layout | None) -> list[list[tuple[Tensor, Tensor]]]:
+    def directions(self, content: Tensor, batch: Batch) -> Any:
+        """What a subclass makes of content that is deeper, for the two methods below. Here nothing."""
+
+    def query_start(self, content: Tensor, batch: Batch, towers: Any, hidden: Tensor | None) -> Tensor:
+        """Where queries start: (B, N, D), or one vector for all places."""
+        query = self.embedding.queries(batch.tokens, batch.documents)
+        return query if self.near is None else query + self.near(content, batch.layout, hidden)
+
+    def raw(self, content: Tensor, batch: Batch) -> Tensor:
+        """Keys and values of all layers of raw content (B, N, 2 L D), as `projected` lays them out."""
+        kv = projected(self.blocks, content)
+        if self.values is None:
+            return kv
+        d, layers, count = self.config.d_model, self.config.n_layers, self.options.values
+        return kv + F.pad(self.values(batch.tokens), (layers * d, (layers - count) * d))
+
+    def key_value_sets(self, content: Tensor, batch: Batch, towers: Any) -> list[list[tuple[Tensor, Tensor]]]:
         """Keys and values by layer: one set for all readers, or one for those after and one for those before."""
-        raw = projected(self.blocks, content)
+        raw = self.raw(content, batch)
         if self.taps is None:
             return [by_layer(self.blocks, raw)]
         sides = zip(self.taps, ("past", "future"))
-        return [by_layer(self.blocks, one_sided(raw, weight, side, layout)) for weight, side in sides]
+        return [by_layer(self.blocks, one_sided(raw, weight, side, batch.layout)) for weight, side in sides]

@@ -24,6 +24,9 @@ LEAVE_ONE_OUT_TOKENS = 16_384  # tokens a forward pass may hold when each place 
 
 
 class Vanilla(Architecture):
+    without_self = False
+    passes_each = True
+
     @dataclass(frozen=True)
     class Options:
         masking_rate: float = 0.4

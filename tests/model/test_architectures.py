@@ -36,14 +36,14 @@ def assert_documents_alone(model: MaskedLM, tolerance: float) -> None:
 @pytest.mark.parametrize("architecture", REGISTRY)
 def test_padding_changes_no_encoding(architecture: str, with_self: bool) -> None:
     model = tiny_model(architecture)
-    if model.architecture.masking is not None and not with_self:
+    if not (model.architecture.without_self or with_self):
         with pytest.raises(ValueError, match="with_self"):
             model.encode(random_batch("whole"), with_self=False)
         return
     batch = random_batch("padded")
     length = int((batch.documents[0] >= 0).sum())
     alone = model.encode(Batch(batch.tokens[:1, :length]), with_self=with_self)
-    torch.testing.assert_close(model.encode(batch, with_self=with_self)[:1, :length], alone, rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(model.encode(batch, with_self=with_self)[:1, :length], alone, rtol=1e-5, atol=3e-5)
 
 
 @pytest.mark.parametrize("architecture", REGISTRY)

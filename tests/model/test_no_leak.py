@@ -18,9 +18,12 @@ from torch import Tensor
 from data.batch import Batch
 from data.batches import Masking
 from data.tokenizer import Vocabulary
+from kernels.attention import attention
 from kernels.dispatch import use_backend
 from model import MaskedLM
-from model.architectures import REGISTRY
+from model.architectures import REGISTRY, Architecture
+from model.architectures.bicausal import Bicausal
+from model.architectures.permuted import Permuted
 from model.architectures.tta import TTA
 from model.layers import hoisted_keys_values
 from tests.conftest import LAYOUTS, MASK, VOCAB, random_batch
@@ -238,12 +241,56 @@ class ConvolvedContent(Shifting):
         return query
 
 
-LEAKS = [OpenDiagonal, DeepContent, WrapAround, WindowOffByOne, MixedQueries, ConvolvedContent]
+class OwnState(Bicausal):
+    """Queries that start from their own forward state instead of the one before."""
+
+    def starts(self, towers, layout, hidden) -> Tensor:
+        return self.begin(torch.cat([towers[0][-1], towers[1][-1]], -1))
+
+
+class SwappedTowers(Bicausal):
+    """Keys before a place that hold what stands after them."""
+
+    def directions(self, content: Tensor, batch: Batch) -> tuple[list[Tensor], list[Tensor]]:
+        return super().directions(content, batch)[::-1]
+
+
+class EqualRanks(Permuted):
+    """A query that sees its own rank too."""
+
+    seen = "rank"
+
+    def mixed(self, content: Tensor) -> Tensor:
+        return content
+
+    def two_streams(self, batch: Batch, rank: Tensor, places=None, hidden=None) -> Tensor:
+        content = self.embedding(batch.tokens, batch.documents)
+        query, content = self.embedding.queries(batch.tokens, batch.documents).expand_as(content), self.mixed(content)
+        for block in self.blocks:
+            k, v = block.keys_values(block.read(content))
+            asked = attention(
+                block.queries(query, content.shape[:2]), k, v, self.seen, documents=batch.layout, rank=rank
+            )
+            query = block.update(query, asked)
+        return query
+
+
+class NearContent(EqualRanks):
+    """Content that holds its neighbours, whatever their ranks: a token comes back through them."""
+
+    seen = "rank_strict"
+
+    def mixed(self, content: Tensor) -> Tensor:
+        return content + content.roll(1, 1)
+
+
+LEAKS = [OwnState, SwappedTowers, EqualRanks, NearContent]
+LEAKS += [OpenDiagonal, DeepContent, WrapAround, WindowOffByOne, MixedQueries, ConvolvedContent]
 
 
 @pytest.mark.parametrize("check", [certify_values, certify_gradients])
 @pytest.mark.parametrize("leaking", LEAKS)
-def test_the_certificate_catches_a_leak(leaking: type[TTA], check, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_certificate_catches_a_leak(leaking: type[Architecture], check, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(REGISTRY, "leaking", leaking)
     torch.manual_seed(0)
     model = MaskedLM(tiny_config("leaking")).eval()
@@ -294,6 +341,17 @@ def test_a_convolution_across_documents_is_caught(monkeypatch: pytest.MonkeyPatc
 FEATURES = [
     *((architecture, {}) for architecture in REGISTRY),
     *(("local", {"near": near, "taps": taps}) for near, taps in ((0, 1), (1, 0), (5, 0), (0, 5), (2, 4))),
+    *(
+        ("bicausal", options)
+        for options in (
+            {"near": 0, "taps": 0, "start": False},
+            {"tied": False},
+            {"level": True, "depth": 2},
+            {"width": 16, "heads": 2},
+        )
+    ),
+    ("permuted", {"near": 2}),
+    *(("rtd", {"generator": generator}) for generator in ("local", "bicausal")),
     *(("vanilla", {"near": near, "taps": taps}) for near, taps in ((3, 0), (0, 3), (2, 4))),
 ]
 

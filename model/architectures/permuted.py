@@ -1,0 +1,131 @@
+"""XLNet's two streams (Yang et al. 2019, arXiv 1906.08237): every place predicted in one pass, each from a part of the others.
+
+A document's places are put in a random order, another one for each sample. With rank r:
+
+    content   h_i <- Block(h_i, h_j for r_j <= r_i)        starts from embedding(x_i)
+    query     g_i <- Block(g_i, h_j for r_j <  r_i)        starts from [MASK] plus place; the same weights
+
+Content is deep, and of the others a place sees half on average. Leave-one-out asks for a place that comes last, and so needs
+a pass for each. `near` adds the neighbours' raw embeddings to where queries start, whatever their ranks; content must not
+have them, for it would carry a token to places of lower rank, and from there back.
+"""
+
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor, nn
+
+from data.batch import Batch
+from kernels.attention import attention, two_stream_attention
+from model.architectures.base import Architecture
+from model.config import ModelConfig
+from model.layers import Block
+from model.neighbours import Near
+
+LEAVE_ONE_OUT_TOKENS = 16_384  # tokens of a forward pass when each place needs a copy of its sentence
+
+
+class Permuted(Architecture):
+    without_self = False
+    passes_each = True
+
+    @dataclass(frozen=True)
+    class Options:
+        near: int = 0
+
+        def __post_init__(self) -> None:
+            if self.near < 0:
+                raise ValueError(f"near is {self.near}; it must be 0 (off) or more.")
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__(config)
+        self.blocks = nn.ModuleList(Block(config) for _ in range(config.n_layers))
+        self.near = Near(config, self.options.near) if self.options.near else None
+
+    def predict(self, batch: Batch, places: Tensor | None = None) -> Tensor:
+        return self.two_streams(batch, ranks(batch), places)
+
+    def encode(self, batch: Batch, *, with_self: bool = True) -> Tensor:
+        """The content stream, every place seeing all."""
+        if not with_self:
+            raise ValueError("permuted has no states without self that see all others; use with_self=True.")
+        x = self.embedding(batch.tokens, batch.documents)
+        for block in self.blocks:
+            x = block.self_attention(x, "full", batch.layout)
+        return x
+
+    def two_streams(
+        self, batch: Batch, rank: Tensor, places: Tensor | None = None, hidden: Tensor | None = None
+    ) -> Tensor:
+        content = self.embedding(batch.tokens, batch.documents)  # (B, N, D)
+        query = self.embedding.queries(batch.tokens, batch.documents)
+        if self.near is not None:
+            query = query + self.near(content, batch.layout, hidden)
+        last = len(self.blocks) - 1
+        for i, block in enumerate(self.blocks):
+            k, v = block.keys_values(block.read(content))
+            asking = block.queries(query, content.shape[:2])
+            if i == last:  # nobody reads the last content
+                asked = attention(asking, k, v, "rank_strict", documents=batch.layout, rank=rank)
+                return block.update(query.expand_as(content), asked, places)
+            of_content = block.queries(content, content.shape[:2])
+            seen, asked = two_stream_attention(of_content, asking, k, v, "rank", documents=batch.layout, rank=rank)
+            content, query = block.update(content, seen), block.update(query.expand_as(content), asked)
+        raise AssertionError("a model has at least one layer")
+
+    def leave_one_out(self, batch: Batch, places: Tensor, hidden: Tensor | None = None) -> tuple[Tensor, int]:
+        """A copy for each place, in an order in which it comes after all that it may see, and before what is hidden."""
+        (rows, length), count = batch.tokens.shape, places.shape[1]
+        device, place = places.device, places.reshape(-1)
+        row = torch.arange(rows, device=device).repeat_interleave(count)
+        score = scores(batch)  # (B, N) in [0, 1)
+        states = []
+        for row_c, place_c in zip(*(x.split(max(1, LEAVE_ONE_OUT_TOKENS // length)) for x in (row, place))):
+            copies = replace(batch, tokens=batch.tokens[row_c], documents=_of(batch.documents, row_c), samples=None)
+            own = torch.arange(length, device=device) == place_c[:, None]  # (C, N)
+            behind = own.double()  # the place itself after the others, and after it what is hidden from it
+            masks = None
+            if hidden is not None:
+                apart = hidden[row_c, place_c] & ~own
+                behind = behind + 2.0 * apart
+                masks = hidden[row_c]
+            rank = ranked(score[row_c] + behind, copies.documents, None if copies.documents is None else copies.layout)
+            one_each = torch.arange(len(place_c), device=device) * length + place_c
+            states.append(self.two_streams(copies, rank, one_each, masks))
+        return torch.cat(states).view(rows, count, -1), count
+
+
+def _of(documents: Tensor | None, rows: Tensor) -> Tensor | None:
+    return None if documents is None else documents[rows]
+
+
+def scores(batch: Batch) -> Tensor:
+    """(B, N) float64 in [0, 1), by which the places of a document are ordered: of a row's sample and the place in the
+    document alone, so neither the rest of the batch nor where a document stands changes its order."""
+    device = batch.tokens.device
+    rows, length = batch.tokens.shape
+    place = torch.arange(length, device=device).expand(rows, length)
+    if batch.layout is not None:
+        place = place - batch.layout.start
+    samples = torch.tensor(batch.samples or [0] * rows).to(device, non_blocking=True)
+    return _mix(_mix(samples[:, None] + 1) + place + 1).bitwise_right_shift(11).bitwise_and((1 << 53) - 1) * 2.0**-53
+
+
+def _mix(x: Tensor) -> Tensor:
+    """splitmix64 (Steele, Lea and Flood 2014) on int64, which wraps around; shifts without the sign."""
+    x = x * -7046029254386353131
+    x = (x ^ (x >> 30 & (1 << 34) - 1)) * -4658895280553007687
+    x = (x ^ (x >> 27 & (1 << 37) - 1)) * -7723592293110705685
+    return x ^ (x >> 31 & (1 << 33) - 1)
+
+
+def ranks(batch: Batch) -> Tensor:
+    return ranked(scores(batch), batch.documents, batch.layout)
+
+
+def ranked(score: Tensor, documents: Tensor | None, layout) -> Tensor:
+    """(B, N) int64: the rank of each place by `score` within its document; 0 at padding."""
+    if layout is None:
+        return score.argsort(1).argsort(1)
+    rank = (score + 8.0 * layout.start).argsort(1).argsort(1) - layout.start
+    return rank.masked_fill(documents < 0, 0)

@@ -1,0 +1,112 @@
+"""Replaced token detection (ELECTRA: Clark et al. 2020, arXiv 2003.10555) with a generator that predicts every place.
+
+    generator       any registered architecture of fewer layers, on the same table; with its own loss
+    replacements    at a share of the places the token is drawn from what the generator predicts there, all in one pass
+    discriminator   an encoder that sees everything, and says at each place whether its token is the true one
+
+    loss = generator's + weight * binary cross-entropy over all places      (a token drawn right counts as true)
+
+ELECTRA's generator sees [MASK]s where it must guess; an all-position one guesses anywhere from the true text, so which places
+are replaced need not be known beforehand. Predictions and leave-one-out are the generator's: a discriminator predicts no
+tokens, and what it has learned is measured by fine-tuning. `encode` is the discriminator.
+"""
+
+import dataclasses
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from data.batch import Batch
+from data.permutation import hash64
+from model.architectures.base import Architecture
+from model.config import ModelConfig
+from model.head import Head
+from model.layers import Block, make_norm
+
+
+class RTD(Architecture):
+    without_self = False
+
+    @dataclass(frozen=True)
+    class Options:
+        generator: str = "tta"
+        generator_layers: int = 0
+        replaced: float = 0.25
+        weight: float = 50.0
+
+        def __post_init__(self) -> None:
+            if not 0 < self.replaced < 1 or self.weight < 0 or self.generator_layers < 0:
+                raise ValueError(
+                    f"replaced {self.replaced} must lie between 0 and 1, weight {self.weight} and generator_layers "
+                    f"{self.generator_layers} not be negative."
+                )
+
+    def __init__(self, config: ModelConfig) -> None:
+        from model.architectures import architecture_class
+
+        super().__init__(config)
+        o = self.options
+        kind = architecture_class(o.generator)
+        if kind.masking is not None or kind is RTD or kind.passes_each:
+            raise ValueError(
+                f"generator is {o.generator!r}; it must predict every place in one pass, as tta and local do."
+            )
+        layers = o.generator_layers or max(1, config.n_layers // 2)
+        self.generator = kind(dataclasses.replace(config, architecture=o.generator, n_layers=layers, options=()))
+        self.generator.embedding = self.embedding  # one table, and one norm of it
+        self.blocks = nn.ModuleList(Block(config) for _ in range(config.n_layers))
+        self.judge = nn.Sequential(make_norm(config, config.d_model), nn.Linear(config.d_model, 1))
+
+    def predict(self, batch: Batch, places: Tensor | None = None) -> Tensor:
+        return self.generator.predict(batch, places)
+
+    def leave_one_out(self, batch: Batch, places: Tensor, hidden: Tensor | None = None) -> tuple[Tensor, int]:
+        return self.generator.leave_one_out(batch, places, hidden)
+
+    def encode(self, batch: Batch, *, with_self: bool = True) -> Tensor:
+        if not with_self:
+            raise ValueError("rtd's discriminator sees every token, its own too; use with_self=True.")
+        return self.discriminate(batch.tokens, batch)
+
+    def discriminate(self, tokens: Tensor, batch: Batch) -> Tensor:
+        x = self.embedding(tokens, batch.documents)
+        for block in self.blocks:
+            x = block.self_attention(x, "full", batch.layout)
+        return x
+
+    def loss(self, batch: Batch, head: Head) -> Tensor:
+        states = self.predict(batch)  # (B, N, D)
+        flat, targets = states.flatten(0, 1), batch.tokens.flatten()
+        if batch.places is not None:
+            flat, targets = flat.index_select(0, batch.places), targets.index_select(0, batch.places)
+        own = head.loss(flat, targets)
+        with torch.no_grad():
+            tokens = self.replacements(states, batch, head)
+        judged = self.judge(self.discriminate(tokens, batch)).float()[..., 0]
+        doubt = F.binary_cross_entropy_with_logits(judged, (tokens != batch.tokens).float(), reduction="none").flatten()
+        if batch.places is not None:
+            doubt = doubt.index_select(0, batch.places)
+        return own + self.options.weight * doubt.mean()
+
+    def replacements(self, states: Tensor, batch: Batch, head: Head) -> Tensor:
+        """(B, N) tokens, of which a share is drawn from the generator. What is drawn for a row depends on its sample alone."""
+        rows, length = batch.tokens.shape
+        count = max(1, round(self.options.replaced * length))
+        device = batch.tokens.device
+        if device.type == "meta":  # FLOPs are being counted
+            order, chance = torch.empty(rows, length, device=device), torch.empty(rows, count, device=device)
+        else:
+            draws = [torch.Generator().manual_seed(hash64(7, s) >> 1) for s in batch.samples or range(rows)]
+            order = torch.stack([torch.rand(length, generator=g) for g in draws]).to(device, non_blocking=True)
+            chance = torch.stack([torch.rand(count, generator=g) for g in draws]).to(device, non_blocking=True)
+        if batch.documents is not None:
+            order = order.masked_fill(batch.documents < 0, -1.0)  # padding last
+        at = order.topk(count, 1).indices  # (B, M)
+        chosen = states.gather(1, at[..., None].expand(-1, -1, states.shape[-1]))
+        summed = head.logits(chosen).float().softmax(-1).cumsum(-1)  # (B, M, V)
+        drawn = torch.searchsorted(summed, chance[..., None] * summed[..., -1:])[..., 0].clamp_max(summed.shape[-1] - 1)
+        if batch.documents is not None:
+            drawn = torch.where(batch.documents.gather(1, at) < 0, batch.tokens.gather(1, at), drawn)
+        return batch.tokens.scatter(1, at, drawn)
