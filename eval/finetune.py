@@ -46,6 +46,9 @@ class Recipe:
     """Whether a state may see its own token. Vanilla has states with it only."""
     pool: Literal["mean", "first"] = "mean"
     """Of the places' states, what represents the text: their mean without specials, or the state of BOS."""
+    pair: Literal["joint", "apart"] = "joint"
+    """A pair as one sequence, BOS a EOS b EOS, or each text by itself, answered from both states, their difference and their
+    product (Reimers and Gurevych 2019). Choices and spans are always joint."""
     loss: Literal["ce", "focal", "class_balanced", "logit_adjusted", "dice"] = "ce"
     """For classes of unequal size; see losses.py."""
     max_rows: int = 0
@@ -81,16 +84,18 @@ class Outcome:
 
 
 class Classifier(nn.Module):
-    """A pretrained model, a pooled state, and a linear answer: (B, outputs); by_place: (B, N, outputs)."""
+    """A pretrained model, a pooled state, and a linear answer: (B, outputs); by_place: (B, N, outputs); apart: from two
+    sequences of the batch each, (B / 2, outputs)."""
 
     def __init__(
-        self, model: MaskedLM, outputs: int, recipe: Recipe, special_ids: tuple[int, ...], by_place: bool = False
-    ) -> None:
+        self, model: MaskedLM, outputs: int, recipe: Recipe, special_ids: tuple[int, ...], by_place: bool = False,
+        apart: bool = False,
+    ) -> None:  # fmt: skip
         super().__init__()
-        self.model, self.recipe, self.by_place = model, recipe, by_place
+        self.model, self.recipe, self.by_place, self.apart = model, recipe, by_place, apart
         self.special_ids = torch.tensor(special_ids)
         self.dropout = nn.Dropout(recipe.dropout)
-        self.answer = nn.Linear(model.config.d_model, outputs)
+        self.answer = nn.Linear((4 if apart else 1) * model.config.d_model, outputs)
         nn.init.normal_(self.answer.weight, std=model.config.initializer_std)
         nn.init.zeros_(self.answer.bias)
 
@@ -113,7 +118,11 @@ class Classifier(nn.Module):
         return states[:, 0] if self.recipe.pool == "first" else self.mean(states, batch)
 
     def forward(self, batch: Batch) -> Tensor:
-        return self.answer(self.dropout(self.states(batch) if self.by_place else self.pooled(batch)))
+        states = self.states(batch) if self.by_place else self.pooled(batch)
+        if self.apart:
+            a, b = states[::2], states[1::2]
+            states = torch.cat([a, b, (a - b).abs(), a * b], -1)
+        return self.answer(self.dropout(states))
 
 
 def fine_tune(
@@ -138,13 +147,16 @@ def fine_tune(
     torch.manual_seed(seed)
     chooser = random.Random(seed)
     device = next(model.parameters()).device
-    form = FORMS[task.form](task, tokenizer, longest(model, recipe), recipe.loss)
+    apart = recipe.pair == "apart" and task.form in ("class", "score") and len(splits.train[0].texts) == 2
+    form = FORMS[task.form](task, tokenizer, longest(model, recipe), recipe.loss, apart)
     train = splits.train
     train = chooser.sample(train, recipe.max_rows) if 0 < recipe.max_rows < len(train) else train
     examples = {"train": train} | splits.dev | splits.test | splits.extra
     sets = {split: form.rows(found) for split, found in examples.items()}
     form.prepare(sets["train"], device)
-    classifier = Classifier(copy.deepcopy(model), form.outputs, recipe, tokenizer.special_ids, form.by_place).to(device)
+    classifier = Classifier(copy.deepcopy(model), form.outputs, recipe, tokenizer.special_ids, form.by_place, apart).to(
+        device
+    )
     optimizer = _optimizer(classifier, recipe)
 
     def answers(split: str) -> list[Any]:

@@ -24,13 +24,15 @@ class Form:
 
     by_place = False
 
-    def __init__(self, task: Task, tokenizer: Tokenizer, longest: int, loss: str = "ce") -> None:
-        self.task, self.tokenizer, self.longest, self.loss_name = task, tokenizer, longest, loss
+    def __init__(self, task: Task, tokenizer: Tokenizer, longest: int, loss: str = "ce", apart: bool = False) -> None:
+        self.task, self.tokenizer, self.longest, self.loss_name, self.apart = task, tokenizer, longest, loss, apart
         self.outputs = len(task.labels)
 
     def rows(self, examples: Sequence[Example]) -> list[Row]:
         """At least one for each example, in order."""
         texts = [alternatives(example) for example in examples]
+        if self.apart:  # each text of a pair is a sequence of its own
+            texts = [[(text,) for text in one] for [one] in texts]
         ids = iter(self.tokenizer.encode_batch([text for each in texts for one in each for text in one]))
         found = []
         for number, (example, each) in enumerate(zip(examples, texts)):

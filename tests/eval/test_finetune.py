@@ -123,13 +123,19 @@ def orders(count: int, seed: int) -> list[Example]:
 
 
 @pytest.mark.parametrize(
-    ("architecture", "rows", "texts"),
-    [*((name, orders, ("a",)) for name in REGISTRY), ("vanilla", pairs, ("a", "b"))],
+    ("architecture", "rows", "texts", "pair"),
+    [
+        *((name, orders, ("a",), "joint") for name in REGISTRY),
+        ("vanilla", pairs, ("a", "b"), "joint"),
+        *((name, pairs, ("a", "b"), "apart") for name in ("tta", "vanilla")),
+    ],
 )
-def test_a_model_learns_what_no_bag_of_words_could(architecture: str, rows, texts, tokenizer: Tokenizer) -> None:
+def test_a_model_learns_what_no_bag_of_words_could(
+    architecture: str, rows, texts, pair: str, tokenizer: Tokenizer
+) -> None:
     model = tiny_model(architecture, vocab_size=tokenizer.vocab_size, initializer_std=0.05)
     task = Task("task", ("0", "1"), texts, "label", ("accuracy",))
-    recipe = Recipe(epochs=8, batch_size=16, learning_rate=3e-3, dropout=0.0)
+    recipe = Recipe(epochs=8, batch_size=16, learning_rate=3e-3, dropout=0.0, pair=pair)
     before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
     splits = Splits(rows(600, 0), {"dev": rows(120, 1)}, {"test": rows(20, 9)})
     outcomes = [fine_tune(model, tokenizer, task, splits, recipe, seed) for seed in (0, 0)]
