@@ -47,7 +47,9 @@ class ModelConfig:
     options:        the architecture's own options as (name, value) pairs; unknown names are refused.
     vocab_size:     rows of the embedding table, special tokens included.
     mask_id:        the id of [MASK], from which every query stream starts.
-    d_embed:        width of the embedding table; narrower than d_model factorises it (ALBERT, arXiv 1909.11942).
+    d_embed:        width of the embedding table; narrower than d_model factorises it (ALBERT, arXiv 1909.11942). 0 is
+                    d_model; auto is what the vocabulary needs, see `minimum_entropy_width`, and no more than d_model.
+    zero_head:      the head's last norm starts at 0, so that a new model says the same of every token (its bias).
     max_length:     the longest sequence in tokens (learned positions cannot go beyond it; nothing else depends on it).
     """
 
@@ -58,7 +60,8 @@ class ModelConfig:
     n_layers: int = 4
     n_heads: int = 4
     d_ff: int = 0
-    d_embed: int = 0
+    d_embed: int | Literal["auto"] = 0
+    zero_head: bool = False
     max_length: int = 512
     norm: Literal["pre", "post"] = "pre"
     positions: Literal["rotary", "learned"] = "rotary"
@@ -75,6 +78,8 @@ class ModelConfig:
             # Both kinds hold 8 d^2 weights: two matrices of 4d, or three of 8d/3 (Shazeer 2020, arXiv 2002.05202).
             gated = self.feed_forward == "gated"
             object.__setattr__(self, "d_ff", self.d_model * 8 // 3 // 16 * 16 if gated else 4 * self.d_model)
+        if self.d_embed == "auto":
+            object.__setattr__(self, "d_embed", min(self.d_model, minimum_entropy_width(self.vocab_size)))
         if self.d_embed == 0:
             object.__setattr__(self, "d_embed", self.d_model)
         object.__setattr__(self, "options", tuple(sorted((str(k), v) for k, v in self.options)))

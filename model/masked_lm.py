@@ -45,6 +45,8 @@ class MaskedLM(nn.Module):
         self.architecture = architecture_class(config.architecture)(config)
         self.head = Head(config, self.architecture.embedding.table)
         initialise(self, config)
+        if config.zero_head:
+            nn.init.zeros_(self.head.norm_out.weight)
 
     def loss(self, batch: Batch) -> Tensor:
         """Mean cross-entropy in nats over the places that this pass predicts."""

@@ -76,8 +76,10 @@ class PretrainConfig:
     """The block: modern (pre-norm, rotary, gated) or bert (post-norm, learned positions, erf-GELU)."""
     dropout: float = 0.0
     """Of embeddings and of what enters the residual stream."""
-    d_embed: int = 0
-    """Width of the embedding table; 0 is the model's."""
+    d_embed: int | Literal["auto"] = 0
+    """Width of the embedding table; 0 is the model's, auto what the vocabulary needs (8.33 ln V)."""
+    zero_head: bool = False
+    """Start with a head that says the same of every token."""
     sequence_length: int = 128
     """Tokens in a window."""
     batch_size: int = 8

@@ -7,11 +7,12 @@ import torch.nn.functional as F
 
 from data.batch import Batch
 from kernels.dispatch import use_backend
-from model import layers
+from model import MaskedLM, layers
 from model.architectures import REGISTRY
+from model.config import minimum_entropy_width
 from model.layers import dropout_by_sample
 from tests.conftest import MASK, VOCAB, random_batch
-from tests.model.models import tiny_model
+from tests.model.models import tiny_config, tiny_model
 from tests.model.test_no_leak import masked_batch
 
 
@@ -119,3 +120,20 @@ def test_first_loss_is_that_of_a_uniform_guess() -> None:
         model.head.bias.zero_()
         model.head.norm_out.weight.fill_(1.0)
     assert model.loss(random_batch("whole", rows=32)).item() == pytest.approx(math.log(VOCAB), abs=0.1)
+
+
+def test_the_embedding_is_as_wide_as_the_vocabulary_needs() -> None:
+    assert [minimum_entropy_width(v) for v in (4096, 8192, 21128)] == [80, 80, 96]  # 8.33 ln V is 69.3, 75.1, 83.0
+    assert tiny_model("tta", d_embed="auto").config.d_embed == 32  # no wider than the model
+    assert tiny_model("tta", d_model=64, d_embed="auto").config.d_embed == 48  # 8.33 ln 64 = 34.6
+
+
+@pytest.mark.parametrize("architecture", REGISTRY)
+def test_a_zero_head_says_the_same_of_every_token_and_learns(architecture: str) -> None:
+    torch.manual_seed(0)
+    model = MaskedLM(tiny_config(architecture, zero_head=True))
+    batch = masked_batch(random_batch("whole"))
+    states, _ = model.architecture.leave_one_out(batch, torch.tensor([[1], [2]]))
+    torch.testing.assert_close(model.head.logits(states).log_softmax(-1), torch.full((2, 1, VOCAB), -math.log(VOCAB)))
+    model.loss(batch).backward()
+    assert model.head.norm_out.weight.grad.abs().sum() > 0
