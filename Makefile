@@ -13,7 +13,7 @@ PRETRAIN_OPTIONS = $(call option,ARCHITECTURES,architectures) $(call option,BUDG
 	$(call option,SIZE,size) $(call option,SEEDS,seeds) $(call option,NAME,name) $(call option,RESUME,resume) $(ARGS)
 
 .DEFAULT_GOAL := help
-.PHONY: help pretrain frontier tune glue clue score blimp sts rerank correct fewclue bench-scoring bench-finetune test test-kernels test-gpu bench profile lint format clean
+.PHONY: help pretrain frontier tune compare scaling glue clue score blimp sts rerank correct fewclue bench-scoring bench-finetune test test-kernels test-gpu bench profile lint format clean
 
 help: ## these lines
 	@echo "twostream: masked language models that predict every position in one pass"
@@ -87,6 +87,25 @@ frontier: $(RUN_STAMP) ## what share of vanilla's budget two-stream needs: share
 	$(PY) pretrain.py --architectures $(foreach share,0.0625 0.125 0.25 0.5,tta:budget=$(share)) tta vanilla \
 		--seeds $(or $(SEEDS),0 1 2) --budget $(or $(BUDGET),2e13flop) --workers $(or $(WORKERS),0) \
 		$(call option,CORPUS,corpus) $(call option,SIZE,size) $(call option,NAME,name) $(ARGS)
+
+compare: $(RUN_STAMP) ## every architecture under one budget, in one table (half an hour on 2 cores)
+	$(PY) pretrain.py --architectures local tta bicausal permuted rtd vanilla vanilla:near=3 vanilla:near=3,taps=3 \
+		--budget $(or $(BUDGET),1e13flop) --workers $(or $(WORKERS),0) --seeds $(or $(SEEDS),0) \
+		$(call option,CORPUS,corpus) $(call option,SIZE,size) $(call option,NAME,name) $(ARGS)
+
+# Three sizes (0.7, 1.3 and 4.2 M parameters at 4,096 pieces); the shares are 1e12, 4e12, 1.5e13 and 6e13 of 6e13 FLOP.
+SCALING_SIZES := d_model=64,n_layers=8,n_heads=2 d_model=128,n_layers=4,n_heads=2 d_model=256,n_layers=4,n_heads=4
+SCALING_KINDS := local: vanilla: vanilla:near=3,
+SCALING_NAME = $(or $(NAME),scaling)
+scaling_entries = $(foreach kind,$(SCALING_KINDS),$(foreach size,$(SCALING_SIZES),$(foreach share,$(1),$(kind)$(size),budget=$(share))))
+continued = $(if $(wildcard runs/$(1)/run.json),--resume runs/$(1),--name $(1) --workers $(or $(WORKERS),0) $(call option,CORPUS,corpus) $(2) $(ARGS))
+
+scaling: $(RUN_STAMP) ## does the lead last? three sizes, four budgets, side by side, resumable (two hours on 2 cores)
+	$(PY) pretrain.py $(call continued,$(SCALING_NAME),--architectures $(call scaling_entries,0.01667 0.06667 0.25 1) \
+		--budget $(or $(BUDGET),6e13flop))
+	$(PY) pretrain.py $(call continued,$(SCALING_NAME)-seeds,--architectures $(call scaling_entries,0.06667 0.26667 1) \
+		--budget $(or $(CHEAP),1.5e13flop) --seeds 1 2)
+	$(PY) -m report.scaling runs/$(SCALING_NAME) runs/$(SCALING_NAME)-seeds
 
 tune: $(RUN_STAMP) ## learning and masking rates of both models, on the dev half of the held-out text (1 h)
 	$(PY) pretrain.py --architectures $(foreach rate,7.5e-4 1.5e-3 3e-3 6e-3,tta:learning_rate=$(rate) vanilla:learning_rate=$(rate)) \

@@ -1,0 +1,227 @@
+"""Does the lead last? Leave-one-out NLL against arithmetic over sizes and budgets, from one or several runs' records.
+
+python -m report.scaling runs/scaling [runs/scaling-seeds ...]      writes scaling.md and scaling.png into the first folder
+
+A kind is an architecture with its options; its sizes differ in width, depth and heads. At each budget the size that is best
+on dev counts. Curves L(C) = E + A C^-a are fitted to these points, E shared by all kinds: it is what the text itself leaves
+uncertain, whoever reads it. Their uncertainty is the spread of fits to resampled seeds and residuals. "Share" is the budget
+with which a kind is as good as vanilla with all of it, between measured points and never beyond them.
+"""
+
+import math
+import re
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import matplotlib.pyplot as plt
+import numpy as np
+from matplotlib.figure import Figure
+from scipy.optimize import least_squares
+
+from data.files import write_atomically
+from report import plots
+from report.page import markdown_table
+from report.statistics import Spread
+from report.summary import Results, first_reached
+
+DRAWS = 200
+_SHAPE = re.compile(r"(?<=[:,])(?:budget|d_model|n_layers|n_heads|d_ff)=[^,]*,?")
+
+
+def kind_of(label: str) -> str:
+    return _SHAPE.sub("", label).rstrip(",:")
+
+
+@dataclass(frozen=True)
+class Point:
+    """A kind at a budget: FLOPs, the size that is best on dev (parameters), and its NLL on test by seed."""
+
+    flops: float
+    parameters: int
+    nll: dict[int, float]
+
+    @property
+    def mean(self) -> float:
+        return sum(self.nll.values()) / len(self.nll)
+
+
+@dataclass(frozen=True)
+class Fit:
+    """L(C) = floor + scale (C / 1e13)^-exponent; deviations over resampled fits, None where nothing could be resampled."""
+
+    floor: float
+    scale: float
+    exponent: float
+    exponent_deviation: float
+    floor_deviation: float
+
+    def at(self, flops: np.ndarray) -> np.ndarray:
+        return self.floor + self.scale * (flops / 1e13) ** -self.exponent
+
+
+def all_points(runs: Sequence[Results]) -> dict[str, list[tuple[float, Point]]]:
+    """By kind, every finished size and budget: (NLL on dev, point), seeds of all runs together."""
+    found: dict[tuple[str, int, int], tuple[float, int, dict[int, float], list[float]]] = {}
+    for results in runs:
+        for label in results.finished:
+            facts = results.facts["contestants"][label]
+            ends = {seed: curve[-1] for seed, curve in results.curves[label].items()}
+            flops = sum(end["flops"] for end in ends.values()) / len(ends)
+            key = (kind_of(label), facts["parameters"], round(20 * math.log10(flops)))  # budgets that are the same
+            _, _, nll, dev = found.setdefault(key, (flops, facts["parameters"], {}, []))
+            nll |= {seed: end["final"]["nll"] for seed, end in ends.items()}
+            dev += [end["dev"]["nll"] for end in ends.values()]
+    kinds: dict[str, list[tuple[float, Point]]] = {}
+    for (kind, _, _), (flops, parameters, nll, dev) in found.items():
+        kinds.setdefault(kind, []).append((sum(dev) / len(dev), Point(flops, parameters, nll)))
+    return kinds
+
+
+def frontier(points: Sequence[tuple[float, Point]]) -> list[Point]:
+    """The best size of each budget, by rising budget."""
+    best: dict[int, tuple[float, Point]] = {}
+    for dev, point in points:
+        budget = round(20 * math.log10(point.flops))
+        if budget not in best or dev < best[budget][0]:
+            best[budget] = dev, point
+    return [point for _, point in sorted(best.values(), key=lambda pair: pair[1].flops)]
+
+
+def fit(frontiers: dict[str, list[Point]]) -> dict[str, Fit]:
+    """Raises ValueError where there are fewer points than numbers to find."""
+    kinds = list(frontiers)
+    count = sum(map(len, frontiers.values()))
+    if count < 2 * len(kinds) + 1:
+        raise ValueError(f"{count} points are too few for {len(kinds)} curves with one floor; run more budgets.")
+    x = [np.log([p.flops / 1e13 for p in frontiers[kind]]) for kind in kinds]
+
+    def solve(values: Sequence[np.ndarray]) -> np.ndarray:
+        """[floor, log scale and exponent of each kind]."""
+
+        def residuals(theta: np.ndarray) -> np.ndarray:
+            curves = [theta[0] + np.exp(theta[1 + 2 * i] - theta[2 + 2 * i] * x[i]) for i in range(len(kinds))]
+            return np.concatenate([c - v for c, v in zip(curves, values)])
+
+        lowest = min(v.min() for v in values)
+        start = [0.5 * lowest] + [
+            n for v in values for n in (math.log(max(0.1, float(np.median(v)) - 0.5 * lowest)), 0.3)
+        ]
+        low, high = [0.0] + [-9.0, 0.0] * len(kinds), [lowest - 1e-6] + [9.0, 3.0] * len(kinds)
+        return least_squares(
+            residuals, np.clip(start, np.array(low) + 1e-9, np.array(high) - 1e-9), bounds=(low, high)
+        ).x
+
+    means = [np.array([p.mean for p in frontiers[kind]]) for kind in kinds]
+    best = solve(means)
+    fitted = [best[0] + np.exp(best[1 + 2 * i] - best[2 + 2 * i] * x[i]) for i in range(len(kinds))]
+    left = np.concatenate([m - f for m, f in zip(means, fitted)])
+    left = left * math.sqrt(count / max(1, count - len(best)))
+    draw, drawn = np.random.default_rng(0), []
+    for _ in range(DRAWS):
+        values = []
+        for kind, curve in zip(kinds, fitted):
+            errors = draw.choice(left, len(curve))
+            for n, point in enumerate(frontiers[kind]):  # seeds say more than residuals where there are several
+                seeds = list(point.nll.values())
+                if len(seeds) > 1:
+                    errors[n] = draw.choice(seeds, len(seeds)).mean() - curve[n]
+            values.append(curve + errors)
+        drawn.append(solve(values))
+    spread = np.std(drawn, axis=0)
+    return {
+        kind: Fit(best[0], float(np.exp(best[1 + 2 * i])), best[2 + 2 * i], float(spread[2 + 2 * i]), float(spread[0]))
+        for i, kind in enumerate(kinds)
+    }
+
+
+def share(ours: Sequence[Point], theirs: Point) -> Spread | None:
+    """The budget with which `ours` are as good as `theirs`, over its budget; by seed, linear in the logarithm. None where a
+    seed never gets there, or is there already at its smallest budget."""
+    found = []
+    for seed, target in theirs.nll.items():
+        curve = [(math.log(p.flops), p.nll[seed]) for p in ours if seed in p.nll]
+        reached = first_reached(curve, target)
+        if reached is None or curve[0][1] <= target:
+            return None
+        found.append(math.exp(reached) / theirs.flops)
+    return Spread.of(found)
+
+
+def picture(kinds: dict[str, list[tuple[float, Point]]], fits: dict[str, Fit], baselines: Sequence[str]) -> Figure:
+    with plt.rc_context(plots.STYLE):
+        figure, (left, right) = plt.subplots(1, 2, figsize=(11, 4.4))
+        for n, (kind, points) in enumerate(kinds.items()):
+            vanilla = kind.startswith("vanilla")
+            colour = plots.GREYS[baselines.index(kind) % 3] if vanilla else plots.COLOURS[n % len(plots.COLOURS)]
+            best = frontier(points)
+            left.plot([p.flops for _, p in points], [p.mean for _, p in points], ".", color=colour, alpha=0.4)
+            left.plot([p.flops for p in best], [p.mean for p in best], "o", color=colour, label=kind, ms=5)
+            x = np.geomspace(best[0].flops, best[-1].flops, 60)
+            left.plot(x, fits[kind].at(x), "--" if vanilla else "-", color=colour)
+            if vanilla:
+                continue
+            for baseline, style in zip(baselines, ("-", "--", ":")):
+                found = [(p.flops, share(best, p)) for p in frontier(kinds[baseline])]
+                found = [(flops, spread) for flops, spread in found if spread is not None]
+                if found:
+                    y, error = [s.mean for _, s in found], [s.deviation or 0.0 for _, s in found]
+                    label = f"{kind} against {baseline}"
+                    right.errorbar(
+                        [f for f, _ in found], y, error, fmt="o" + style, color=colour, label=label, capsize=3
+                    )
+        left.set(xscale="log", xlabel="training FLOPs", ylabel="leave-one-out NLL, nats a token")
+        right.set(
+            xscale="log", xlabel="the baseline's training FLOPs", ylabel="share of it that is as good", ylim=(0, None)
+        )
+        left.legend(), right.legend()
+        figure.tight_layout()
+    return figure
+
+
+def write_report(folders: Sequence[Path]) -> str:
+    """Returns the tables. Raises FileNotFoundError or ValueError for folders without finished runs."""
+    kinds = all_points([Results.load(folder) for folder in folders])
+    baselines = [kind for kind in kinds if kind.startswith("vanilla")]
+    if not baselines or len(baselines) == len(kinds):
+        raise ValueError(
+            f"Found {', '.join(kinds) or 'nothing finished'}; expected vanilla and something to compare it with."
+        )
+    frontiers = {kind: frontier(points) for kind, points in kinds.items()}
+    fits = fit(frontiers)
+    rows = []
+    for kind, points in frontiers.items():
+        for p in points:
+            told = Spread.of(list(p.nll.values())).text()
+            rows.append([kind, f"{p.flops:.1e}", f"{p.parameters / 1e6:.2f} M", told, str(len(p.nll))])
+    lines = markdown_table(("", "FLOPs", "best size", "NLL", "seeds"), rows)
+    lines += markdown_table(
+        ("", "L(C) = E + A (C / 1e13)^-a", "a"),
+        [[kind, f"{f.floor:.2f} + {f.scale:.2f} (C / 1e13)^-{f.exponent:.3f}", f"{f.exponent:.3f} ± {f.exponent_deviation:.3f}"]
+         for kind, f in fits.items()],
+    )  # fmt: skip
+    shares = []
+    for kind in (k for k in kinds if k not in baselines):
+        for baseline in baselines:
+            for p in frontiers[baseline]:
+                found = share(frontiers[kind], p)
+                shares.append([kind, baseline, f"{p.flops:.1e}", found.text(".2f") if found else "beyond what was run"])
+    lines += markdown_table(("", "as good as", "with FLOPs", "share of them"), shares)
+    floor = next(iter(fits.values()))
+    lines += [
+        f"E, shared: {floor.floor:.2f} ± {floor.floor_deviation:.2f} nats. After ±: see the head of report/scaling.py."
+    ]
+    text = "\n".join(["# Does the lead last?", "", "![against arithmetic](scaling.png)", "", *lines]) + "\n"
+    write_atomically(folders[0] / "scaling.md", text)
+    (folders[0] / "scaling.png").write_bytes(plots.as_png(picture(kinds, fits, baselines)))
+    return text
+
+
+if __name__ == "__main__":
+    if len(sys.argv) < 2:
+        sys.exit("usage: python -m report.scaling runs/NAME ...")
+    try:
+        print(write_report([Path(name) for name in sys.argv[1:]]))
+    except (ValueError, OSError) as error:
+        sys.exit(f"error: {error}")

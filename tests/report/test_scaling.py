@@ -1,0 +1,86 @@
+"""Scaling: points of one kind, fits that find what made them, shares by hand; the page from several runs."""
+
+import json
+import math
+from pathlib import Path
+
+import pytest
+
+from report.scaling import Point, all_points, fit, frontier, kind_of, share, write_report
+from report.summary import Results
+from tests.report.test_summary import record
+
+BUDGETS = (1e12, 4e12, 1.5e13, 6e13)
+
+
+def test_a_kind_is_a_label_without_its_shape() -> None:
+    assert kind_of("local:d_model=64,n_layers=8,n_heads=2,budget=0.25") == "local"
+    assert kind_of("vanilla:near=3,d_model=64,n_layers=8,n_heads=2,budget=1") == "vanilla:near=3"
+    assert kind_of("local:d_model=64,taps=2") == "local:taps=2" and kind_of("tta") == "tta"
+
+
+def law(scale: float, exponent: float, flops: float) -> float:
+    return 1.4 + scale * (flops / 1e13) ** -exponent
+
+
+def test_the_fit_finds_what_made_the_points() -> None:
+    truth = {"local": (1.0, 0.20), "vanilla": (1.9, 0.26)}
+    frontiers = {k: [Point(c, 1, {0: law(*v, c)}) for c in BUDGETS] for k, v in truth.items()}
+    found = fit(frontiers)
+    for kind, (scale, exponent) in truth.items():
+        assert found[kind].floor == pytest.approx(1.4, abs=0.02)
+        assert found[kind].scale == pytest.approx(scale, abs=0.03)
+        assert found[kind].exponent == pytest.approx(exponent, abs=0.01) and found[kind].exponent_deviation < 0.01
+    noisy = {
+        k: [Point(c, 1, {s: law(*v, c) + 0.05 * (s - 1) for s in (0, 1, 2)}) for c in BUDGETS] for k, v in truth.items()
+    }
+    assert fit(noisy)["local"].exponent_deviation > 0.003
+    with pytest.raises(ValueError, match="4 points are too few for 2 curves"):
+        fit({k: points[:2] for k, points in frontiers.items()})
+
+
+def test_shares_by_hand() -> None:
+    ours = [Point(1e12, 1, {0: 5.0, 1: 5.0}), Point(4e12, 1, {0: 4.0, 1: 3.0})]
+    theirs = Point(8e12, 1, {0: 4.5, 1: 4.0})
+    half = math.exp((math.log(1e12) + math.log(4e12)) / 2) / 8e12  # both are half-way, in the logarithm
+    assert share(ours, theirs).mean == pytest.approx(half) and half == pytest.approx(0.25)
+    assert share(ours, Point(8e12, 1, {0: 3.9})) is None  # never reached
+    assert share(ours, Point(8e12, 1, {0: 5.1})) is None  # there already: how much less would do is not known
+
+
+def write_run(folder: Path, seeds: list[int], shift: float = 0.0) -> None:
+    folder.mkdir()
+    records, contestants = [], {}
+    for kind, scale, exponent in (("local:", 1.0, 0.2), ("vanilla:", 1.9, 0.26)):
+        for width in (64, 128):
+            for budget in BUDGETS:
+                label = f"{kind}d_model={width},budget={budget / 6e13:.4f}"
+                best = width == (64 if budget < 1e13 else 128)
+                contestants[label] = {
+                    "parameters": width * 1000,
+                    "architecture": kind[:-1],
+                    "family": label,
+                    "share": 1.0,
+                }
+                for seed in seeds:
+                    nll = law(scale, exponent, budget) + (0.0 if best else 0.2) + shift
+                    records.append(record(label, seed, budget / 1e9, nll, last=True))
+    (folder / "results.jsonl").write_text("\n".join(map(json.dumps, records)) + "\n")
+    (folder / "facts.json").write_text(json.dumps({"contestants": contestants, "precision": "torch.float32"}))
+    (folder / "run.json").write_text(json.dumps({"seeds": seeds}))
+
+
+def test_several_runs_are_one_page(tmp_path: Path) -> None:
+    write_run(tmp_path / "a", [0])
+    write_run(tmp_path / "b", [1, 2], shift=0.01)
+    kinds = all_points([Results.load(tmp_path / name) for name in "ab"])
+    assert kinds.keys() == {"local", "vanilla"} and len(kinds["local"]) == 8
+    best = frontier(kinds["local"])
+    assert [p.parameters for p in best] == [64_000, 64_000, 128_000, 128_000]
+    assert [p.flops for p in best] == pytest.approx(BUDGETS) and set(best[0].nll) == {0, 1, 2}
+    text = write_report([tmp_path / "a", tmp_path / "b"])
+    assert "| local | vanilla | 6.0e+13 |" in text and (tmp_path / "a" / "scaling.png").stat().st_size > 10_000
+    assert (tmp_path / "a" / "scaling.md").read_text() == text
+    (tmp_path / "b" / "facts.json").unlink()
+    with pytest.raises(FileNotFoundError, match=r"has no facts\.json"):
+        write_report([tmp_path / "b"])
