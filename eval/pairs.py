@@ -33,6 +33,8 @@ from model import MaskedLM
 from report.statistics import clustered_mean
 from training.machine import default_device, keep_freed_memory
 
+PUBLISHED = "people 88.6, RoBERTa-large 86.5, GPT-2 345M 82.6 (Salazar et al. 2020)"
+
 
 @dataclass(frozen=True)
 class Paradigm:
@@ -167,6 +169,8 @@ def run(config: PairsConfig, console: Console) -> int:
     totals = [interval([found[label, p.name] for p in paradigms]) for label in opened]
     table.add_row("all", *(f"{100 * mean:.1f} ({100 * low:.1f} to {100 * high:.1f})" for mean, low, high in totals))
     console.print(table)
+    if len(paradigms) == 67 and {"anaphor_agreement", "island_effects"} <= {p.phenomenon for p in paradigms}:
+        console.print(f"BLiMP elsewhere: {PUBLISHED}.")
     console.print(
         f"{len(paradigms)} paradigms, {sum(len(p.pairs) for p in paradigms):,} pairs. Results: {config.out}/results.jsonl"
     )

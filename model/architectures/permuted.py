@@ -108,7 +108,8 @@ def scores(batch: Batch) -> Tensor:
     if batch.layout is not None:
         place = place - batch.layout.start
     samples = torch.tensor(batch.samples or [0] * rows).to(device, non_blocking=True)
-    return _mix(_mix(samples[:, None] + 1) + place + 1).bitwise_right_shift(11).bitwise_and((1 << 53) - 1) * 2.0**-53
+    bits = _mix(_mix(samples[:, None] + 1) + place + 1) >> 11 & (1 << 53) - 1
+    return bits.double() * 2.0**-53
 
 
 def _mix(x: Tensor) -> Tensor:
