@@ -40,6 +40,8 @@ class Recipe:
     """Of matrices."""
     warmup: float = 0.1
     """Share of the steps over which the rate rises; then it falls to zero at the end."""
+    patience: int = 0
+    """Epochs without a better dev score after which training stops; 0 goes on to the end. The best epoch counts either way."""
     dropout: float = 0.1
     """Of the pooled state."""
     encode: Literal["with_self", "without_self"] = "with_self"
@@ -66,6 +68,8 @@ class Recipe:
                 f"warmup {self.warmup} must lie in [0, 1], dropout {self.dropout} in [0, 1), and weight_decay "
                 f"{self.weight_decay} and max_rows {self.max_rows} must not be negative."
             )
+        if self.patience < 0:
+            raise ValueError(f"patience is {self.patience}; it must be 0 (off) or more epochs.")
         if self.max_length < 0 or 0 < self.max_length < 16:
             raise ValueError(f"max_length is {self.max_length}; it must be 0 (as the model) or at least 16 tokens.")
 
@@ -190,6 +194,8 @@ def fine_tune(
         progress(step / steps, f"epoch {epoch + 1}: {here:.1f}")
         if best is None or here > best[0]:
             best = here, epoch + 1, metrics, copy.deepcopy(classifier.state_dict())
+        if 0 < recipe.patience <= epoch + 1 - best[1]:
+            break
     _, best_epoch, metrics, weights = best
     classifier.load_state_dict(weights)
     predictions = {split: answers(split) for split in splits.test | splits.extra}

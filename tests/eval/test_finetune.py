@@ -145,6 +145,18 @@ def test_a_model_learns_what_no_bag_of_words_could(
     assert all(torch.equal(tensor, before[name]) for name, tensor in model.state_dict().items())  # a copy was trained
 
 
+def test_training_stops_when_dev_no_longer_gets_better(tokenizer: Tokenizer) -> None:
+    model = tiny_model("tta", vocab_size=tokenizer.vocab_size)
+    splits, epochs = Splits(orders(8, 0), {"dev": [Example(("the barid",), 0, 0)]}), []
+    recipe = Recipe(epochs=9, patience=2, learning_rate=1e-9)  # nothing is learned: the first epoch is the best
+
+    def progress(share: float, text: str) -> None:
+        epochs.append(text) if text.startswith("epoch") else None
+
+    assert fine_tune(model, tokenizer, CLASSES, splits, recipe, 0, progress=progress).best_epoch == 1
+    assert len(epochs) == 3
+
+
 @pytest.mark.parametrize("architecture", REGISTRY)
 def test_a_probe_reads_what_the_states_hold_and_changes_nothing(architecture: str, tokenizer: Tokenizer) -> None:
     """Which noun stands in the text can be read from random states; the model stays as it was."""
