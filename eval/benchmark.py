@@ -8,6 +8,7 @@ OUT/  results.jsonl            a line for each checkpoint, task and seed; what i
 import dataclasses
 import hashlib
 import json
+import random
 import re
 import zipfile
 from collections.abc import Sequence
@@ -26,7 +27,7 @@ from data.files import to_json, write_atomically
 from data.options import check_types
 from data.tokenizer import Tokenizer
 from eval.baselines import BASELINES
-from eval.finetune import Outcome, Recipe, fine_tune
+from eval.finetune import Outcome, Recipe, drawn, fine_tune
 from eval.metrics import score
 from eval.probe import probe
 from eval.tasks import HUB, Splits, Task
@@ -189,7 +190,8 @@ def run(config: BenchmarkConfig, tasks: dict[str, Task], title: str, console: Co
 
 def _outcome(label, pair, task, splits, config, seed, autocast, device, console) -> Outcome:
     if pair is None:
-        return BASELINES[label](task, splits)
+        rows = drawn(splits.train, config.recipe.max_rows, random.Random(seed))  # as many as the checkpoints get
+        return BASELINES[label](task, dataclasses.replace(splits, train=rows))
     model, tokenizer = pair
     with Progress(console=console, transient=True, disable=not console.is_terminal) as bars:
         bar = bars.add_task(f"{task.name} #{seed}", total=1.0)
@@ -215,7 +217,7 @@ def _outcome(label, pair, task, splits, config, seed, autocast, device, console)
 
 def _key(label: str, task: Task, seed: int, recipe: tuple[Recipe, bool], splits: Splits, pair: Any) -> str:
     """What decides a result: the weights, the rows, the recipe and the seed."""
-    digest = hashlib.sha256(repr((label, task.name, seed, recipe if pair else None)).encode())
+    digest = hashlib.sha256(repr((label, task.name, seed, recipe if pair else recipe[0].max_rows)).encode())
     if pair is not None:
         for tensor in pair[0].state_dict().values():
             digest.update(tensor.cpu().numpy().tobytes())

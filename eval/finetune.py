@@ -153,8 +153,7 @@ def fine_tune(
     device = next(model.parameters()).device
     apart = recipe.pair == "apart" and task.form in ("class", "score") and len(splits.train[0].texts) == 2
     form = FORMS[task.form](task, tokenizer, longest(model, recipe), recipe.loss, apart)
-    train = splits.train
-    train = chooser.sample(train, recipe.max_rows) if 0 < recipe.max_rows < len(train) else train
+    train = drawn(splits.train, recipe.max_rows, chooser)
     examples = {"train": train} | splits.dev | splits.test | splits.extra
     sets = {split: form.rows(found) for split, found in examples.items()}
     form.prepare(sets["train"], device)
@@ -206,6 +205,11 @@ def fine_tune(
     }
     cut = {split: len({row.example for row in rows if row.cut}) for split, rows in sets.items()}
     return Outcome(metrics, best_epoch, tokens / seconds, cut, predictions, extra)
+
+
+def drawn(rows: Sequence[Example], count: int, chooser: random.Random) -> Sequence[Example]:
+    """`count` of the rows, or all for 0."""
+    return chooser.sample(rows, count) if 0 < count < len(rows) else rows
 
 
 def longest(model: MaskedLM, recipe: Recipe) -> int:

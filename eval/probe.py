@@ -1,5 +1,6 @@
 """A linear probe: nothing of the model is trained, a linear model reads its pooled states. Minutes on a CPU."""
 
+import random
 import time
 from collections.abc import Sequence
 
@@ -10,7 +11,7 @@ from sklearn.preprocessing import StandardScaler
 
 from data.batches import padded
 from data.tokenizer import Tokenizer
-from eval.finetune import Classifier, Outcome, Recipe, longest
+from eval.finetune import Classifier, Outcome, Recipe, drawn, longest
 from eval.metrics import measure
 from eval.rows import Row, alternatives, buckets, joined
 from eval.tasks import Example, Splits, Task
@@ -52,13 +53,14 @@ def probe(
     autocast: torch.dtype | None = None,
     progress: object = None,
 ) -> Outcome:
-    """As `finetune.fine_tune`, with the model left as it is. The seed changes nothing: the fit has one solution.
+    """As `finetune.fine_tune`, with the model left as it is. The seed draws the rows, if not all are taken; the fit has
+    one solution.
 
     Raises ValueError for tasks of spans, which no linear model of a pooled state could answer.
     """
     if task.form == "span":
         raise ValueError(f"{task.name} asks for spans, which a probe of pooled states cannot find; fine-tune instead.")
-    train = splits.train[: recipe.max_rows or None]
+    train = drawn(splits.train, recipe.max_rows, random.Random(seed))
     started = time.perf_counter()
     estimator = make_pipeline(
         StandardScaler(), Ridge(10.0) if task.form == "score" else LogisticRegression(max_iter=200, C=0.1)
