@@ -150,7 +150,7 @@ def run(config: BenchmarkConfig, tasks: dict[str, Task], title: str, console: Co
         rivals: list[tuple[str, Any]] = [(label, None) for label in BASELINES] if config.baselines else []
         for label, pair in [*rivals, *opened.items()]:
             for seed in config.seeds if pair and not config.probe else config.seeds[:1]:
-                key = _key(label, tasks[name], seed, (config.recipe, config.probe), splits, pair)
+                key = _key(label, tasks[name], seed, config, splits, pair)
                 if any(record["key"] == key for record in records):
                     continue
                 try:
@@ -215,9 +215,13 @@ def _outcome(label, pair, task, splits, config, seed, autocast, device, console)
     return outcome
 
 
-def _key(label: str, task: Task, seed: int, recipe: tuple[Recipe, bool], splits: Splits, pair: Any) -> str:
-    """What decides a result: the weights, the rows, the recipe and the seed."""
-    digest = hashlib.sha256(repr((label, task.name, seed, recipe if pair else recipe[0].max_rows)).encode())
+def _key(label: str, task: Task, seed: int, config: BenchmarkConfig, splits: Splits, pair: Any) -> str:
+    """What decides a result: the weights, the rows, the seed, and where the recipe is not the default. An option that a
+    later version adds leaves old results what they are."""
+    default = dataclasses.asdict(Recipe())
+    changed = {name: value for name, value in dataclasses.asdict(config.recipe).items() if value != default[name]}
+    how = [changed, config.probe] if pair is not None else changed.get("max_rows", 0)
+    digest = hashlib.sha256(repr((label, task.name, seed, config.train, how)).encode())
     if pair is not None:
         for tensor in pair[0].state_dict().values():
             digest.update(tensor.cpu().numpy().tobytes())

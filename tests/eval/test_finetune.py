@@ -306,10 +306,15 @@ def test_one_command_from_checkpoint_to_table_and_submission(
         assert files.namelist() == ["SST-2.tsv"]
         assert files.read("SST-2.tsv").decode().splitlines()[0] == "index\tprediction"
         assert len(files.read("SST-2.tsv").decode().splitlines()) == 3
-    # Again: everything is there, so nothing is trained.
+    # Another recipe is another result; again, and everything is there, so nothing is trained.
+    monkeypatch.setattr(sys, "argv", ["glue", *bench, "--recipe.epochs", "1"])
+    assert main(glue.GLUE, "GLUE", "") == 1
+    records = [json.loads(line) for line in (tmp_path / "out" / "results.jsonl").read_text().splitlines()]
+    assert len(records) == 6 and records[-1]["recipe"]["epochs"] == 1
+    assert "(epochs=1)" in (tmp_path / "out" / "report.md").read_text()
     monkeypatch.setattr("eval.benchmark.fine_tune", None)
     assert main(glue.GLUE, "GLUE", "") == 1
-    assert len((tmp_path / "out" / "results.jsonl").read_text().splitlines()) == 4
+    assert len((tmp_path / "out" / "results.jsonl").read_text().splitlines()) == 6
 
 
 @pytest.mark.parametrize(
