@@ -1,6 +1,7 @@
 """A page of texts with their doubtful words marked: pressing one shows what else could stand there. One file, opens offline."""
 
 import html
+import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -10,7 +11,7 @@ from report.page import STYLE
 
 MOST = 500  # texts on a page
 OWN_STYLE = """
-p.text { font-size: 1.05rem; margin: .7rem 0; }
+div.text { font-size: 1.05rem; margin: .7rem 0; }
 details { display: inline; position: relative; } summary { display: inline; list-style: none; cursor: pointer; }
 summary::-webkit-details-marker { display: none; } summary mark { border-bottom: 2px solid #D55E00; }
 details[open] > ul { position: absolute; left: 0; top: 1.5em; z-index: 2; background: #fff; border: 1px solid #999;
@@ -28,21 +29,36 @@ PAGE = """<!doctype html>
 
 
 def marked(line: dict[str, Any]) -> str:
-    """line: text, and doubts with begin, end, margin and alternatives (text, log-probability)."""
+    """line: text, and doubts with begin, end, margin and alternatives (text, log-probability).
+
+    Doubts that touch inside a word are one mark, and show the word with the most doubtful of them replaced.
+    """
     text, parts, at = line["text"], [], 0
-    for doubt in sorted(line["doubts"], key=lambda d: d["begin"]):
-        begin, end = doubt["begin"], doubt["end"]
+    for group in touching(text, sorted(line["doubts"], key=lambda d: d["begin"])):
+        begin, end = group[0]["begin"], group[-1]["end"]
+        worst = max(group, key=lambda d: d["margin"])
         lead = len(text[begin:end]) - len(text[begin:end].lstrip())  # a space is not marked
         parts.append(html.escape(text[at : begin + lead]))
-        items = "".join(
-            f"<li>{html.escape(new.strip())}<span>{2.718281828459045**p:.0%}</span></li>"
-            for new, p in doubt["alternatives"][:5]
-        )
+        items = []
+        for new, p in worst["alternatives"][:5]:
+            whole = text[begin : worst["begin"]] + new + text[worst["end"] : end]
+            items.append(f"<li>{html.escape(whole.strip())}<span>{math.exp(p):.0%}</span></li>")
         word = html.escape(text[begin + lead : end]) or "&nbsp;"
-        title = f"less likely by {doubt['margin']:.1f} nats"
-        parts.append(f'<details><summary title="{title}"><mark>{word}</mark></summary><ul>{items}</ul></details>')
+        title = f"less likely by {worst['margin']:.1f} nats"
+        list_ = f"<ul>{''.join(items)}</ul>"
+        parts.append(f'<details><summary title="{title}"><mark>{word}</mark></summary>{list_}</details>')
         at = end
     return "".join(parts) + html.escape(text[at:])
+
+
+def touching(text: str, doubts: Sequence[dict[str, Any]]) -> list[list[dict[str, Any]]]:
+    groups: list[list[dict[str, Any]]] = []
+    for doubt in doubts:
+        if groups and groups[-1][-1]["end"] == doubt["begin"] and not text[doubt["begin"]].isspace():
+            groups[-1].append(doubt)
+        else:
+            groups.append([doubt])
+    return groups
 
 
 def write_page(path: Path, lines: Sequence[dict[str, Any]]) -> None:
@@ -51,5 +67,5 @@ def write_page(path: Path, lines: Sequence[dict[str, Any]]) -> None:
     told = f"{len(doubtful):,} of {len(lines):,} texts have some."
     if len(doubtful) > MOST:
         told += f" The first {MOST} of them."
-    texts = "\n".join(f'<p class="text">{marked(line)}</p>' for line in doubtful[:MOST])
+    texts = "\n".join(f'<div class="text">{marked(line)}</div>' for line in doubtful[:MOST])
     write_atomically(path, PAGE.format(style=STYLE + OWN_STYLE, told=told, texts=texts))

@@ -1,6 +1,7 @@
 """Correction: what is doubtful, what replaces it, how it is measured, and the page in a real browser."""
 
 import json
+import re
 import shutil
 import subprocess
 import sys
@@ -13,7 +14,7 @@ from data.batches import padded
 from data.tokenizer import Tokenizer
 from eval import correct
 from eval.correct import Doubt, Limits, corrected, doubts, edits, measured, read_confusions
-from report.correction import write_page
+from report.correction import marked, write_page
 from tests.model.models import tiny_model
 from training import checkpoint
 
@@ -76,6 +77,17 @@ def test_detection_and_correction_by_hand() -> None:
     assert measured(wrong, right, right)["correction F1"] == 100
 
 
+def test_pieces_of_a_word_are_one_mark() -> None:
+    doubts = [
+        {"begin": 1, "end": 4, "margin": 2.0, "alternatives": [(" pa", -1.0)]},
+        {"begin": 4, "end": 6, "margin": 5.0, "alternatives": [("ths", -0.5), ("t", -3.0)]},
+        {"begin": 6, "end": 9, "margin": 3.0, "alternatives": [(" is", -0.5)]},
+    ]
+    page = marked({"text": "a math it", "doubts": doubts})
+    assert re.findall("<mark>(.*?)</mark>", page) == ["math", "it"]
+    assert "<li>maths<span>61%</span></li><li>mat<span>5%</span></li>" in page
+
+
 LINES = [
     {
         "text": "a <b> recieve it",
@@ -101,13 +113,15 @@ def test_the_page_in_a_browser(tmp_path: Path) -> None:
     const list = document.querySelector('details ul'), shown = () => list.checkVisibility();
     out.push(shown()); document.querySelector('summary').click(); out.push(shown());
     out.push(document.documentElement.scrollWidth <= window.innerWidth);
+    const row = document.querySelector('div.text'), line = document.querySelector('mark');
+    out.push(row.getClientRects()[0].top <= line.getClientRects()[0].top && row.clientHeight < 60);  // one line of text
     document.body.insertAdjacentHTML('beforeend', '<i id=told>' + out.join(' ') + '</i>');</script></body>"""
     (tmp_path / "page.html").write_text((tmp_path / "page.html").read_text().replace("</body>", script))
     browser = shutil.which("chromium") or shutil.which("google-chrome")
     options = ["--headless", "--no-sandbox", "--disable-gpu", f"--user-data-dir={tmp_path}/profile", "--dump-dom"]
     page = f"file://{tmp_path}/page.html"
     dom = subprocess.run([browser, *options, page], capture_output=True, text=True, timeout=120).stdout
-    assert '<i id="told">false true true</i>' in dom
+    assert '<i id="told">false true true true</i>' in dom
 
 
 def test_one_command_corrects_and_measures(
