@@ -105,6 +105,13 @@ def interval(rights: Sequence[Sequence[float]]) -> tuple[float, float, float]:
     return mean, middle - half, middle + half
 
 
+def paired(ours: Sequence[Sequence[float]], theirs: Sequence[Sequence[float]]) -> str:
+    """The difference of accuracies on the same pairs, in points, ± its standard error from the spread between paradigms."""
+    sums = [sum(a) - sum(b) for a, b in zip(ours, theirs)]
+    mean, error = clustered_mean(sums, [len(a) for a in ours])
+    return f"{100 * mean:+.1f}" + (f" ± {100 * error:.1f}" if error is not None else "")
+
+
 @dataclass(frozen=True)
 class PairsConfig:
     """Accuracy on minimal pairs, by paradigm and phenomenon."""
@@ -168,6 +175,13 @@ def run(config: PairsConfig, console: Console) -> int:
         table.add_row(phenomenon, *(f"{100 * cell:.1f}" for cell in cells))
     totals = [interval([found[label, p.name] for p in paradigms]) for label in opened]
     table.add_row("all", *(f"{100 * mean:.1f} ({100 * low:.1f} to {100 * high:.1f})" for mean, low, high in totals))
+    first, *others = opened
+    if others:
+        cells = [""] + [
+            paired([found[label, p.name] for p in paradigms], [found[first, p.name] for p in paradigms])
+            for label in others
+        ]
+        table.add_row("against the first, paired", *cells)
     console.print(table)
     if len(paradigms) == 67 and {"anaphor_agreement", "island_effects"} <= {p.phenomenon for p in paradigms}:
         console.print(f"BLiMP elsewhere: {PUBLISHED}.")

@@ -10,7 +10,7 @@ import pytest
 
 from data.tokenizer import Tokenizer
 from eval import pairs
-from eval.pairs import files_of, interval, read_paradigm, right
+from eval.pairs import files_of, interval, paired, read_paradigm, right
 from eval.score import score
 from tests.model.models import tiny_model
 from training import checkpoint
@@ -89,3 +89,9 @@ def test_the_command_scores_what_is_whole_and_names_the_rest(
     assert record["paradigm"] == "good" and record["pairs"] == 3
     monkeypatch.setattr(sys, "argv", ["pairs", "--checkpoints", str(tmp_path / "model"), "--data", "nowhere"])
     assert pairs.main() == 2 and "There is no nowhere" in capsys.readouterr().err
+
+
+def test_paired_difference_by_hand() -> None:
+    """Two paradigms of 2 pairs: +2 and 0 right of 4, so +50 points; the paradigms lie 2 x 0.5 from that."""
+    assert paired([[1.0, 1.0], [0.0, 1.0]], [[0.0, 0.0], [0.0, 1.0]]) == "+50.0 ± 50.0"
+    assert paired([[1.0, 1.0]], [[0.0, 1.0]]) == "+50.0"
