@@ -236,7 +236,7 @@ class Block(nn.Module):
 
 @contextmanager
 def recorded(architecture: nn.Module) -> Iterator[list[Tensor]]:
-    """What each Block inside makes of its stream, in the order in which they run, while the context is open."""
+    """What each of `architecture.blocks` makes of its stream, in the order in which they run, while the context is open."""
     found: list[Tensor] = []
 
     def keep(update: Callable[..., Tensor]) -> Callable[..., Tensor]:
@@ -246,7 +246,7 @@ def recorded(architecture: nn.Module) -> Iterator[list[Tensor]]:
 
         return kept
 
-    blocks = [module for module in architecture.modules() if isinstance(module, Block)]
+    blocks = list(architecture.blocks)
     for block in blocks:
         block.update = keep(block.update)
     try:

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from data.batch import Batch
 from kernels.attention import attention, two_stream_attention
 from model.architectures.base import Architecture
+from model.chance import uniform
 from model.config import ModelConfig
 from model.layers import Block
 from model.neighbours import Near
@@ -78,7 +79,7 @@ class Permuted(Architecture):
         (rows, length), count = batch.tokens.shape, places.shape[1]
         device, place = places.device, places.reshape(-1)
         row = torch.arange(rows, device=device).repeat_interleave(count)
-        score = scores(batch)  # (B, N) in [0, 1)
+        score = uniform(batch)  # (B, N) in [0, 1)
         states = []
         for row_c, place_c in zip(*(x.split(max(1, LEAVE_ONE_OUT_TOKENS // length)) for x in (row, place))):
             copies = replace(batch, tokens=batch.tokens[row_c], documents=_of(batch.documents, row_c), samples=None)
@@ -99,29 +100,8 @@ def _of(documents: Tensor | None, rows: Tensor) -> Tensor | None:
     return None if documents is None else documents[rows]
 
 
-def scores(batch: Batch) -> Tensor:
-    """(B, N) float64 in [0, 1), by which the places of a document are ordered: of a row's sample and the place in the
-    document alone, so neither the rest of the batch nor where a document stands changes its order."""
-    device = batch.tokens.device
-    rows, length = batch.tokens.shape
-    place = torch.arange(length, device=device).expand(rows, length)
-    if batch.layout is not None:
-        place = place - batch.layout.start
-    samples = torch.tensor(batch.samples or [0] * rows).to(device, non_blocking=True)
-    bits = _mix(_mix(samples[:, None] + 1) + place + 1) >> 11 & (1 << 53) - 1
-    return bits.double() * 2.0**-53
-
-
-def _mix(x: Tensor) -> Tensor:
-    """splitmix64 (Steele, Lea and Flood 2014) on int64, which wraps around; shifts without the sign."""
-    x = x * -7046029254386353131
-    x = (x ^ (x >> 30 & (1 << 34) - 1)) * -4658895280553007687
-    x = (x ^ (x >> 27 & (1 << 37) - 1)) * -7723592293110705685
-    return x ^ (x >> 31 & (1 << 33) - 1)
-
-
 def ranks(batch: Batch) -> Tensor:
-    return ranked(scores(batch), batch.documents, batch.layout)
+    return ranked(uniform(batch), batch.documents, batch.layout)
 
 
 def ranked(score: Tensor, documents: Tensor | None, layout) -> Tensor:

@@ -19,8 +19,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from data.batch import Batch
-from data.permutation import hash64
 from model.architectures.base import Architecture
+from model.chance import uniform
 from model.config import ModelConfig
 from model.head import Head
 from model.layers import Block, make_norm
@@ -92,21 +92,17 @@ class RTD(Architecture):
 
     def replacements(self, states: Tensor, batch: Batch, head: Head) -> Tensor:
         """(B, N) tokens, of which a share is drawn from the generator. What is drawn for a row depends on its sample alone."""
-        rows, length = batch.tokens.shape
+        length = batch.tokens.shape[1]
         count = max(1, round(self.options.replaced * length))
-        device = batch.tokens.device
-        if device.type == "meta":  # FLOPs are being counted
-            order, chance = torch.empty(rows, length, device=device), torch.empty(rows, count, device=device)
-        else:
-            draws = [torch.Generator().manual_seed(hash64(7, s) >> 1) for s in batch.samples or range(rows)]
-            order = torch.stack([torch.rand(length, generator=g) for g in draws]).to(device, non_blocking=True)
-            chance = torch.stack([torch.rand(count, generator=g) for g in draws]).to(device, non_blocking=True)
+        order, chance = uniform(batch, 1).float(), uniform(batch, 2).float()
         if batch.documents is not None:
             order = order.masked_fill(batch.documents < 0, -1.0)  # padding last
         at = order.topk(count, 1).indices  # (B, M)
         chosen = states.gather(1, at[..., None].expand(-1, -1, states.shape[-1]))
         summed = head.logits(chosen).float().softmax(-1).cumsum(-1)  # (B, M, V)
-        drawn = torch.searchsorted(summed, chance[..., None] * summed[..., -1:])[..., 0].clamp_max(summed.shape[-1] - 1)
+        drawn = torch.searchsorted(summed, chance.gather(1, at)[..., None] * summed[..., -1:])[..., 0].clamp_max(
+            summed.shape[-1] - 1
+        )
         if batch.documents is not None:
             drawn = torch.where(batch.documents.gather(1, at) < 0, batch.tokens.gather(1, at), drawn)
         return batch.tokens.scatter(1, at, drawn)

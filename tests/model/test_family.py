@@ -8,7 +8,8 @@ import torch.nn.functional as F
 
 from data.batch import Batch
 from model.architectures.bicausal import mirror
-from model.architectures.permuted import ranks, scores
+from model.architectures.permuted import ranks
+from model.chance import uniform
 from tests.conftest import VOCAB, random_batch
 from tests.model.models import tiny_model
 
@@ -22,7 +23,7 @@ def test_orders_are_of_the_sample_and_cover_a_document() -> None:
             assert sorted(own.tolist()) == list(range(len(own)))
     alone = replace(Batch(batch.tokens[1:], batch.documents[1:]), samples=(9,))
     assert torch.equal(ranks(alone)[0], rank[1])  # whatever else the batch holds
-    again = scores(replace(Batch(torch.zeros(2000, 16, dtype=torch.int64)), samples=tuple(range(2000))))
+    again = uniform(replace(Batch(torch.zeros(2000, 16, dtype=torch.int64)), samples=tuple(range(2000))))
     assert abs(float(again.mean()) - 0.5) < 0.01 and float(again.std()) == pytest.approx(12**-0.5, abs=0.01)
     assert len(again.unique()) == again.numel()
 
@@ -73,9 +74,9 @@ def test_replacements_are_drawn_from_the_generator_at_a_share_of_the_places() ->
     p = model.head.logits(states[0, 0]).softmax(-1)
     changed = (drawn != batch.tokens).sum(1)
     assert changed.max() <= 3  # round(0.25 x 12) places, of which some draw the true token
-    assert float(changed.sum()) / (rows * 3) == pytest.approx(1 - float(p[9]), abs=0.04)
+    assert changed.sum().item() / (rows * 3) == pytest.approx(1 - p[9].item(), abs=0.04)
     token = int(p.argmax())
-    assert float((drawn == token).sum()) / (rows * 3) == pytest.approx(float(p[token]), abs=0.05)
+    assert (drawn == token).sum().item() / (rows * 3) == pytest.approx(p[token].item(), abs=0.05)
     few = Batch(batch.tokens[5:7], None, samples=(5, 6))
     assert torch.equal(model.architecture.replacements(states[:2], few, model.head), drawn[5:7])
     padded = random_batch("padded")
