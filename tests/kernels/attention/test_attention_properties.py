@@ -253,7 +253,11 @@ def test_any_packing_on_the_torch_path(data, kind):
             rank[row, places] = torch.randperm(int(places.sum())).int()
     p = type(p)(kind, p.inputs, p.grads, ids, rank if "rank" in kind else None)
     found, wanted = run(p, "torch"), run(p.to(torch.float64), "reference")
-    assert all(error(x, wanted[name]) < 5e-6 for name, x in found.items())
+    for name, x in found.items():
+        # The log-sum-exp of a place that sees one key may lie near 0, where its error relative to itself says nothing.
+        finite = wanted[name][torch.isfinite(wanted[name])]
+        size = min(1.0, finite.norm().item()) if name.startswith("lse") and len(finite) else 1.0
+        assert error(x, wanted[name]) * size < 5e-6, name
 
 
 def test_documents_of_counts_as_it_should():
