@@ -16,7 +16,6 @@ from pathlib import Path
 from typing import Literal
 
 import torch
-import tyro
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
@@ -24,11 +23,12 @@ from rich.table import Table
 from data.files import to_json, write_atomically
 from data.options import check_types
 from data.tokenizer import Tokenizer
+from eval.command import command
 from eval.finetune import Recipe, fine_tune
 from eval.forms import Form
 from eval.tasks import Example, Splits, Task
 from model import MaskedLM, ModelConfig, size_names
-from training.machine import default_device, has_fast_bf16, keep_freed_memory
+from training.machine import default_device, has_fast_bf16
 
 VOCABULARY = 4096
 
@@ -109,7 +109,6 @@ def run(config: BenchConfig, console: Console) -> None:
         import transformers  # noqa: F401
     except ImportError as error:
         raise ValueError(f"{error.name} is not installed here; make bench-finetune installs it.") from None
-    keep_freed_memory()
     device = default_device()
     bf16 = has_fast_bf16(device)
     sentences = texts(config)
@@ -159,12 +158,7 @@ def run(config: BenchConfig, console: Console) -> None:
 
 
 def main() -> int:
-    try:
-        run(tyro.cli(BenchConfig, description=__doc__), Console())
-        return 0
-    except (ValueError, OSError) as error:
-        Console(stderr=True).print(f"[bold red]error[/]: {escape(str(error))}", soft_wrap=True)
-        return 2
+    return command(BenchConfig, __doc__, run)
 
 
 if __name__ == "__main__":

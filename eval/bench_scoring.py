@@ -15,17 +15,16 @@ from typing import Literal
 
 import matplotlib.pyplot as plt
 import torch
-import tyro
 from rich.console import Console
-from rich.markup import escape
 from rich.table import Table
 
 from data.batch import Batch
 from data.files import to_json, write_atomically
 from data.options import check_types
+from eval.command import command
 from model import MaskedLM, ModelConfig, size_names
 from report import plots
-from training.machine import default_device, keep_freed_memory
+from training.machine import default_device
 
 FIRST = 5  # ids below are specials
 
@@ -131,7 +130,6 @@ def rate(score: Scorer, length: int, seconds: float) -> float:
 
 
 def run(config: BenchConfig, console: Console) -> None:
-    keep_freed_memory()
     scorers = {f"twostream {name}": ours(name, config) for name in config.architectures}
     for name, make in (
         (("transformers BERT", plain_transformers), ("minicons BERT", by_minicons)) if config.rivals else ()
@@ -184,12 +182,7 @@ def picture(rates: dict[str, dict[int, float]]) -> plt.Figure:
 
 
 def main() -> int:
-    try:
-        run(tyro.cli(BenchConfig, description=__doc__), Console())
-        return 0
-    except (ValueError, OSError) as error:
-        Console(stderr=True).print(f"[bold red]error[/]: {escape(str(error))}", soft_wrap=True)
-        return 2
+    return command(BenchConfig, __doc__, run)
 
 
 if __name__ == "__main__":

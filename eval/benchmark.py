@@ -7,7 +7,6 @@ OUT/  results.jsonl            a line for each checkpoint, task and seed; what i
 
 import dataclasses
 import hashlib
-import json
 import random
 import re
 import zipfile
@@ -23,18 +22,16 @@ from rich.markup import escape
 from rich.progress import Progress
 from rich.table import Table
 
-from data.files import to_json, write_atomically
+from data.files import write_atomically
 from data.options import check_types
-from data.tokenizer import Tokenizer
 from eval.baselines import BASELINES
+from eval.command import command, open_checkpoint, read_records, said, write_records
 from eval.finetune import Outcome, Recipe, drawn, fine_tune
 from eval.metrics import score
 from eval.probe import probe
 from eval.tasks import HUB, Splits, Task
-from model import MaskedLM
 from report.benchmark import write_report
-from training.checkpoint import last_good, load_model_from
-from training.machine import default_device, has_fast_bf16, keep_freed_memory
+from training.machine import default_device, has_fast_bf16
 
 
 @dataclass(frozen=True)
@@ -102,32 +99,15 @@ def load(task: Task, data: str, console: Console, train: str = "train") -> Split
     return Splits(splits[train], {split: splits[split] for split in task.dev}, test, extra)
 
 
-def open_checkpoint(path: Path) -> tuple[MaskedLM, Tokenizer]:
-    """The newest whole checkpoint in `path`, or `path` itself, with its tokenizer.
-
-    Raises FileNotFoundError, or ValueError for a damaged one and for a tokenizer that does not fit the model.
-    """
-    model = load_model_from(path)
-    folder = path if (path / "tokenizer.model").exists() else last_good(path)[0]
-    tokenizer = Tokenizer.load(folder / "tokenizer.model")
-    if tokenizer.vocab_size != model.config.vocab_size or tokenizer.mask_id != model.config.mask_id:
-        raise ValueError(
-            f"{folder}: the tokenizer has {tokenizer.vocab_size:,} pieces and the model {model.config.vocab_size:,}; a "
-            "checkpoint needs the tokenizer that it was trained with."
-        )
-    return model, tokenizer
-
-
 def run(config: BenchmarkConfig, tasks: dict[str, Task], title: str, console: Console) -> int:
     """Returns an exit code: 1 if some task failed, with the results of the others written."""
     if unknown := set(config.tasks) - set(tasks):
         raise ValueError(f"Unknown task {', '.join(sorted(unknown))}; {title} has {', '.join(tasks)}.")
-    keep_freed_memory()
     device = default_device()
     autocast = torch.bfloat16 if has_fast_bf16(device) else None
     opened = {str(path): open_checkpoint(path) for path in config.checkpoints}
     path = config.out / "results.jsonl"
-    records = [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
+    records = read_records(path)
     failed = []
     for name in config.tasks or tasks:
         try:
@@ -168,8 +148,7 @@ def run(config: BenchmarkConfig, tasks: dict[str, Task], title: str, console: Co
                     "recipe": recipe,
                 }
                 records.append(facts | {"measures": tasks[name].metrics} | dataclasses.asdict(outcome))
-                config.out.mkdir(parents=True, exist_ok=True)
-                write_atomically(path, "\n".join(map(to_json, records)) + "\n")
+                write_records(path, records)
         for label in opened:
             write_predictions(config.out, label, tasks[name], splits, records)
     if not config.dry_run and records:
@@ -183,9 +162,7 @@ def run(config: BenchmarkConfig, tasks: dict[str, Task], title: str, console: Co
         for label in opened:
             pack(config.out, label)
         console.print(f"Report: {config.out / 'report.html'}", soft_wrap=True, highlight=False)
-    for sentence in failed:
-        console.print(f"[bold red]failed[/]: {escape(sentence)}", soft_wrap=True)
-    return 1 if failed else 0
+    return said(failed, console)
 
 
 def _outcome(label, pair, task, splits, config, seed, autocast, device, console) -> Outcome:
@@ -197,7 +174,7 @@ def _outcome(label, pair, task, splits, config, seed, autocast, device, console)
         bar = bars.add_task(f"{task.name} #{seed}", total=1.0)
         train = probe if config.probe else fine_tune
         outcome = train(
-            model.to(device), tokenizer, task, splits, config.recipe, seed, autocast=autocast,
+            model, tokenizer, task, splits, config.recipe, seed, autocast=autocast,
             progress=lambda share, text: bars.update(bar, completed=share, description=f"{task.name} #{seed} {text}"),
         )  # fmt: skip
     said = "; ".join(
@@ -261,8 +238,4 @@ def pack(out: Path, label: str) -> None:
 
 
 def main(tasks: dict[str, Task], title: str, description: str) -> int:
-    try:
-        return run(tyro.cli(BenchmarkConfig, description=description), tasks, title, Console())
-    except (ValueError, OSError) as error:
-        Console(stderr=True).print(f"[bold red]error[/]: {escape(str(error))}", soft_wrap=True)
-        return 2
+    return command(BenchmarkConfig, description, lambda config, console: run(config, tasks, title, console))

@@ -15,6 +15,7 @@ from torch import Tensor
 from data.batches import padded
 from data.tokenizer import Tokenizer
 from model import MaskedLM
+from training.machine import precision
 
 SLOT = "{slot}"
 
@@ -116,7 +117,7 @@ def all_scores(
     found = torch.full((len(clozes), max(len(c.words) for c in clozes)), float("-inf"))
     for start in range(0, len(order), 64):
         numbers = order[start : start + 64]
-        with torch.autocast(device.type, autocast or torch.bfloat16, enabled=autocast is not None):
+        with precision(device, autocast):
             scores = label_scores(model, tokenizer, [clozes[i] for i in numbers]).float().cpu()
         found[numbers, : scores.shape[1]] = scores
     return found

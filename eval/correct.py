@@ -18,20 +18,17 @@ from difflib import SequenceMatcher
 from pathlib import Path
 
 import torch
-import tyro
 from rapidfuzz import fuzz
 from rich.console import Console
-from rich.markup import escape
 
 from data.batches import padded
 from data.files import to_json, write_atomically
 from data.options import check_types
 from data.tokenizer import Tokenizer
-from eval.benchmark import open_checkpoint
+from eval.command import command, open_checkpoint
 from eval.score import by_length, windows_of
 from model import MaskedLM
 from report.correction import write_page
-from training.machine import default_device, keep_freed_memory
 
 MARGINS = (1.0, 2.0, 3.0, 4.0, 5.0, 6.0, 7.0, 8.0, 10.0, 12.0)
 
@@ -222,11 +219,10 @@ def read_confusions(path: Path) -> dict[str, str]:
 
 
 def run(config: CorrectConfig, console: Console) -> None:
-    keep_freed_memory()
     limits = Limits(config.similar, read_confusions(config.confusions) if config.confusions else None)
     wrong, right = read_pairs(config.pairs) if config.pairs else (read_lines(config.input), None)
     model, tokenizer = open_checkpoint(config.checkpoint)
-    model, margin = model.to(default_device()), config.margin
+    margin = config.margin
     if config.dev:
         dev_wrong, dev_right = read_pairs(config.dev)
         on_dev = doubts(model, tokenizer, dev_wrong, limits)
@@ -262,12 +258,7 @@ def run(config: CorrectConfig, console: Console) -> None:
 
 
 def main() -> int:
-    try:
-        run(tyro.cli(CorrectConfig, description=__doc__), Console())
-        return 0
-    except (ValueError, OSError) as error:
-        Console(stderr=True).print(f"[bold red]error[/]: {escape(str(error))}", soft_wrap=True)
-        return 2
+    return command(CorrectConfig, __doc__, run)
 
 
 if __name__ == "__main__":

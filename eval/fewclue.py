@@ -11,7 +11,6 @@ Accuracy x 100 on the test rows, mean and deviation over the splits. The epoch i
 """
 
 import copy
-import json
 import random
 import sys
 from collections.abc import Sequence
@@ -26,18 +25,17 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from data.files import to_json, write_atomically
 from data.options import check_types
 from data.tokenizer import Tokenizer
-from eval.benchmark import open_checkpoint
 from eval.cloze import Cloze, Question, all_scores, fill, label_scores
+from eval.command import command, open_checkpoint, read_records, said, write_records
 from eval.fewshot_tasks import TASKS, FewShotData, FewShotTask, read
 from eval.finetune import Recipe, fine_tune
 from eval.tasks import Example, Splits, Task
 from model import MaskedLM
 from report.statistics import Spread
 from training.budget import learning_rate_factor
-from training.machine import default_device, has_fast_bf16, keep_freed_memory
+from training.machine import default_device, has_fast_bf16, precision
 
 Method = Literal["zero", "linear", "pet", "ipet"]
 
@@ -115,7 +113,7 @@ def train_cloze(
         order = draw.sample(range(len(train)), len(train))
         for start in range(0, len(order), recipe.batch_size):
             numbers = order[start : start + recipe.batch_size]
-            with torch.autocast(device.type, autocast or torch.bfloat16, enabled=autocast is not None):
+            with precision(device, autocast):
                 scores = label_scores(model, tokenizer, [train[i] for i in numbers])
             F.cross_entropy(scores.float(), targets[numbers, : scores.shape[1]].to(device)).backward()
             torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
@@ -206,12 +204,11 @@ def linear(model, tokenizer, task: FewShotTask, data: FewShotData, recipe: FewSh
 
 def run(config: FewShotConfig, console: Console) -> int:
     """Returns 1 if a task could not be run, with the results of the others written."""
-    keep_freed_memory()
     device = default_device()
     autocast = torch.bfloat16 if has_fast_bf16(device) else None
     opened = {str(path): open_checkpoint(path) for path in config.checkpoints}
     path = config.out / "results.jsonl"
-    records = [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
+    records = read_records(path)
     failed = []
     for name, task in TASKS.items():
         folder = config.data / (task.glue.folder or task.glue.name if task.glue else name)
@@ -231,16 +228,13 @@ def run(config: FewShotConfig, console: Console) -> int:
                     key = [label, name, split, method, asdict(config.recipe), len(data.train), len(data.test)]
                     if any(r["key"] == key for r in records):
                         continue
-                    found = run_method(method, model.to(device), tokenizer, task, data, config.recipe, split, autocast)
+                    found = run_method(method, model, tokenizer, task, data, config.recipe, split, autocast)
                     records.append({"key": key, "accuracy": found, "checkpoint": label, "task": name, "method": method})
-                    config.out.mkdir(parents=True, exist_ok=True)
-                    write_atomically(path, "\n".join(map(to_json, records)) + "\n")
+                    write_records(path, records)
                     console.print(f"{name} {split}, {label[-40:]}, {method}: {found:.1f}", highlight=False)
     if records:
         console.print(summary(records, list(opened)))
-    for sentence in failed:
-        console.print(f"[bold red]failed[/]: {escape(sentence)}", soft_wrap=True)
-    return 1 if failed and not records else 0
+    return said(failed, console)
 
 
 def summary(records: Sequence[dict], labels: Sequence[str]) -> Table:
@@ -259,11 +253,7 @@ def summary(records: Sequence[dict], labels: Sequence[str]) -> Table:
 
 
 def main() -> int:
-    try:
-        return run(tyro.cli(FewShotConfig, description=__doc__), Console())
-    except (ValueError, OSError) as error:
-        Console(stderr=True).print(f"[bold red]error[/]: {escape(str(error))}", soft_wrap=True)
-        return 2
+    return command(FewShotConfig, __doc__, run)
 
 
 if __name__ == "__main__":

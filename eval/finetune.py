@@ -24,6 +24,7 @@ from eval.rows import Row, buckets
 from eval.tasks import Example, Splits, Task
 from model import MaskedLM
 from training.budget import learning_rate_factor
+from training.machine import precision
 
 
 @dataclass(frozen=True)
@@ -174,7 +175,7 @@ def fine_tune(
         for numbers in buckets(sets["train"], recipe.batch_size, chooser):
             rows = [sets["train"][i] for i in numbers]
             batch = padded([ids for row in rows for ids in row.tokens], tokenizer.pad_id).to(device)
-            with torch.autocast(device.type, autocast or torch.bfloat16, enabled=autocast is not None):
+            with precision(device, autocast):
                 outputs = classifier(batch)
             loss = form.loss(outputs.float(), rows)
             loss.backward()
@@ -243,7 +244,7 @@ def _answers(
     for numbers in buckets(rows, 4 * classifier.recipe.batch_size, None):
         own = [rows[i] for i in numbers]
         batch = padded([ids for row in own for ids in row.tokens], tokenizer.pad_id).to(device)
-        with torch.autocast(device.type, autocast or torch.bfloat16, enabled=autocast is not None):
+        with precision(device, autocast):
             outputs = classifier(batch).float()
         for i, answer in zip(numbers, form.read(outputs, own)):
             found[i] = answer

@@ -24,14 +24,12 @@ from rich.markup import escape
 from rich.table import Table
 from tqdm import tqdm
 
-from data.files import to_json, write_atomically
 from data.options import check_types
 from data.tokenizer import Tokenizer
-from eval.benchmark import open_checkpoint
+from eval.command import command, open_checkpoint, said, write_records
 from eval.score import Variant, score
 from model import MaskedLM
 from report.statistics import clustered_mean
-from training.machine import default_device, keep_freed_memory
 
 PUBLISHED = "people 88.6, RoBERTa-large 86.5, GPT-2 345M 82.6 (Salazar et al. 2020)"
 
@@ -137,7 +135,6 @@ class PairsConfig:
 
 def run(config: PairsConfig, console: Console) -> int:
     """Returns 1 if a paradigm could not be read, with the others scored."""
-    keep_freed_memory()
     paradigms, failed = [], []
     for path in config.data:
         if not path.exists():
@@ -155,7 +152,6 @@ def run(config: PairsConfig, console: Console) -> int:
     opened = {str(path): open_checkpoint(path) for path in config.checkpoints}
     records, found = [], {}
     for label, (model, tokenizer) in opened.items():
-        model = model.to(default_device())
         for paradigm in tqdm(paradigms, desc=label[-30:], unit="paradigm", disable=None):
             found[label, paradigm.name] = right(model, tokenizer, paradigm.pairs, config.variant)
             own = found[label, paradigm.name]
@@ -163,8 +159,7 @@ def run(config: PairsConfig, console: Console) -> int:
                 {"checkpoint": label, "paradigm": paradigm.name, "phenomenon": paradigm.phenomenon, "pairs": len(own)}
                 | {"accuracy": sum(own) / len(own), "variant": config.variant}
             )
-    config.out.mkdir(parents=True, exist_ok=True)
-    write_atomically(config.out / "results.jsonl", "\n".join(map(to_json, records)) + "\n")
+    write_records(config.out / "results.jsonl", records)
     table = Table(title=f"minimal pairs, {config.variant}: % right (chance 50)", title_justify="left")
     table.add_column("phenomenon")
     for label in opened:
@@ -188,18 +183,11 @@ def run(config: PairsConfig, console: Console) -> int:
     console.print(
         f"{len(paradigms)} paradigms, {sum(len(p.pairs) for p in paradigms):,} pairs. Results: {config.out}/results.jsonl"
     )
-    for sentence in failed:
-        console.print(f"[bold red]failed[/]: {escape(sentence)}", soft_wrap=True)
-    return 1 if failed else 0
+    return said(failed, console)
 
 
 def main() -> int:
-    console = Console()
-    try:
-        return run(tyro.cli(PairsConfig, description=__doc__), console)
-    except (ValueError, OSError) as error:
-        Console(stderr=True).print(f"[bold red]error[/]: {escape(str(error))}", soft_wrap=True)
-        return 2
+    return command(PairsConfig, __doc__, run)
 
 
 if __name__ == "__main__":

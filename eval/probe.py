@@ -16,6 +16,7 @@ from eval.metrics import measure
 from eval.rows import Row, alternatives, buckets, joined
 from eval.tasks import Example, Splits, Task
 from model import MaskedLM
+from training.machine import precision
 
 
 @torch.no_grad()
@@ -34,7 +35,7 @@ def features(
         states = torch.empty(len(rows), model.config.d_model)
         for numbers in buckets(rows, 4 * recipe.batch_size, None):
             batch = padded([rows[n].tokens[0] for n in numbers], tokenizer.pad_id).to(device)
-            with torch.autocast(device.type, autocast or torch.bfloat16, enabled=autocast is not None):
+            with precision(device, autocast):
                 states[numbers] = classifier.pooled(batch).float().cpu()
         parts.append(states)
     if len(parts) == 2:

@@ -19,14 +19,13 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from data.files import to_json, write_atomically
+from data.files import write_atomically
 from data.options import check_types
 from data.tokenizer import Tokenizer
-from eval.benchmark import open_checkpoint
+from eval.command import command, open_checkpoint, write_records
 from eval.lists import NBest, corpus_gleu, error_rate, gleu_table, read
 from eval.score import Variant, score
 from model import MaskedLM
-from training.machine import default_device, keep_freed_memory
 
 WEIGHTS = (0.0, 0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.8, 1.0, 1.5, 2.0)
 BONUSES = (0.0, 0.25, 0.5, 1.0, 1.5, 2.0, 3.0, 4.0, 6.0, 8.0)
@@ -121,7 +120,6 @@ def sweep(
 
 
 def run(config: RerankConfig, console: Console) -> None:
-    keep_freed_memory()
     characters = config.metric == "cer"
     dev = read(config.dev, config.dev_references)
     test = read(config.test, config.test_references) if config.test else []
@@ -142,7 +140,6 @@ def run(config: RerankConfig, console: Console) -> None:
     records = []
     for number, path in enumerate(config.checkpoints):
         model, tokenizer = open_checkpoint(path)
-        model = model.to(default_device())
         weight, bonus, reached = sweep(dev, likelihoods(model, tokenizer, dev, config.variant), dev_measure, characters)
         on_test = None
         if test:
@@ -155,17 +152,12 @@ def run(config: RerankConfig, console: Console) -> None:
             {"checkpoint": str(path), "metric": config.metric, "dev": reached, "test": on_test, "weight": weight, "bonus": bonus}
             | {"variant": config.variant, "dev_lists": len(dev), "test_lists": len(test)}
         )  # fmt: skip
-    write_atomically(config.out / "results.jsonl", "\n".join(map(to_json, records)) + "\n")
+    write_records(config.out / "results.jsonl", records)
     console.print(table)
 
 
 def main() -> int:
-    try:
-        run(tyro.cli(RerankConfig, description=__doc__), Console())
-        return 0
-    except (ValueError, OSError) as error:
-        Console(stderr=True).print(f"[bold red]error[/]: {escape(str(error))}", soft_wrap=True)
-        return 2
+    return command(RerankConfig, __doc__, run)
 
 
 if __name__ == "__main__":

@@ -23,7 +23,6 @@ from typing import Annotated, Literal
 import torch
 import tyro
 from rich.console import Console
-from rich.markup import escape
 from torch import Tensor
 from tqdm import tqdm
 
@@ -32,10 +31,9 @@ from data.batches import padded
 from data.files import to_json
 from data.options import check_types
 from data.tokenizer import Tokenizer
-from eval.benchmark import open_checkpoint
+from eval.command import command, open_checkpoint
 from model import MaskedLM
 from training.leave_one_out import word_numbers
-from training.machine import default_device, keep_freed_memory
 
 Variant = Literal["original", "within_word_l2r", "whole_word"]
 
@@ -159,15 +157,13 @@ def chunks(lines: Iterable[str], size: int = LINES) -> Iterator[list[str]]:
         yield group
 
 
-def run(config: ScoreConfig) -> None:
+def run(config: ScoreConfig, console: Console) -> None:
     """Memory holds LINES lines, however long the input."""
     if config.input != "-" and not Path(config.input).is_file():
         raise FileNotFoundError(
             f"There is no file {config.input}; give a text file with a sentence on each line, or -."
         )
-    keep_freed_memory()
     model, tokenizer = open_checkpoint(config.checkpoint)
-    model = model.to(default_device())
     partial = Path(f"{config.output}.partial")  # renamed when whole
     source = nullcontext(sys.stdin) if config.input == "-" else open(config.input, encoding="utf-8")  # noqa: SIM115
     target = nullcontext(sys.stdout) if config.output == "-" else open(partial, "w", encoding="utf-8")  # noqa: SIM115
@@ -191,12 +187,7 @@ def run(config: ScoreConfig) -> None:
 
 
 def main() -> int:
-    try:
-        run(tyro.cli(ScoreConfig, description=__doc__))
-        return 0
-    except (ValueError, OSError) as error:
-        Console(stderr=True).print(f"[bold red]error[/]: {escape(str(error))}", soft_wrap=True)
-        return 2
+    return command(ScoreConfig, __doc__, run)
 
 
 if __name__ == "__main__":

@@ -27,17 +27,15 @@ from rich.markup import escape
 from rich.table import Table
 
 from data.batches import padded
-from data.files import to_json, write_atomically
 from data.options import check_types
 from data.tokenizer import Tokenizer
-from eval.benchmark import open_checkpoint
+from eval.command import command, open_checkpoint, said, write_records
 from eval.finetune import Classifier, Recipe
 from eval.metrics import measure
 from eval.rows import Row, buckets, joined
-from eval.tasks import HUB, json_lines, parquet
+from eval.tasks import HUB, hub_rows, json_lines, parquet
 from model import MaskedLM
 from model.layers import recorded
-from training.machine import default_device, keep_freed_memory
 
 HUB_SETS = {
     **{f"STS{year}": f"mteb/sts{year}-sts" for year in (12, 13, 14, 15, 16)},
@@ -129,15 +127,7 @@ def _official(path: Path) -> Pairs:
 
 
 def from_hub(name: str, split: str = "test") -> Pairs:
-    import datasets
-
-    try:
-        rows = datasets.load_dataset(HUB_SETS[name], split=split)
-    except Exception as error:
-        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        raise ConnectionError(
-            f"{name}: the hub did not give {HUB_SETS[name]} ({reason}); give files with DATA=."
-        ) from error
+    rows = hub_rows(name, (HUB_SETS[name],), split)
     return _made(name, [(f"the hub's {HUB_SETS[name]}, row {i}", row) for i, row in enumerate(rows)])
 
 
@@ -205,7 +195,6 @@ class SimilarityConfig:
 
 def run(config: SimilarityConfig, console: Console) -> int:
     """Returns 1 if a set could not be read, with the others measured."""
-    keep_freed_memory()
     sets, failed = [], []
     for name in [n for given in config.data for n in (HUB_SETS if given == HUB else (given,))]:
         try:
@@ -222,7 +211,7 @@ def run(config: SimilarityConfig, console: Console) -> int:
     table.add_column("sentences/s", justify="right")
     for path in config.checkpoints:
         model, tokenizer = open_checkpoint(path)
-        model, cells, seconds, count = model.to(default_device()), [], 0.0, 0
+        cells, seconds, count = [], 0.0, 0
         for pairs in sets:
             started = time.perf_counter()
             texts = [text for pair in pairs.texts for text in pair]
@@ -240,21 +229,13 @@ def run(config: SimilarityConfig, console: Console) -> int:
             setting = {"layer": config.layer, "encode": config.encode, "whiten": config.whiten}
             records.append(facts | setting | found)
         table.add_row(escape(str(path)), *cells, f"{count / seconds:,.0f}")
-    config.out.mkdir(parents=True, exist_ok=True)
-    write_atomically(config.out / "results.jsonl", "\n".join(map(to_json, records)) + "\n")
+    write_records(config.out / "results.jsonl", records)
     console.print(table)
-    for sentence in failed:
-        console.print(f"[bold red]failed[/]: {escape(sentence)}", soft_wrap=True)
-    return 1 if failed else 0
+    return said(failed, console)
 
 
 def main() -> int:
-    console = Console()
-    try:
-        return run(tyro.cli(SimilarityConfig, description=__doc__), console)
-    except (ValueError, OSError) as error:
-        Console(stderr=True).print(f"[bold red]error[/]: {escape(str(error))}", soft_wrap=True)
-        return 2
+    return command(SimilarityConfig, __doc__, run)
 
 
 if __name__ == "__main__":

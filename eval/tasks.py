@@ -14,6 +14,7 @@ from typing import Any, Literal
 
 from data.files import to_json
 
+HUB_SPLITS = {"dev": "validation", "dev_matched": "validation_matched", "dev_mismatched": "validation_mismatched"}
 HUB = "hub"  # given as the data's place: download through `datasets`
 
 
@@ -86,7 +87,7 @@ class Task:
         Raises FileNotFoundError, or ValueError that names file and line.
         """
         if data == HUB:
-            rows, where = self._hub_rows(split), f"the hub's {'/'.join(self.hub)}"
+            rows, where = hub_rows(self.name, self.hub, HUB_SPLITS.get(split, split)), f"the hub's {'/'.join(self.hub)}"
             return [e for i, row in enumerate(rows) for e in self.of_hub(row, i, f"{where}, row {i}")]
         found: list[Example] = []
         for path in self.find(Path(data), split):
@@ -209,17 +210,18 @@ class Task:
                 raise ValueError(f"{where}: the label {found} is none of the numbers 0 to {len(self.labels) - 1}.")
         return [Example(tuple(row[name] for name in texts), label, row.get("idx", row.get("id", index)))]
 
-    def _hub_rows(self, split: str) -> Iterable[dict[str, Any]]:
-        import datasets
 
-        named = {"dev": "validation", "dev_matched": "validation_matched", "dev_mismatched": "validation_mismatched"}
-        try:
-            return datasets.load_dataset(*self.hub, split=named.get(split, split))
-        except Exception as error:
-            reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-            raise ConnectionError(
-                f"{self.name}: the hub did not give {'/'.join(self.hub)} ({reason}); give DATA=folder."
-            ) from error
+def hub_rows(name: str, dataset: tuple[str, ...], split: str) -> Iterable[dict[str, Any]]:
+    """A split of a dataset on the hub. Raises ConnectionError in a sentence for whatever keeps it from coming."""
+    import datasets
+
+    try:
+        return datasets.load_dataset(*dataset, split=split)
+    except Exception as error:
+        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        raise ConnectionError(
+            f"{name}: the hub did not give {'/'.join(dataset)} ({reason}); give files with DATA=."
+        ) from error
 
 
 def json_lines(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:

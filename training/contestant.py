@@ -20,6 +20,7 @@ from model.layers import dropout_by_sample
 from training import checkpoint
 from training.budget import Budget, Spent, learning_rate_factor
 from training.entry import Entry
+from training.machine import precision
 from training.optimizer import OptimizerConfig, Optimizers
 
 
@@ -105,7 +106,7 @@ class Contestant:
         return self.accumulate * self.flops_of(self.predicted_per_step // self.accumulate)
 
     def precision(self) -> torch.autocast:
-        return torch.autocast(self.device.type, self.autocast or torch.bfloat16, enabled=self.autocast is not None)
+        return precision(self.device, self.autocast)
 
     def warm_up(self) -> None:
         """A forward and backward whose gradients are thrown away: compiles and allocates outside the clock.

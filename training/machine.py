@@ -58,6 +58,11 @@ def matmul_rate(device: torch.device, dtype: torch.dtype, size: int = 0, seconds
     return best
 
 
+def precision(device: torch.device, dtype: torch.dtype | None) -> torch.autocast:
+    """Autocast to `dtype`, or none."""
+    return torch.autocast(device.type, dtype or torch.bfloat16, enabled=dtype is not None)
+
+
 def out_of_memory(error: BaseException) -> bool:
     """Whether a GPU, PyTorch's CPU allocator or Python says that memory has run out."""
     words = ("can't allocate memory", "not enough memory", "cannot allocate memory", "bad_alloc", "out of memory")

@@ -110,3 +110,15 @@ def flat_places(batch: Batch, places: Tensor) -> Tensor:
     """(B, P) places of each row -> (B P,) counted through the batch."""
     rows, length = batch.tokens.shape
     return (places + length * torch.arange(rows, device=places.device)[:, None]).flatten()
+
+
+COPIED_TOKENS = 16_384  # tokens that a forward pass may hold when each place needs a copy of its sentence
+
+
+def a_copy_for_each(batch: Batch, places: Tensor) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
+    """places (B, P), in groups of C that fit a pass: their rows (C,), places (C,), and the places counted through C copies of
+    these rows."""
+    length, place = batch.tokens.shape[1], places.reshape(-1)
+    row = torch.arange(len(places), device=place.device).repeat_interleave(places.shape[1])
+    for rows, own in zip(*(x.split(max(1, COPIED_TOKENS // length)) for x in (row, place))):
+        yield rows, own, torch.arange(len(own), device=own.device) * length + own

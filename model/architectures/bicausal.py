@@ -144,12 +144,17 @@ class Bicausal(Local):
         return torch.stack([x.unflatten(-1, (2, -1)) for x in found], 3).flatten(2)  # (B, N, 2, L, D)
 
     def loss(self, batch: Batch, head: Head) -> Tensor:
-        own = super().loss(batch, head)
+        """FLOPs are counted as at the beginning, with the towers' own losses."""
         weight = self.options.causal * max(0.0, 1.0 - 2.0 * self.fraction)
-        if self.guess is None or (not weight and self.training):
-            return own
+        if not weight:
+            return super().loss(batch, head)
         content = self.embedding(batch.tokens, batch.documents)
-        ahead, back = (states[-1] for states in self.directions(content, batch))
+        towers = self.directions(content, batch)
+        states, targets = self.queries_over(content, towers, batch, batch.places, False, None), batch.tokens.flatten()
+        if batch.places is not None:
+            targets = targets.index_select(0, batch.places)
+        own = head.loss(states.reshape(-1, states.shape[-1]), targets)
+        ahead, back = (direction[-1] for direction in towers)
         losses = []
         for states, step in ((ahead, 1), (back, -1)):
             here = states[:, :-1] if step == 1 else states[:, 1:]

@@ -65,9 +65,15 @@ class Local(Architecture):
         self, batch: Batch, places: Tensor | None = None, *, with_self: bool = False, hidden: Tensor | None = None
     ) -> Tensor:
         """with_self: the place's own embedding joins its start. hidden: what place i must not see of j, (B, N, N)."""
-        layout = batch.layout
         content = self.embedding(batch.tokens, batch.documents)  # (B, N, D)
         towers = self.directions(content, batch)
+        return self.queries_over(content, towers, batch, places, with_self, hidden)
+
+    def queries_over(
+        self, content: Tensor, towers: Any, batch: Batch, places: Tensor | None, with_self: bool, hidden: Tensor | None
+    ) -> Tensor:
+        """The query stream, given content."""
+        layout = batch.layout
         query = self.query_start(content, batch, towers, hidden)
         if with_self:
             query = query + content

@@ -17,13 +17,11 @@ from torch import Tensor, nn
 
 from data.batch import Batch
 from kernels.attention import attention, two_stream_attention
-from model.architectures.base import Architecture
+from model.architectures.base import Architecture, a_copy_for_each
 from model.chance import uniform
 from model.config import ModelConfig
 from model.layers import Block
 from model.neighbours import Near
-
-LEAVE_ONE_OUT_TOKENS = 16_384  # tokens of a forward pass when each place needs a copy of its sentence
 
 
 class Permuted(Architecture):
@@ -44,7 +42,7 @@ class Permuted(Architecture):
         self.near = Near(config, self.options.near) if self.options.near else None
 
     def predict(self, batch: Batch, places: Tensor | None = None) -> Tensor:
-        return self.two_streams(batch, ranks(batch), places)
+        return self.two_streams(batch, ranked(uniform(batch), batch), places)
 
     def encode(self, batch: Batch, *, with_self: bool = True) -> Tensor:
         """The content stream, every place seeing all."""
@@ -76,37 +74,23 @@ class Permuted(Architecture):
 
     def leave_one_out(self, batch: Batch, places: Tensor, hidden: Tensor | None = None) -> tuple[Tensor, int]:
         """A copy for each place, in an order in which it comes after all that it may see, and before what is hidden."""
-        (rows, length), count = batch.tokens.shape, places.shape[1]
-        device, place = places.device, places.reshape(-1)
-        row = torch.arange(rows, device=device).repeat_interleave(count)
-        score = uniform(batch)  # (B, N) in [0, 1)
+        score, every = uniform(batch), torch.arange(batch.tokens.shape[1], device=places.device)
         states = []
-        for row_c, place_c in zip(*(x.split(max(1, LEAVE_ONE_OUT_TOKENS // length)) for x in (row, place))):
-            copies = replace(batch, tokens=batch.tokens[row_c], documents=_of(batch.documents, row_c), samples=None)
-            own = torch.arange(length, device=device) == place_c[:, None]  # (C, N)
+        for row, place, one_each in a_copy_for_each(batch, places):
+            documents = None if batch.documents is None else batch.documents[row]
+            copies = replace(batch, tokens=batch.tokens[row], documents=documents, samples=None)
+            own = every == place[:, None]  # (C, N)
             behind = own.double()  # the place itself after the others, and after it what is hidden from it
-            masks = None
             if hidden is not None:
-                apart = hidden[row_c, place_c] & ~own
-                behind = behind + 2.0 * apart
-                masks = hidden[row_c]
-            rank = ranked(score[row_c] + behind, copies.documents, None if copies.documents is None else copies.layout)
-            one_each = torch.arange(len(place_c), device=device) * length + place_c
-            states.append(self.two_streams(copies, rank, one_each, masks))
-        return torch.cat(states).view(rows, count, -1), count
+                behind = behind + 2.0 * (hidden[row, place] & ~own)
+            rank = ranked(score[row] + behind, copies)
+            states.append(self.two_streams(copies, rank, one_each, None if hidden is None else hidden[row]))
+        return torch.cat(states).view(*places.shape, -1), places.shape[1]
 
 
-def _of(documents: Tensor | None, rows: Tensor) -> Tensor | None:
-    return None if documents is None else documents[rows]
-
-
-def ranks(batch: Batch) -> Tensor:
-    return ranked(uniform(batch), batch.documents, batch.layout)
-
-
-def ranked(score: Tensor, documents: Tensor | None, layout) -> Tensor:
+def ranked(score: Tensor, batch: Batch) -> Tensor:
     """(B, N) int64: the rank of each place by `score` within its document; 0 at padding."""
-    if layout is None:
+    if batch.layout is None:
         return score.argsort(1).argsort(1)
-    rank = (score + 8.0 * layout.start).argsort(1).argsort(1) - layout.start
-    return rank.masked_fill(documents < 0, 0)
+    rank = (score + 8.0 * batch.layout.start).argsort(1).argsort(1) - batch.layout.start
+    return rank.masked_fill(batch.documents < 0, 0)

@@ -15,12 +15,10 @@ from data.batch import Batch
 from data.batches import Masking
 from kernels.attention.layout import Layout
 from kernels.one_sided import one_sided
-from model.architectures.base import Architecture
+from model.architectures.base import Architecture, a_copy_for_each
 from model.config import ModelConfig
 from model.layers import Block
 from model.neighbours import Near
-
-LEAVE_ONE_OUT_TOKENS = 16_384  # tokens a forward pass may hold when each place needs a copy of its sentence
 
 
 class Vanilla(Architecture):
@@ -82,20 +80,16 @@ class Vanilla(Architecture):
 
     def leave_one_out(self, batch: Batch, places: Tensor, hidden: Tensor | None = None) -> tuple[Tensor, int]:
         """One copy of the sentence for each place, that place (and what is hidden from it) masked: a pass for each."""
-        (rows, length), count = batch.tokens.shape, places.shape[1]
-        place = places.reshape(-1)  # (B*P,)
-        row = torch.arange(rows, device=place.device).repeat_interleave(count)
         states = []
-        for row_c, place_c in zip(*(x.split(max(1, LEAVE_ONE_OUT_TOKENS // length)) for x in (row, place))):
-            copies = batch.tokens[row_c]
+        for row, place, one_each in a_copy_for_each(batch, places):
+            copies = batch.tokens[row]
             if hidden is None:
-                copies = copies.scatter(1, place_c[:, None], self.config.mask_id)
+                copies = copies.scatter(1, place[:, None], self.config.mask_id)
             else:
-                copies = copies.masked_fill(hidden[row_c, place_c], self.config.mask_id)
-            documents = None if batch.documents is None else batch.documents[row_c]
-            one_each = torch.arange(len(place_c), device=place.device) * length + place_c
+                copies = copies.masked_fill(hidden[row, place], self.config.mask_id)
+            documents = None if batch.documents is None else batch.documents[row]
             states.append(self.predict(replace(batch, tokens=copies, corrupted=copies, documents=documents), one_each))
-        return torch.cat(states).view(rows, count, -1), count
+        return torch.cat(states).view(*places.shape, -1), places.shape[1]
 
 
 def two_sided(weight: Tensor, layout: Layout | None, kv: Tensor) -> Tensor:

@@ -8,7 +8,7 @@ import torch.nn.functional as F
 
 from data.batch import Batch
 from model.architectures.bicausal import mirror
-from model.architectures.permuted import ranks
+from model.architectures.permuted import ranked
 from model.chance import uniform
 from tests.conftest import VOCAB, random_batch
 from tests.model.models import tiny_model
@@ -16,13 +16,13 @@ from tests.model.models import tiny_model
 
 def test_orders_are_of_the_sample_and_cover_a_document() -> None:
     batch = replace(random_batch("packed"), samples=(7, 9))
-    rank = ranks(batch)
+    rank = ranked(uniform(batch), batch)
     for row, documents in enumerate(batch.documents):
         for document in documents.unique().tolist():
             own = rank[row, documents == document]
             assert sorted(own.tolist()) == list(range(len(own)))
     alone = replace(Batch(batch.tokens[1:], batch.documents[1:]), samples=(9,))
-    assert torch.equal(ranks(alone)[0], rank[1])  # whatever else the batch holds
+    assert torch.equal(ranked(uniform(alone), alone)[0], rank[1])  # whatever else the batch holds
     again = uniform(replace(Batch(torch.zeros(2000, 16, dtype=torch.int64)), samples=tuple(range(2000))))
     assert abs(float(again.mean()) - 0.5) < 0.01 and float(again.std()) == pytest.approx(12**-0.5, abs=0.01)
     assert len(again.unique()) == again.numel()
@@ -30,7 +30,7 @@ def test_orders_are_of_the_sample_and_cover_a_document() -> None:
 
 def test_a_permuted_place_sees_exactly_the_lower_ranks() -> None:
     model, batch = tiny_model("permuted"), random_batch("whole", rows=1)
-    rank = ranks(batch)[0]
+    rank = ranked(uniform(batch), batch)[0]
     with torch.no_grad():
         before = model.architecture.predict(batch)[0]
         for other in range(batch.tokens.shape[1]):
