@@ -114,7 +114,7 @@ def run(config: BenchmarkConfig, tasks: dict[str, Task], title: str, console: Co
             splits = load(tasks[name], config.data, console, config.train)
         except FileNotFoundError as error:
             if config.tasks:
-                failed.append(f"{name}: {error}")
+                failed.append(str(error))  # which names the task
             elif (Path(config.data) / (tasks[name].folder or name)).is_dir():
                 console.print(f"[yellow]note[/]: {escape(str(error))} It is left out.", soft_wrap=True)
             continue

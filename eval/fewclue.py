@@ -214,11 +214,12 @@ def run(config: FewShotConfig, console: Console) -> int:
         folder = config.data / (task.glue.folder or task.glue.name if task.glue else name)
         if name not in config.tasks and (config.tasks or not folder.is_dir()):
             continue
+        missing: list[str] = []
         for split in config.splits:
             try:
                 data = read(task, config.data, split)
             except FileNotFoundError as error:
-                failed.append(str(error))
+                missing.append(str(error))
                 continue
             except ValueError as error:
                 failed.append(str(error))
@@ -232,6 +233,11 @@ def run(config: FewShotConfig, console: Console) -> int:
                     records.append({"key": key, "accuracy": found, "checkpoint": label, "task": name, "method": method})
                     write_records(path, records)
                     console.print(f"{name} {split}, {label[-40:]}, {method}: {found:.1f}", highlight=False)
+        if len(missing) == len(config.splits):
+            failed += missing[:1]
+        else:  # iflytek and csldcp have one split
+            for sentence in missing:
+                console.print(f"[yellow]note[/]: {escape(sentence)}", soft_wrap=True)
     if records:
         console.print(summary(records, list(opened)))
     return said(failed, console)

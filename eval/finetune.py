@@ -20,7 +20,7 @@ from data.options import check_types
 from data.tokenizer import Tokenizer
 from eval.forms import FORMS, Form
 from eval.metrics import measure, score
-from eval.rows import Row, buckets
+from eval.rows import Row, buckets, compared
 from eval.tasks import Example, Splits, Task
 from model import MaskedLM
 from training.budget import learning_rate_factor
@@ -98,7 +98,7 @@ class Classifier(nn.Module):
     ) -> None:  # fmt: skip
         super().__init__()
         self.model, self.recipe, self.by_place, self.apart = model, recipe, by_place, apart
-        self.special_ids = torch.tensor(special_ids)
+        self.register_buffer("special_ids", torch.tensor(special_ids), persistent=False)
         self.dropout = nn.Dropout(recipe.dropout)
         self.answer = nn.Linear((4 if apart else 1) * model.config.d_model, outputs)
         nn.init.normal_(self.answer.weight, std=model.config.initializer_std)
@@ -110,7 +110,7 @@ class Classifier(nn.Module):
 
     def mean(self, states: Tensor, batch: Batch) -> Tensor:
         """(B, N, D) -> (B, D) over the places of each text but its specials."""
-        words = ~torch.isin(batch.tokens, self.special_ids.to(batch.tokens.device))
+        words = ~torch.isin(batch.tokens, self.special_ids)
         if batch.documents is not None:
             words &= batch.documents >= 0
         weights = words.to(states.dtype)
@@ -125,8 +125,7 @@ class Classifier(nn.Module):
     def forward(self, batch: Batch) -> Tensor:
         states = self.states(batch) if self.by_place else self.pooled(batch)
         if self.apart:
-            a, b = states[::2], states[1::2]
-            states = torch.cat([a, b, (a - b).abs(), a * b], -1)
+            states = compared(states[::2], states[1::2])
         return self.answer(self.dropout(states))
 
 

@@ -9,17 +9,16 @@ from sklearn.linear_model import LogisticRegression, Ridge
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
-from data.batches import padded
+from data.batch import Batch
 from data.tokenizer import Tokenizer
 from eval.finetune import Classifier, Outcome, Recipe, drawn, longest
 from eval.metrics import measure
-from eval.rows import Row, alternatives, buckets, joined
+from eval.rows import alternatives, compared, states_of
 from eval.tasks import Example, Splits, Task
 from model import MaskedLM
 from training.machine import precision
 
 
-@torch.no_grad()
 def features(
     model: MaskedLM, tokenizer: Tokenizer, examples: Sequence[Example], recipe: Recipe, autocast: torch.dtype | None
 ) -> torch.Tensor:
@@ -28,19 +27,14 @@ def features(
     classifier = Classifier(model, 1, recipe, tokenizer.special_ids).to(next(model.parameters()).device).eval()
     device = next(model.parameters()).device
     texts = [one for example in examples for one in alternatives(example)]
-    parts = []
-    for i in range(len(texts[0])):
-        ids = tokenizer.encode_batch([one[i] for one in texts])
-        rows = [Row((joined([tokens], tokenizer, longest(model, recipe))[0],), None) for tokens in ids]
-        states = torch.empty(len(rows), model.config.d_model)
-        for numbers in buckets(rows, 4 * recipe.batch_size, None):
-            batch = padded([rows[n].tokens[0] for n in numbers], tokenizer.pad_id).to(device)
-            with precision(device, autocast):
-                states[numbers] = classifier.pooled(batch).float().cpu()
-        parts.append(states)
-    if len(parts) == 2:
-        parts += [(parts[0] - parts[1]).abs(), parts[0] * parts[1]]
-    return torch.cat(parts, 1)
+
+    def read(batch: Batch) -> torch.Tensor:
+        with precision(device, autocast):
+            return classifier.pooled(batch)
+
+    count = longest(model, recipe)
+    parts = [states_of(read, [one[i] for one in texts], tokenizer, count, device)[0] for i in range(len(texts[0]))]
+    return compared(*parts) if len(parts) == 2 else parts[0]
 
 
 def probe(

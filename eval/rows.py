@@ -1,9 +1,15 @@
 """Examples as a model reads them: BOS a EOS, or BOS a EOS b EOS, in batches of similar length."""
 
 import random
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 
+import torch
+from torch import Tensor
+
+from data.batch import Batch
+from data.batches import padded
+from data.tokenizer import Tokenizer
 from eval.tasks import Example
 
 
@@ -62,3 +68,23 @@ def buckets(rows: Sequence[Row], size: int, shuffle: random.Random | None) -> It
     if shuffle is not None:
         shuffle.shuffle(batches)
     yield from batches
+
+
+@torch.no_grad()
+def states_of(
+    read: Callable[[Batch], Tensor], texts: Sequence[str], tokenizer: Tokenizer, longest: int, device: torch.device
+) -> tuple[Tensor, int]:
+    """What `read` makes of each text by itself, (texts, width) float32 on the CPU; and how many texts were cut."""
+    parts = [joined([ids], tokenizer, longest) for ids in tokenizer.encode_batch(list(texts))]
+    rows = [Row((ids,), None, lost) for ids, lost in parts]
+    found: list[Tensor] = [torch.empty(0)] * len(rows)
+    for numbers in buckets(rows, 128, None):
+        batch = padded([rows[i].tokens[0] for i in numbers], tokenizer.pad_id).to(device)
+        for i, state in zip(numbers, read(batch).float().cpu()):
+            found[i] = state
+    return torch.stack(found), sum(row.cut > 0 for row in rows)
+
+
+def compared(a: Tensor, b: Tensor) -> Tensor:
+    """(..., D), (..., D) -> (..., 4 D): both, their difference and their product (Reimers and Gurevych 2019)."""
+    return torch.cat([a, b, (a - b).abs(), a * b], -1)

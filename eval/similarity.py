@@ -26,13 +26,13 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from data.batches import padded
+from data.batch import Batch
 from data.options import check_types
 from data.tokenizer import Tokenizer
 from eval.command import command, open_checkpoint, said, write_records
 from eval.finetune import Classifier, Recipe
 from eval.metrics import measure
-from eval.rows import Row, buckets, joined
+from eval.rows import states_of
 from eval.tasks import HUB, hub_rows, json_lines, parquet
 from model import MaskedLM
 from model.layers import recorded
@@ -131,7 +131,6 @@ def from_hub(name: str, split: str = "test") -> Pairs:
     return _made(name, [(f"the hub's {HUB_SETS[name]}, row {i}", row) for i, row in enumerate(rows)])
 
 
-@torch.no_grad()
 def embed(
     model: MaskedLM, tokenizer: Tokenizer, texts: Sequence[str], *, layer: int = -1, encode: str = "with_self"
 ) -> tuple[torch.Tensor, int]:
@@ -144,11 +143,8 @@ def embed(
         raise ValueError(f"layer is {layer}; this model has 0 (the embeddings) to {depth}, and -1 is the last.")
     device = next(model.parameters()).device
     pooler = Classifier(model, 1, Recipe(encode=encode), tokenizer.special_ids).to(device).eval()
-    cut = [joined([ids], tokenizer, model.config.max_length) for ids in tokenizer.encode_batch(list(texts))]
-    rows = [Row((ids,), None, lost) for ids, lost in cut]
-    found = torch.empty(len(rows), model.config.d_model)
-    for numbers in buckets(rows, 128, None):
-        batch = padded([rows[i].tokens[0] for i in numbers], tokenizer.pad_id).to(device)
+
+    def read(batch: Batch) -> torch.Tensor:
         if layer in (-1, depth):
             states = pooler.states(batch)
         elif layer == 0:
@@ -157,8 +153,9 @@ def embed(
             with recorded(model.architecture) as layers:
                 model.encode(batch, with_self=encode == "with_self")
             states = layers[layer - 1]
-        found[numbers] = pooler.mean(states.float(), batch).cpu()
-    return found, sum(row.cut > 0 for row in rows)
+        return pooler.mean(states.float(), batch)
+
+    return states_of(read, texts, tokenizer, model.config.max_length, device)
 
 
 def whitened(x: torch.Tensor, kept: int = 0) -> torch.Tensor:

@@ -90,7 +90,7 @@ def answer(results: Results) -> Figure:
             left.set_ylabel("leave-one-out NLL (nats a token)")
             curve_panel(right, results, axis, "accuracy")
             right.set_ylabel("hidden token guessed right")
-            right.yaxis.set_major_formatter(lambda value, _: f"{value:.0%}")
+            right.yaxis.set_major_formatter(lambda value, _: f"{100 * value:g}%")
             right.set_ylim(bottom=0)
             if (baseline := results.baseline) is not None:
                 ends = [curve[-1]["curve"]["nll"] for curve in results.curves[baseline].values()]

@@ -1,0 +1,144 @@
+"""Architectures that leak, each by one mistake, and one that looks like them and does not: what the certificate must catch."""
+
+from dataclasses import replace
+
+import torch
+from torch import Tensor
+
+from data.batch import Batch
+from kernels.attention import attention
+from model.architectures.bicausal import Bicausal
+from model.architectures.permuted import Permuted
+from model.architectures.tta import TTA
+from model.layers import hoisted_keys_values
+
+
+class OpenDiagonal(TTA):
+    """T-TA that forgot its mask."""
+
+    def predict(self, batch: Batch, places: Tensor | None = None) -> Tensor:
+        return self.query_stream(batch, "full")
+
+
+class DeepContent(TTA):
+    """T-TA whose content is contextual: each layer hides the diagonal, and place i still meets token i through j."""
+
+    def predict(self, batch: Batch, places: Tensor | None = None) -> Tensor:
+        content = self.embedding(batch.tokens, batch.documents)
+        query = self.embedding.queries(batch.tokens, batch.documents)
+        for block in self.blocks:
+            k, v = block.keys_values(block.read(content))
+            query = block(query, k, v, "exclude_self", batch.documents)
+            content = block.self_attention(content, "full", batch.documents)
+        return query
+
+
+class Shifting(TTA):
+    """T-TA whose query stream also reads the raw embedding of the place before, put there by `shift`."""
+
+    def predict(self, batch: Batch, places: Tensor | None = None) -> Tensor:
+        content = self.embedding(batch.tokens, batch.documents)
+        query = self.embedding.queries(batch.tokens, batch.documents) + self.shift(content, batch)
+        for block, (k, v) in zip(self.blocks, hoisted_keys_values(self.blocks, content)):
+            query = block(query, k, v, "exclude_self", batch.layout)
+        return query
+
+    def shift(self, content: Tensor, batch: Batch) -> Tensor:
+        """The right one: nothing before the first place, and nothing of another document."""
+        before = torch.zeros_like(content)
+        before[:, 1:] = content[:, :-1]
+        if batch.documents is not None:
+            before[:, 1:] *= (batch.documents[:, 1:] == batch.documents[:, :-1])[..., None]
+        return before
+
+
+class WrapAround(Shifting):
+    """A shift by the whole row: the place itself, as `roll` by a multiple of the length gives it."""
+
+    def shift(self, content: Tensor, batch: Batch) -> Tensor:
+        return content.roll(content.shape[1], dims=1) * (torch.arange(content.shape[1]) == 0)[:, None]
+
+
+class WindowOffByOne(Shifting):
+    """A window of neighbours that begins at the place itself."""
+
+    def shift(self, content: Tensor, batch: Batch) -> Tensor:
+        return super().shift(content, batch) + 0.1 * content
+
+
+class MixedQueries(Shifting):
+    """Neighbours mixed inside the query stream, after a layer: they have read what is hidden here."""
+
+    def predict(self, batch: Batch, places: Tensor | None = None) -> Tensor:
+        content = self.embedding(batch.tokens, batch.documents)
+        query = self.embedding.queries(batch.tokens, batch.documents)
+        for block, (k, v) in zip(self.blocks, hoisted_keys_values(self.blocks, content)):
+            query = block(query, k, v, "exclude_self", batch.layout)
+            query = query + self.shift(query, batch)
+        return query
+
+
+class ConvolvedContent(Shifting):
+    """Keys and values that hold the place before theirs: two-sided reading brings a token back to its own place."""
+
+    def predict(self, batch: Batch, places: Tensor | None = None) -> Tensor:
+        content = self.embedding(batch.tokens, batch.documents)
+        query = self.embedding.queries(batch.tokens, batch.documents)
+        mixed = content + self.shift(content, batch)
+        for block, (k, v) in zip(self.blocks, hoisted_keys_values(self.blocks, mixed)):
+            query = block(query, k, v, "exclude_self", batch.layout)
+        return query
+
+
+class OwnState(Bicausal):
+    """Queries that start from their own forward state instead of the one before."""
+
+    def starts(self, towers, layout, hidden) -> Tensor:
+        return self.begin(torch.cat([towers[0][-1], towers[1][-1]], -1))
+
+
+class SwappedTowers(Bicausal):
+    """Keys before a place that hold what stands after them."""
+
+    def directions(self, content: Tensor, batch: Batch) -> tuple[list[Tensor], list[Tensor]]:
+        return super().directions(content, batch)[::-1]
+
+
+class EqualRanks(Permuted):
+    """A query that sees its own rank too."""
+
+    seen = "rank"
+
+    def mixed(self, content: Tensor) -> Tensor:
+        return content
+
+    def two_streams(self, batch: Batch, rank: Tensor, places=None, hidden=None) -> Tensor:
+        content = self.embedding(batch.tokens, batch.documents)
+        query, content = self.embedding.queries(batch.tokens, batch.documents).expand_as(content), self.mixed(content)
+        for block in self.blocks:
+            k, v = block.keys_values(block.read(content))
+            asked = attention(
+                block.queries(query, content.shape[:2]), k, v, self.seen, documents=batch.layout, rank=rank
+            )
+            query = block.update(query, asked)
+        return query
+
+
+class NearContent(EqualRanks):
+    """Content that holds its neighbours, whatever their ranks: a token comes back through them."""
+
+    seen = "rank_strict"
+
+    def mixed(self, content: Tensor) -> Tensor:
+        return content + content.roll(1, 1)
+
+
+class AcrossDocuments(Shifting):
+    """A convolution that forgets where documents end."""
+
+    def shift(self, content: Tensor, batch: Batch) -> Tensor:
+        return super().shift(content, replace(batch, documents=None))
+
+
+LEAKS = [OwnState, SwappedTowers, EqualRanks, NearContent]
+LEAKS += [OpenDiagonal, DeepContent, WrapAround, WindowOffByOne, MixedQueries, ConvolvedContent]
