@@ -33,7 +33,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 BUDGET = Path(__file__).parents[1] / "tests" / "kernels" / "ahead_of_time_budget.json"
-OPERATORS = ("attention", "linear_cross_entropy")
+OPERATORS = ("attention", "linear_cross_entropy", "one_sided")
 
 # Shared memory that one thread block may use: CUDA C++ Programming Guide, compute capabilities; CDNA 3 ISA, LDS.
 SHARED_LIMIT = {80: 163 << 10, 90: 227 << 10, "gfx942": 64 << 10}

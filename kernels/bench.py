@@ -23,11 +23,11 @@ from . import roofline
 from .benchmarks import measure, report
 from .benchmarks.contest import Contest, Result
 
-Operator = Literal["attention", "linear_cross_entropy"]
+Operator = Literal["attention", "linear_cross_entropy", "one_sided"]
 
 
 def main(
-    operators: tuple[Operator, ...] = ("attention", "linear_cross_entropy"),
+    operators: tuple[Operator, ...] = ("attention", "linear_cross_entropy", "one_sided"),
     quick: bool = False,
     rounds: int | None = None,
     only: str = "",
@@ -75,6 +75,8 @@ def _bound(contest: Contest) -> float | None:
     if chip is None:
         return None
     shape = contest.shape
+    if contest.operator == "one_sided":  # memory alone
+        return contest.bytes_moved / chip.bandwidth * 1e3
     if contest.operator == "linear_cross_entropy":
         work = roofline.linear_cross_entropy_work(shape["T"], shape["E"], shape["V"], contest.variant)
     else:

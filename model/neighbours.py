@@ -12,6 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from kernels.attention.layout import Layout
+from kernels.dispatch import autocast_dtype
 from model.config import ModelConfig
 
 
@@ -27,6 +28,8 @@ class Near(nn.Module):
 
     def forward(self, embeddings: Tensor, layout: Layout | None, hidden: Tensor | None = None) -> Tensor:
         """hidden: (B, N, N) bool, if given: neighbours j that place i must not see count as none."""
+        dtype = autocast_dtype(embeddings.device)  # of the product: gathered in it, they are half as much to move
+        embeddings = embeddings if dtype is None else embeddings.to(dtype)
         return self.mix(neighbours(embeddings, layout, self.reach, hidden).flatten(2))
 
 

@@ -7,17 +7,23 @@ input again.
 from dataclasses import dataclass
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from ..attention.layout import Layout, layout_of, remembered
 from ..attention.operators import ranges_of
-from ..dispatch import autocast_dtype
+from ..attention.reference import ids_of
+from ..dispatch import autocast_dtype, choose_backend
 from ..first_order import first_order_only
+from .reference import one_sided_reference
 
 SIDES = ("past", "future")
+ONE_PASS = (torch.bfloat16,)  # in float32 the shifts are as fast
 
 
-def one_sided(x: Tensor, weight: Tensor, side: str, documents: Tensor | Layout | None = None) -> Tensor:
+def one_sided(
+    x: Tensor, weight: Tensor, side: str, documents: Tensor | Layout | None = None, backend: str | None = None
+) -> Tensor:
     """x_j plus a weighted sum of its neighbours before it (past) or after it (future), channel by channel.
 
     Args:
@@ -25,6 +31,7 @@ def one_sided(x: Tensor, weight: Tensor, side: str, documents: Tensor | Layout |
         weight: (T, C); row t - 1 multiplies the neighbour at distance t. Cast to the dtype of x.
         side: past or future.
         documents: as in `kernels.attention.attention`; neighbours of another document, and of padding, count nothing.
+        backend: reference, torch or triton; None leaves it to `kernels.dispatch`.
 
     Returns:
         (B, N, C).
@@ -43,62 +50,74 @@ def one_sided(x: Tensor, weight: Tensor, side: str, documents: Tensor | Layout |
     dtype = autocast_dtype(x.device)
     if dtype is not None and x.dtype != torch.float64:
         x = x.to(dtype)
-    weight, past = weight.to(x.dtype), side == "past"
+    weight, past, name = weight.to(x.dtype), side == "past", choose_backend(x.device, backend)
+    if name == "reference":
+        return one_sided_reference(x, weight, None if documents is None else ids_of(x, documents), side).to(x.dtype)
     if torch.compiler.is_compiling():
-        return _operator(x, weight, past, *ranges_of(documents))
-    return _OneSided.apply(x, weight, past, None if documents is None else layout_of(documents))
+        return _operator(x, weight, past, *ranges_of(documents), name)
+    return _OneSided.apply(x, weight, past, None if documents is None else layout_of(documents), name)
 
 
 class _OneSided(torch.autograd.Function):
     @staticmethod
-    def forward(ctx, x, weight, past, layout):
+    def forward(ctx, x, weight, past, layout, backend):
         ctx.save_for_backward(x, weight)
-        ctx.past, ctx.layout = past, layout
-        return _convolve(x, weight, past, layout)
+        ctx.past, ctx.layout, ctx.backend = past, layout, backend
+        return _convolve(x, weight, past, layout, backend)
 
     @staticmethod
     def backward(ctx, grad):
         with torch.no_grad():
-            gradients = _gradients(grad, *ctx.saved_tensors, ctx.past, ctx.layout)
-        return *first_order_only("one_sided", gradients, (grad, *ctx.saved_tensors)), None, None
+            gradients = _gradients(grad, *ctx.saved_tensors, ctx.past, ctx.layout, ctx.backend)
+        return *first_order_only("one_sided", gradients, (grad, *ctx.saved_tensors)), None, None, None
 
 
 @torch.library.custom_op("twostream::one_sided", mutates_args=())
-def _operator(x: Tensor, weight: Tensor, past: bool, start: Tensor | None, end: Tensor | None) -> Tensor:
+def _operator(x: Tensor, weight: Tensor, past: bool, start: Tensor | None, end: Tensor | None, backend: str) -> Tensor:
     """In compiled code, opaque to the compiler."""
-    return _convolve(x, weight, past, remembered(start, end))
+    return _convolve(x, weight, past, remembered(start, end), backend).contiguous()
 
 
 @torch.library.custom_op("twostream::one_sided_backward", mutates_args=())
 def _operator_backward(
-    grad: Tensor, x: Tensor, weight: Tensor, past: bool, start: Tensor | None, end: Tensor | None
+    grad: Tensor, x: Tensor, weight: Tensor, past: bool, start: Tensor | None, end: Tensor | None, backend: str
 ) -> tuple[Tensor, Tensor]:
-    return _gradients(grad, x, weight, past, remembered(start, end))
+    dx, dweight = _gradients(grad, x, weight, past, remembered(start, end), backend)
+    return dx.contiguous(), dweight
 
 
 @_operator.register_fake
-def _(x, weight, past, start, end):
+def _(x, weight, past, start, end, backend):
     return torch.empty_like(x, memory_format=torch.contiguous_format)
 
 
 @_operator_backward.register_fake
-def _(grad, x, weight, past, start, end):
+def _(grad, x, weight, past, start, end, backend):
     return torch.empty_like(grad, memory_format=torch.contiguous_format), torch.empty_like(weight)
 
 
 def _remember(ctx, inputs, output):
-    x, weight, ctx.past, ctx.start, ctx.end = inputs
+    x, weight, ctx.past, ctx.start, ctx.end, ctx.backend = inputs
     ctx.save_for_backward(x, weight)
 
 
-_operator.register_autograd(
-    lambda ctx, grad: (*_operator_backward(grad, *ctx.saved_tensors, ctx.past, ctx.start, ctx.end), None, None, None),
-    setup_context=_remember,
-)
+def _backward(ctx, grad):
+    gradients = _operator_backward(grad, *ctx.saved_tensors, ctx.past, ctx.start, ctx.end, ctx.backend)
+    return *gradients, None, None, None, None
 
 
-def _gradients(grad: Tensor, x: Tensor, weight: Tensor, past: bool, layout: Layout | None) -> tuple[Tensor, Tensor]:
+_operator.register_autograd(_backward, setup_context=_remember)
+
+
+def _gradients(
+    grad: Tensor, x: Tensor, weight: Tensor, past: bool, layout: Layout | None, backend: str
+) -> tuple[Tensor, Tensor]:
     """Of x: the convolution of the other side. Of the weight: products of neighbours, summed in fp32."""
+    dx = _convolve(grad, weight, not past, layout, backend)
+    if backend == "triton":
+        from .triton_path import weight_gradient
+
+        return dx, weight_gradient(grad, x, len(weight), past, layout).to(weight.dtype)
     dweight = torch.empty(weight.shape, dtype=torch.promote_types(x.dtype, torch.float32), device=x.device)
     borders = _borders(layout, len(weight), past)
     for t in range(1, len(weight) + 1):
@@ -106,11 +125,10 @@ def _gradients(grad: Tensor, x: Tensor, weight: Tensor, past: bool, layout: Layo
         # PyTorch sums narrow numbers in fp32 and rounds once; asked for an fp32 result, it takes six times as long.
         dweight[t - 1] = (grad[:, here] * x[:, there]).flatten(0, 1).sum(0)
         if borders is not None:  # what the sum should not have counted
-            places, others = borders.places, borders.others[t - 1]
-            crossing = borders.in_row[t - 1] & ~borders.inside[t - 1]
-            product = grad.flatten(0, 1)[places] * x.flatten(0, 1)[others]
-            dweight[t - 1] -= torch.where(crossing[:, None], product, 0.0).sum(0, dtype=dweight.dtype)
-    return _convolve(grad, weight, not past, layout), dweight.to(weight.dtype)
+            places, others = borders.crossing[t - 1]
+            product = grad.flatten(0, 1).index_select(0, places) * x.flatten(0, 1).index_select(0, others)
+            dweight[t - 1] -= product.sum(0, dtype=dweight.dtype)
+    return dx, dweight.to(weight.dtype)
 
 
 def _pair(t: int, past: bool) -> tuple[slice, slice]:
@@ -118,37 +136,60 @@ def _pair(t: int, past: bool) -> tuple[slice, slice]:
     return (slice(t, None), slice(None, -t)) if past else (slice(None, -t), slice(t, None))
 
 
-def _convolve(x: Tensor, weight: Tensor, past: bool, layout: Layout | None) -> Tensor:
+def _convolve(x: Tensor, weight: Tensor, past: bool, layout: Layout | None, backend: str) -> Tensor:
+    if backend == "triton":
+        from .triton_path import convolve
+
+        return convolve(x, weight, past, layout)
+    return _by_shifts(x, weight, past, layout)
+
+
+def _by_shifts(x: Tensor, weight: Tensor, past: bool, layout: Layout | None) -> Tensor:
     """Everywhere as if each row were one document; then the few places near a border again, from their own neighbours.
 
     Again, not corrected: taking away what was added would leave its rounding behind, and rounding is a leak.
     """
-    out = x.clone(memory_format=torch.contiguous_format)
-    for t, w in enumerate(weight, start=1):
-        here, there = _pair(t, past)
-        out[:, here].addcmul_(x[:, there], w)
+    if x.device.type == "cpu" and x.dtype in ONE_PASS and len(weight):
+        out = _one_pass(x, weight, past)
+    else:
+        out = x.clone(memory_format=torch.contiguous_format)
+        for t, w in enumerate(weight, start=1):
+            here, there = _pair(t, past)
+            out[:, here].addcmul_(x[:, there], w)
     borders = _borders(layout, len(weight), past)
     if borders is not None:
         flat = x.flatten(0, 1)
         rows = flat.index_select(0, borders.places)
-        for w, others, inside in zip(weight, borders.others, borders.inside):
-            rows.addcmul_(torch.where(inside[:, None], flat.index_select(0, others), 0.0), w)
-        out.flatten(0, 1).index_copy_(0, borders.places, rows)
+        for w, others in zip(weight, borders.others):
+            rows[: len(others)].addcmul_(flat.index_select(0, others), w)
+        length = x.shape[1]
+        out[borders.places // length, borders.places % length] = rows
     return out
+
+
+def _one_pass(x: Tensor, weight: Tensor, past: bool) -> Tensor:
+    """oneDNN's depthwise convolution of (B, C, 1, N), channels last, which is how x lies: a fifth of the time of shifts.
+
+    Its result has taps places too many, on the side where nothing is read; backward it is slow, and not used.
+    """
+    own = torch.ones_like(weight[:1])
+    kernel = torch.cat([weight.flip(0), own] if past else [own, weight])  # (T + 1, C)
+    image = x.contiguous().transpose(1, 2).unsqueeze(2)
+    out = F.conv2d(image, kernel.T[:, None, None], padding=(0, len(weight)), groups=x.shape[2])
+    return out.squeeze(2).transpose(1, 2).narrow(1, 0 if past else len(weight), x.shape[1])
 
 
 @dataclass(frozen=True)
 class _Borders:
     """Places (P,), counted through the batch, some neighbour of which lies outside their document.
 
-    For each distance: others (P,), the neighbour's place (any, if there is none); in_row and inside (P,) bool, whether it
-    is in the row, and in the document.
+    Those with most neighbours come first, so that others[t - 1] (P_t,), the neighbours at distance t, belong to the first
+    P_t places. crossing[t - 1]: places and their neighbours at distance t, in the row and not in the document.
     """
 
     places: Tensor
     others: list[Tensor]
-    in_row: list[Tensor]
-    inside: list[Tensor]
+    crossing: list[tuple[Tensor, Tensor]]
 
 
 @torch.inference_mode(False)  # what the layout keeps may serve training later
@@ -160,13 +201,15 @@ def _borders(layout: Layout | None, taps: int, past: bool) -> _Borders | None:
         rows, length = layout.shape
         place = torch.arange(length, device=layout.device).expand(rows, length)
         room = place - layout.start if past else layout.end - 1 - place  # neighbours of the document on this side
-        places = (room < taps).flatten().nonzero()[:, 0]
+        in_row = place if past else length - 1 - place
+        room, in_row = room.flatten(), in_row.flatten()
+        places = (room < taps).nonzero()[:, 0]
+        places = places[room[places].argsort(descending=True)]
         step = -1 if past else 1
-        own, room = (y.flatten()[places] for y in (place, room))
-        others, in_row, inside = [], [], []
+        others, crossing = [], []
         for t in range(1, taps + 1):
-            in_row.append((own + step * t >= 0) & (own + step * t < length))
-            inside.append(room >= t)
-            others.append(torch.where(in_row[-1], places + step * t, places))
-        layout.plans[key] = _Borders(places, others, in_row, inside)
+            others.append(places[room[places] >= t] + step * t)
+            across = places[(room[places] < t) & (in_row[places] >= t)]
+            crossing.append((across, across + step * t))
+        layout.plans[key] = _Borders(places, others, crossing)
     return layout.plans[key]

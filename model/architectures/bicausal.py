@@ -127,12 +127,21 @@ class Bicausal(Local):
         return query if self.begin is None else query + self.starts(towers, batch.layout, hidden)
 
     def key_value_sets(self, content: Tensor, batch: Batch, towers) -> list[list[tuple[Tensor, Tensor]]]:
-        raw, layout = self.raw(content, batch), batch.layout
-        sides = []
-        for n, side in enumerate(("past", "future")):
-            own = raw if self.taps is None else one_sided(raw, self.taps[n], side, layout)
-            sides.append(by_layer(self.blocks, own + self._wide(towers[n])))
-        return sides
+        raw = self.raw(content, batch, range(len(self.blocks)))
+        sides = [
+            by_layer(self.blocks, self._convolved(raw, n, side, batch.layout) + self._wide(towers[n]))
+            for n, side in enumerate(("past", "future"))
+        ]
+        return [list(pairs) for pairs in zip(*sides)]
+
+    def _convolved(self, raw: Tensor, n: int, side: str, layout: Layout | None) -> Tensor:
+        """raw (B, N, 2 L D) with the channels of the layers that are convolved convolved."""
+        if not self.convolved:
+            return raw
+        width = len(self.convolved) * self.config.d_model
+        (k, k_rest), (v, v_rest) = (x.tensor_split([width], -1) for x in raw.chunk(2, -1))
+        k, v = one_sided(torch.cat([k, v], -1), self.taps[n], side, layout).chunk(2, -1)
+        return torch.cat([k, k_rest, v, v_rest], -1)
 
     def _wide(self, states: list[Tensor]) -> Tensor:
         """(B, N, 2 L D) as `projected` lays it out: of the last states, or of each layer's own."""

@@ -7,7 +7,7 @@
 
 Nothing leaks: what place i starts from does not hold e_i and enters no other place; a key before i holds places before it,
 a key after i places after it. The convolution ("canon" layers: Allen-Zhu 2025) lets a query find the place where the same
-neighbours stood before. `near=0,taps=0` is T-TA. `values=n` adds a row of a table to the values of each token in n layers:
+neighbours stood before; `convolved=n` keeps it to the first n layers. `near=0,taps=0` is T-TA. `values=n` adds a row of a table to the values of each token in n layers:
 static content may be any function of the token (value embeddings of the modded-nanogpt speedruns, 2024).
 """
 
@@ -32,22 +32,28 @@ class Local(Architecture):
     class Options:
         near: int = 3
         taps: int = 3
+        convolved: int = 0
         values: int = 0
 
         def __post_init__(self) -> None:
-            if min(self.near, self.taps, self.values) < 0:
+            if min(self.near, self.taps, self.convolved, self.values) < 0:
                 raise ValueError(
-                    f"near is {self.near}, taps is {self.taps} and values is {self.values}; they must be 0 (off) or more."
+                    f"near is {self.near}, taps is {self.taps}, convolved is {self.convolved} and values is {self.values}; "
+                    "they must be 0 or more."
                 )
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__(config)
         self.blocks = nn.ModuleList(Block(config) for _ in range(config.n_layers))
         self.near = Near(config, self.options.near) if self.options.near else None
-        channels = 2 * config.n_layers * config.d_model
-        self.taps = nn.Parameter(torch.zeros(2, self.options.taps, channels)) if self.options.taps else None
-        if (count := self.options.values) > config.n_layers:
-            raise ValueError(f"values is {count}; it must be at most the {config.n_layers} layers.")
+        if max(self.options.convolved, self.options.values) > config.n_layers:
+            raise ValueError(
+                f"convolved is {self.options.convolved} and values is {self.options.values}; there are {config.n_layers} layers."
+            )
+        n = self.options.convolved or config.n_layers
+        self.convolved = range(n if self.options.taps else 0)
+        self.taps = nn.Parameter(torch.zeros(2, self.options.taps, 2 * n * config.d_model)) if self.convolved else None
+        count = self.options.values
         self.values = nn.Embedding(config.vocab_size, count * config.d_model) if count else None
 
     def predict(self, batch: Batch, places: Tensor | None = None) -> Tensor:
@@ -82,12 +88,12 @@ class Local(Architecture):
         last = len(self.blocks) - 1
         for i, block in enumerate(self.blocks):
             q = block.queries(query, content.shape[:2])
-            heads = [layers[i] for layers in sets]
-            if len(sets) == 1:
+            if len(sets[i]) == 1:
                 seen = "exclude_self" if shown is None else shown
-                attended = attention(q, *heads[0], seen, documents=layout)
+                attended = attention(q, *sets[i][0], seen, documents=layout)
             else:
-                attended = union_attention(q, *heads[0], *heads[1], mask=shown, documents=layout)
+                past, future = sets[i]
+                attended = union_attention(q, *past, *future, mask=shown, documents=layout)
             query = block.update(query, attended, places if i == last else None)
         return query
 
@@ -99,18 +105,24 @@ class Local(Architecture):
         query = self.embedding.queries(batch.tokens, batch.documents)
         return query if self.near is None else query + self.near(content, batch.layout, hidden)
 
-    def raw(self, content: Tensor, batch: Batch) -> Tensor:
-        """Keys and values of all layers of raw content (B, N, 2 L D), as `projected` lays them out."""
-        kv = projected(self.blocks, content)
-        if self.values is None:
+    def raw(self, content: Tensor, batch: Batch, layers: range) -> Tensor:
+        """Keys and values of some layers of raw content (B, N, 2 L D), as `projected` lays them out."""
+        kv = projected(self.blocks[layers.start : layers.stop], content)
+        d, tables = self.config.d_model, range(layers.start, min(self.options.values, layers.stop))
+        if not tables:
             return kv
-        d, layers, count = self.config.d_model, self.config.n_layers, self.options.values
-        return kv + F.pad(self.values(batch.tokens), (layers * d, (layers - count) * d))
+        own = F.embedding(batch.tokens, self.values.weight[:, tables.start * d : tables.stop * d])
+        return kv + F.pad(own, (len(layers) * d, (layers.stop - tables.stop) * d))
 
     def key_value_sets(self, content: Tensor, batch: Batch, towers: Any) -> list[list[tuple[Tensor, Tensor]]]:
-        """Keys and values by layer: one set for all readers, or one for those after and one for those before."""
-        raw = self.raw(content, batch)
-        if self.taps is None:
-            return [by_layer(self.blocks, raw)]
-        sides = zip(self.taps, ("past", "future"))
-        return [by_layer(self.blocks, one_sided(raw, weight, side, batch.layout)) for weight, side in sides]
+        """For each layer one pair of keys and values for all readers, or a pair for those after and one for those before."""
+        n = len(self.convolved)
+        sets = []
+        if self.convolved:
+            raw = self.raw(content, batch, self.convolved)
+            sides = [one_sided(raw, weight, side, batch.layout) for weight, side in zip(self.taps, ("past", "future"))]
+            sets += zip(*(by_layer(self.blocks[:n], side) for side in sides))
+        if n < len(self.blocks):
+            rest = range(n, len(self.blocks))
+            sets += [[pair] for pair in by_layer(self.blocks[n:], self.raw(content, batch, rest))]
+        return sets

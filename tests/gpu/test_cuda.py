@@ -10,6 +10,8 @@ from data.batch import Batch
 from kernels.attention import attention, two_stream_attention, union_attention
 from kernels.linear_cross_entropy import linear_cross_entropy
 from kernels.linear_cross_entropy.reference import linear_cross_entropy_reference
+from kernels.one_sided import one_sided
+from kernels.one_sided.reference import one_sided_reference
 from model.architectures import REGISTRY
 from tests.conftest import LAYOUTS, random_batch
 from tests.model.models import tiny_model
@@ -89,6 +91,23 @@ def test_linear_cross_entropy(dtype: torch.dtype, vocabulary: int, reduction: st
     assert error(loss, right) < BOUNDS[dtype]
     for x, y in zip((hidden, weight), wide):
         assert error(x.grad, y.grad) < 2 * BOUNDS[dtype]
+
+
+@pytest.mark.parametrize("dtype", BOUNDS, ids=str)
+@pytest.mark.parametrize("layout", LENGTHS)
+@pytest.mark.parametrize("side", ["past", "future"])
+def test_one_sided(side: str, layout: str, dtype: torch.dtype) -> None:
+    generator = torch.Generator("cuda").manual_seed(0)
+    x, seed = (torch.randn(2, 128, 200, device="cuda", generator=generator).to(dtype) for _ in range(2))
+    weight = torch.randn(3, 200, device="cuda", generator=generator).to(dtype)
+    leaves = [[y.clone().to(t).requires_grad_() for y in (x, weight)] for t in (dtype, torch.float64)]
+    documents = documents_of(LENGTHS[layout])
+    found = one_sided(*leaves[0], side, documents, backend="triton")
+    right = one_sided_reference(*leaves[1], documents, side)
+    gradients = torch.autograd.grad(found, leaves[0], seed)
+    exact = torch.autograd.grad(right, leaves[1], seed.double())
+    for a, b in zip((found, *gradients), (right, *exact)):
+        assert error(a, b) < 2 * BOUNDS[dtype]
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)

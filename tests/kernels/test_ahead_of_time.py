@@ -41,6 +41,8 @@ def test_one_case_of_every_kernel_is_within_budget(tmp_path):
             "backward_kv-",
             "gradient_rows",
             "partial_lse",
+            "one_sided convolve",
+            "one_sided weight_gradient",
         ):
             assert any(key.startswith(chip) and kernel in key for key in found), f"no {kernel} for {chip} was compiled"
 

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from kernels import bench, roofline
-from kernels.benchmarks import attention, linear_cross_entropy, measure, report
+from kernels.benchmarks import attention, linear_cross_entropy, measure, one_sided, report
 from kernels.benchmarks.contest import Contestant
 from kernels.roofline import A100, H100, Work, bound, occupancy
 
@@ -20,7 +20,7 @@ def small_contest():
     return linear_cross_entropy._contest("training", (64, 32, 500), torch.float32, quick=True)
 
 
-@pytest.mark.parametrize("module", [linear_cross_entropy, attention])
+@pytest.mark.parametrize("module", [linear_cross_entropy, attention, one_sided])
 def test_every_contestant_passes_its_check(module):
     """In every contest: ours and each alternative compute the same, in value and gradient."""
     for contest in module.contests(CPU, quick=True):

@@ -210,7 +210,13 @@ def test_neighbours_and_convolution_respect_documents(architecture: str, options
     assert_documents_alone(model, 1e-4)
 
 
-@pytest.mark.parametrize(("architecture", "option"), [("local", "near"), ("local", "taps"), ("vanilla", "near")])
+@pytest.mark.parametrize(("architecture", "option"), [("local", "near"), ("local", "convolved"), ("vanilla", "near")])
 def test_impossible_reach_is_refused(architecture: str, option: str) -> None:
-    with pytest.raises(ValueError, match=r"they must be 0 \(off\) or more"):
+    with pytest.raises(ValueError, match=r"they must be 0 (\(off\) )?or more"):
         tiny_model(architecture, options=((option, -1),))
+
+
+@pytest.mark.parametrize("option", ["convolved", "values"])
+def test_more_layers_than_there_are_are_refused(option: str) -> None:
+    with pytest.raises(ValueError, match=f"{option} is 9.*; there are 3 layers"):
+        tiny_model("local", options=((option, 9),))
