@@ -20,6 +20,7 @@ class Head(nn.Module):
         self.norm_out = make_norm(config, config.d_embed)
         self.table = table  # shared with the input embedding, not copied
         self.bias = nn.Parameter(torch.zeros(config.vocab_size))
+        self.softcap = config.softcap
 
     def features(self, hidden: Tensor) -> Tensor:
         """(..., D) -> (..., E): what is multiplied with the table."""
@@ -27,12 +28,14 @@ class Head(nn.Module):
 
     def logits(self, hidden: Tensor) -> Tensor:
         """(..., D) -> (..., V). For a few rows; losses and scores never hold all logits at once."""
-        return F.linear(self.features(hidden), self.table.weight, self.bias)
+        logits = F.linear(self.features(hidden), self.table.weight, self.bias)
+        return self.softcap * torch.tanh(logits / self.softcap) if self.softcap else logits
 
     def loss(self, hidden: Tensor, targets: Tensor) -> Tensor:
         """Mean cross-entropy in nats of targets (T,), each a token, given hidden (T, D)."""
-        return linear_cross_entropy(self.features(hidden), self.table.weight, targets, self.bias, ignore_index=None)
+        output = self.features(hidden), self.table.weight, targets, self.bias
+        return linear_cross_entropy(*output, ignore_index=None, softcap=self.softcap)
 
     def score(self, hidden: Tensor, targets: Tensor, k: int = 1) -> TopK:
         """Likelihood of targets (T,) given hidden (T, D), and the k likeliest tokens, in one sweep; no gradient."""
-        return linear_top_k(self.features(hidden), self.table.weight, targets, self.bias, k=k)
+        return linear_top_k(self.features(hidden), self.table.weight, targets, self.bias, k=k, softcap=self.softcap)

@@ -22,6 +22,7 @@ def linear_cross_entropy(
     ignore_index: int | None = IGNORE_INDEX,
     label_smoothing: float = 0.0,
     z_loss: float = 0.0,
+    softcap: float = 0.0,
     reduction: str = "mean",
     return_lse: bool = False,
     chunk_bytes: int | None = None,
@@ -38,6 +39,7 @@ def linear_cross_entropy(
         bias: (V,) or None.
         label_smoothing: share of the target spread evenly over the vocabulary, in [0, 1).
         z_loss: coefficient of lse^2, added to each row's loss.
+        softcap: logits become softcap * tanh(logits / softcap); 0 leaves them. Not together with label_smoothing.
         reduction: "mean" over the rows not ignored (0 if there are none), "sum", or "none" for (T,) with 0 where
             ignored. "mean" and "sum" make the gradients in the forward, while a chunk's logits are in cache; "none"
             computes the logits again in the backward.
@@ -58,15 +60,19 @@ def linear_cross_entropy(
         raise ValueError(f"label_smoothing was {label_smoothing}; it must be at least 0 and below 1")
     if not 0 <= z_loss < float("inf"):
         raise ValueError(f"z_loss was {z_loss}; it must be a finite number of at least 0")
+    _check_softcap(softcap)
+    if softcap and label_smoothing:
+        raise ValueError(f"softcap was {softcap} and label_smoothing {label_smoothing}; one of them must be 0")
     settings = (
         operators.NOTHING_IGNORED if ignore_index is None else ignore_index,
         float(label_smoothing),
         float(z_loss),
+        float(softcap),
     )
     execution = (_compute_dtype(hidden), _checked_chunk_bytes(chunk_bytes), _backend(hidden, backend))
     if execution[-1] == "reference":
         operators.kept_rows(targets, settings[0], len(weight))  # refuses a target that is no token
-        loss, lse = linear_cross_entropy_reference(hidden, weight, targets, bias, *settings, reduction)
+        loss, lse = linear_cross_entropy_reference(hidden, weight, targets, bias, *settings[:3], reduction, softcap)
         wide = torch.promote_types(hidden.dtype, torch.float32)
         return (loss.to(wide), lse.detach().to(wide)) if return_lse else loss.to(wide)
     needs = [torch.is_grad_enabled() and p is not None and p.requires_grad for p in (hidden, weight, bias)]
@@ -89,6 +95,7 @@ def linear_nll(
     bias: Tensor | None = None,
     *,
     ignore_index: int = IGNORE_INDEX,
+    softcap: float = 0.0,
     chunk_bytes: int | None = None,
     backend: str | None = None,
 ) -> tuple[Tensor, Tensor]:
@@ -102,6 +109,7 @@ def linear_nll(
         targets,
         bias,
         ignore_index=ignore_index,
+        softcap=softcap,
         reduction="none",
         return_lse=True,
         chunk_bytes=chunk_bytes,
@@ -127,6 +135,7 @@ def linear_top_k(
     *,
     k: int = 1,
     ignore_index: int = IGNORE_INDEX,
+    softcap: float = 0.0,
     chunk_bytes: int | None = None,
 ) -> TopK:
     """The k likeliest tokens of every row, ignored ones included, and the target's likelihood, in one sweep.
@@ -137,11 +146,14 @@ def linear_top_k(
     _check(hidden, weight, targets, bias)
     if not 1 <= k <= len(weight):
         raise ValueError(f"k was {k}; it must be from 1 to the vocabulary, {len(weight)}")
-    return TopK(
-        *top_k_rows(
-            hidden, weight, targets, bias, k, ignore_index, _compute_dtype(hidden), _checked_chunk_bytes(chunk_bytes)
-        )
-    )
+    _check_softcap(softcap)
+    execution = _compute_dtype(hidden), _checked_chunk_bytes(chunk_bytes)
+    return TopK(*top_k_rows(hidden, weight, targets, bias, k, ignore_index, *execution, softcap))
+
+
+def _check_softcap(softcap: float) -> None:
+    if not 0 <= softcap < float("inf"):
+        raise ValueError(f"softcap was {softcap}; it must be a finite number, more than 0, or 0 for none")
 
 
 def _check(hidden: Tensor, weight: Tensor, targets: Tensor, bias: Tensor | None) -> None:

@@ -30,6 +30,7 @@ def loss_and_gradients(
     ignore_index: int,
     label_smoothing: float,
     z_loss: float,
+    softcap: float,
     mean: bool,
     needs: list[bool],
     compute_dtype: torch.dtype,
@@ -51,6 +52,7 @@ def loss_and_gradients(
         kept,
         label_smoothing,
         z_loss,
+        softcap,
         needs,
         compute_dtype,
         chunk_bytes,
@@ -68,7 +70,7 @@ def loss_and_gradients(
 
 
 @loss_and_gradients.register_fake
-def _(hidden, weight, targets, bias, ignore_index, label_smoothing, z_loss, mean, needs, compute_dtype, *_):
+def _(hidden, weight, targets, bias, ignore_index, label_smoothing, z_loss, softcap, mean, needs, compute_dtype, *_):
     wide = torch.promote_types(compute_dtype, torch.float32)
     shapes = [p.shape if needed and p is not None else (0,) for needed, p in zip(needs, (hidden, weight, bias))]
     return tuple(hidden.new_empty(shape, dtype=wide) for shape in ((), (len(targets),), *shapes))
@@ -79,12 +81,12 @@ def _save_gradients(ctx, inputs, output):
     ctx.save_for_backward(inputs[0], inputs[1], inputs[3], *gradients)
     ctx.mark_non_differentiable(lse, *gradients)
     ctx.set_materialize_grads(False)  # or the backward would be handed zeros the size of every gradient
-    ctx.needs = inputs[8]
+    ctx.needs = inputs[9]
 
 
 def _scale_gradients(ctx, grad_loss, *_):
     if grad_loss is None:
-        return (None,) * 12
+        return (None,) * 13
     # The usual gradient of a loss is exactly 1. Reading it costs nothing on a CPU and saves a copy of every gradient;
     # in a traced backward (a subclass of Tensor) there is no value to read.
     readable = type(grad_loss) is Tensor and grad_loss.device.type == "cpu"
@@ -97,7 +99,7 @@ def _scale_gradients(ctx, grad_loss, *_):
     ]
     found = iter(first_order_only("linear_cross_entropy", found, (grad_loss, *parameters)))
     hidden, weight, bias = (next(found) if needed else None for needed in ctx.needs)
-    return hidden, weight, None, bias, *[None] * 8
+    return hidden, weight, None, bias, *[None] * 9
 
 
 loss_and_gradients.register_autograd(_scale_gradients, setup_context=_save_gradients)
@@ -112,6 +114,7 @@ def losses(
     ignore_index: int,
     label_smoothing: float,
     z_loss: float,
+    softcap: float,
     compute_dtype: torch.dtype,
     chunk_bytes: int,
     backend: str,
@@ -119,13 +122,24 @@ def losses(
     """-> loss (T,), lse (T,); 0 where ignored. No gradient is prepared."""
     kept = kept_rows(targets, ignore_index, weight.shape[0])
     swept = _sweep(
-        hidden, weight, targets, bias, kept, label_smoothing, z_loss, [False] * 3, compute_dtype, chunk_bytes, backend
+        hidden,
+        weight,
+        targets,
+        bias,
+        kept,
+        label_smoothing,
+        z_loss,
+        softcap,
+        [False] * 3,
+        compute_dtype,
+        chunk_bytes,
+        backend,
     )
     return _all_rows(swept.loss_T, kept, len(targets)), _all_rows(swept.lse_T, kept, len(targets))
 
 
 @losses.register_fake
-def _(hidden, weight, targets, bias, ignore_index, label_smoothing, z_loss, compute_dtype, *_):
+def _(hidden, weight, targets, bias, ignore_index, label_smoothing, z_loss, softcap, compute_dtype, *_):
     wide = torch.promote_types(compute_dtype, torch.float32)
     return hidden.new_empty(len(targets), dtype=wide), hidden.new_empty(len(targets), dtype=wide)
 
@@ -140,6 +154,7 @@ def losses_backward(
     ignore_index: int,
     label_smoothing: float,
     z_loss: float,
+    softcap: float,
     needs: list[bool],
     compute_dtype: torch.dtype,
     chunk_bytes: int,
@@ -156,6 +171,7 @@ def losses_backward(
         kept,
         label_smoothing,
         z_loss,
+        softcap,
         needs,
         compute_dtype,
         chunk_bytes,
@@ -170,7 +186,7 @@ def losses_backward(
 
 
 @losses_backward.register_fake
-def _(grad_losses, hidden, weight, targets, bias, ignore_index, label_smoothing, z_loss, needs, *_):
+def _(grad_losses, hidden, weight, targets, bias, ignore_index, label_smoothing, z_loss, softcap, needs, *_):
     return (
         torch.empty_like(hidden, memory_format=torch.contiguous_format) if needs[0] else hidden.new_empty(0),
         torch.empty_like(weight, memory_format=torch.contiguous_format) if needs[1] else weight.new_empty(0),
@@ -188,11 +204,11 @@ def _backward_rows(ctx, grad_losses, _):
     needs = [ctx.needs_input_grad[i] for i in (0, 1, 3)]
     with torch.no_grad():
         gradients = losses_backward(
-            grad_losses.contiguous(), *ctx.saved_tensors, *ctx.settings[:3], needs, *ctx.settings[3:]
+            grad_losses.contiguous(), *ctx.saved_tensors, *ctx.settings[:4], needs, *ctx.settings[4:]
         )
     gradients = first_order_only("linear_cross_entropy", gradients, (grad_losses, *ctx.saved_tensors))
     hidden, weight, bias = (g if needed else None for needed, g in zip(needs, gradients))
-    return hidden, weight, None, bias, *[None] * 6
+    return hidden, weight, None, bias, *[None] * 7
 
 
 losses.register_autograd(_backward_rows, setup_context=_save_inputs)
@@ -206,6 +222,7 @@ def _sweep(
     kept,
     label_smoothing,
     z_loss,
+    softcap,
     needs,
     dtype,
     chunk_bytes,
@@ -226,7 +243,7 @@ def _sweep(
         if backend == "triton":
             from . import triton_path
 
-            if not any(needs):
+            if not any(needs) and not softcap:  # logits that never reach memory are not capped
                 highest, excess, target_logit = triton_path.log_sum_exp(hidden, weight, bias, targets)
                 gap = highest - _mean_logit(hidden, weight, bias) if label_smoothing else None
                 loss = losses_of_rows(highest, excess, target_logit, gap, label_smoothing, z_loss)
@@ -239,6 +256,7 @@ def _sweep(
             targets,
             label_smoothing=label_smoothing,
             z_loss=z_loss,
+            softcap=softcap,
             chunk_bytes=chunk_bytes or CHUNK_BYTES.get(hidden.device.type, CHUNK_BYTES["cuda"]),
             make_row_pass=make_row_pass,
             needs=tuple(needs),
@@ -289,7 +307,7 @@ def _gradient(wide: Tensor | None, parameter: Tensor | None, like: Tensor | None
 @register_flop_formula([torch.ops.twostream.linear_cross_entropy, torch.ops.twostream.linear_cross_entropy_rows])
 def _flops(hidden_shape, weight_shape, *arguments, **_) -> int:
     """Of the forward, and of the gradients where they are made in it."""
-    needs = arguments[6] if isinstance(arguments[6], list | tuple) else []
+    needs = arguments[7] if isinstance(arguments[7], list | tuple) else []
     return 2 * hidden_shape[0] * weight_shape[0] * weight_shape[1] * (1 + sum(map(bool, needs[:2])))
 
 

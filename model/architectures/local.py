@@ -7,8 +7,9 @@
 
 Nothing leaks: what place i starts from does not hold e_i and enters no other place; a key before i holds places before it,
 a key after i places after it. The convolution ("canon" layers: Allen-Zhu 2025) lets a query find the place where the same
-neighbours stood before; `convolved=n` keeps it to the first n layers. `near=0,taps=0` is T-TA. `values=n` adds a row of a table to the values of each token in n layers:
-static content may be any function of the token (value embeddings of the modded-nanogpt speedruns, 2024).
+neighbours stood before; `convolved=n` keeps it to the first n layers. `near=0,taps=0` is T-TA. `values=n` adds a row of a
+table to the values of each token in n layers: static content may be any function of the token (value embeddings of the
+modded-nanogpt speedruns, 2024).
 """
 
 from dataclasses import dataclass

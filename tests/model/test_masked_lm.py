@@ -137,3 +137,15 @@ def test_a_zero_head_says_the_same_of_every_token_and_learns(architecture: str) 
     torch.testing.assert_close(model.head.logits(states).log_softmax(-1), torch.full((2, 1, VOCAB), -math.log(VOCAB)))
     model.loss(batch).backward()
     assert model.head.norm_out.weight.grad.abs().sum() > 0
+
+
+def test_a_softcap_bounds_the_logits_and_enters_loss_and_scores_alike() -> None:
+    model, batch = MaskedLM(tiny_config("tta", softcap=2.0)).eval(), random_batch("whole")
+    with torch.no_grad():
+        model.head.table.weight.mul_(50)
+        states = model.architecture.predict(batch).flatten(0, 1)
+        logits = model.head.logits(states)
+        assert 1.9 < logits.abs().max() <= 2.0
+        nll = -logits.log_softmax(-1).gather(1, batch.tokens.flatten()[:, None])[:, 0]
+        torch.testing.assert_close(model.loss(batch), nll.mean())
+        torch.testing.assert_close(-model.pseudo_log_likelihood(batch).log_probs.flatten(), nll)

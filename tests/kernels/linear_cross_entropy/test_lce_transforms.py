@@ -12,10 +12,11 @@ from kernels.linear_cross_entropy.operators import loss_and_gradients, losses
 def test_operators_pass_pytorchs_own_checks():
     """Schema, fake implementations and autograd registration agree with what the operators do."""
     p = make_problem(7, 4, 11)
-    common = (-100, 0.1, 0.01)
     run = (torch.float32, 3 * 11 * 4, "torch")
-    torch.library.opcheck(loss_and_gradients, (p.hidden, p.weight, p.targets, p.bias, *common, True, [True] * 3, *run))
-    torch.library.opcheck(losses, (p.hidden, p.weight, p.targets, p.bias, *common, *run))
+    for common in ((-100, 0.1, 0.01, 0.0), (-100, 0.0, 0.01, 3.0)):
+        inputs = p.hidden, p.weight, p.targets, p.bias, *common
+        torch.library.opcheck(loss_and_gradients, (*inputs, True, [True] * 3, *run))
+        torch.library.opcheck(losses, (*inputs, *run))
 
 
 @pytest.mark.parametrize("reduction", ["mean", "none"])
