@@ -3,7 +3,8 @@
     zero      the pattern is asked and nothing is trained; a label's mean over the test texts is taken off, so that a word that
               is likely everywhere wins nothing by it (not where rows have choices of their own)
     linear    a new layer on the pooled state is fine-tuned with the model (finetune.py): what PET is compared with
-    pet       the model is fine-tuned as the masked language model it is, a copy for each pattern; they vote by probability
+    pet       the model is fine-tuned as the masked language model it is, a copy for each pattern; they vote by probability; each
+              starts without the mean of a label's scores over the training rows, for the same reason
     ipet      each copy's successor is trained on the few rows and on those without labels of which the others are surest
 
 (PET and iPET: Schick and Schütze 2021, arXiv 2001.07676 and 2009.07118.) FewCLUE's nine tasks, and SST-2, MRPC, RTE and MNLI.
@@ -86,10 +87,9 @@ def right(scores: torch.Tensor, questions: Sequence[Question]) -> float:
     return 100 * sum(int(a) == q.label for a, q in zip(scores.argmax(-1), questions)) / len(questions)
 
 
-def calibrated(scores: torch.Tensor) -> torch.Tensor:
-    """(rows, labels) log-scores without each label's mean over the rows."""
-    log_p = scores.log_softmax(-1)
-    return log_p - log_p.mean(0)
+def prior_of(scores: torch.Tensor) -> torch.Tensor:
+    """(rows, labels) log-scores -> (labels,): how likely each label's word is whatever the row says."""
+    return scores.log_softmax(-1).mean(0)
 
 
 def train_cloze(
@@ -101,8 +101,12 @@ def train_cloze(
     recipe: FewShotRecipe,
     seed: int,
     autocast: torch.dtype | None,
+    prior: torch.Tensor,
 ) -> MaskedLM:
-    """A copy of `model` that has learned `targets` (rows, labels), probabilities; of the epochs the best on dev."""
+    """A copy of `model` that has learned `targets` (rows, labels), probabilities; of the epochs the best on dev.
+
+    prior: (labels,) log-scores that are taken off every row's, here and by whoever asks the copy.
+    """
     torch.manual_seed(seed)
     draw, model = random.Random(seed), copy.deepcopy(model)
     device = next(model.parameters()).device
@@ -115,14 +119,16 @@ def train_cloze(
             numbers = order[start : start + recipe.batch_size]
             with precision(device, autocast):
                 scores = label_scores(model, tokenizer, [train[i] for i in numbers])
-            F.cross_entropy(scores.float(), targets[numbers, : scores.shape[1]].to(device)).backward()
+            F.cross_entropy(
+                scores.float() - prior.to(device), targets[numbers, : scores.shape[1]].to(device)
+            ).backward()
             torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
             for group in optimizer.param_groups:
                 group["lr"] = recipe.learning_rate * learning_rate_factor(step / steps, 0.1, 0.9)
             optimizer.step()
             optimizer.zero_grad(set_to_none=True)
             step += 1
-        scores = all_scores(model, tokenizer, dev, autocast)
+        scores = all_scores(model, tokenizer, dev, autocast) - prior
         accuracy = sum(int(a) == c.label for a, c in zip(scores.argmax(-1), dev))
         if best is None or accuracy >= best[0]:  # of equals the later: a few rows tie often
             best = accuracy, copy.deepcopy(model.state_dict())
@@ -140,31 +146,39 @@ def run_method(
     def clozes(questions: Sequence[Question], pattern: str) -> list[Cloze]:
         return [fill(question, pattern, tokenizer, model.config.max_length) for question in questions]
 
-    def ensemble(models: Sequence[MaskedLM], questions: Sequence[Question], prepare=lambda s: s) -> torch.Tensor:
+    def ask(models: Sequence[MaskedLM], questions: Sequence[Question]) -> list[torch.Tensor]:
         pairs = zip(models, task.patterns)
-        return sum(prepare(all_scores(m, tokenizer, clozes(questions, p), autocast)).softmax(-1) for m, p in pairs)
+        return [all_scores(m, tokenizer, clozes(questions, p), autocast) for m, p in pairs]
 
-    count = len(task.patterns)
+    def vote(scores: Sequence[torch.Tensor], priors: Sequence[torch.Tensor | float]) -> torch.Tensor:
+        return sum((s - prior).softmax(-1) for s, prior in zip(scores, priors)) / len(scores)
+
+    def priors_of(questions: Sequence[Question]) -> list[torch.Tensor]:
+        asked = ask([model] * len(task.patterns), questions)
+        return [torch.zeros(()) if task.choices else prior_of(s) for s in asked]
+
     if method == "zero":
-        return right(ensemble([model] * count, data.test, (lambda s: s) if task.choices else calibrated), data.test)
+        asked = ask([model] * len(task.patterns), data.test)
+        return right(vote(asked, [0.0 if task.choices else prior_of(s) for s in asked]), data.test)
     train, targets = list(data.train), one_hot(data.train)
-    trained = []
-    for p in task.patterns:
-        trained.append(
-            train_cloze(model, tokenizer, clozes(train, p), targets, clozes(data.dev, p), recipe, seed, autocast)
-        )
+    priors = priors_of(train)
+
+    def train_all() -> list[MaskedLM]:
+        return [
+            train_cloze(model, tokenizer, clozes(train, p), targets, clozes(data.dev, p), recipe, seed, autocast, prior)
+            for p, prior in zip(task.patterns, priors)
+        ]
+
+    trained = train_all()
     if method == "ipet" and data.unlabelled and recipe.pseudo:
-        guessed = ensemble(trained, data.unlabelled) / count
+        guessed = vote(ask(trained, data.unlabelled), priors)
         chosen = surest(guessed, recipe.pseudo * len(train))
         train += [data.unlabelled[i] for i in chosen]
         width = max(targets.shape[1], guessed.shape[1])
         parts = (targets, guessed[chosen])
         targets = torch.cat([F.pad(part, (0, width - part.shape[1])) for part in parts])
-        for n, p in enumerate(task.patterns):
-            trained[n] = train_cloze(
-                model, tokenizer, clozes(train, p), targets, clozes(data.dev, p), recipe, seed, autocast
-            )
-    return right(ensemble(trained, data.test), data.test)
+        trained = train_all()
+    return right(vote(ask(trained, data.test), priors), data.test)
 
 
 def one_hot(questions: Sequence[Question]) -> torch.Tensor:
