@@ -47,7 +47,7 @@ class FewShotRecipe:
 
     epochs: int = 10
     batch_size: int = 8
-    learning_rate: float = 5e-4
+    learning_rate: float = 2e-3
     pseudo: int = 4
     """Rows without labels that ipet adds, for each labelled one."""
 
