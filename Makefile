@@ -83,19 +83,22 @@ test-gpu: $(TEST_STAMP) ## the kernels on CUDA tensors, the certificate there, a
 		echo "PyTorch finds no CUDA device here ($$($(PY) -c 'import torch; print(torch.__version__)')): nothing to test."; exit 2; }
 	TRITON_INTERPRET=0 $(PY) -m pytest tests/gpu $(ARGS)
 
-frontier: $(RUN_STAMP) ## what share of vanilla's budget two-stream needs: shares from 1/16, each annealed, three seeds (40 min)
-	$(PY) pretrain.py --architectures $(foreach share,0.0625 0.125 0.25 0.5,tta:budget=$(share)) tta vanilla \
+# The baseline with the trick that helps it most, at the masking rate that is best for it (docs/tuning.md).
+NEAR := vanilla:near=3,masking_rate=0.3
+
+frontier: $(RUN_STAMP) ## what share of vanilla's budget two-stream needs: shares from 1/16, each annealed, three seeds (50 min)
+	$(PY) pretrain.py --architectures $(foreach share,0.0625 0.125 0.25 0.5,local:budget=$(share)) local tta vanilla $(NEAR) \
 		--seeds $(or $(SEEDS),0 1 2) --budget $(or $(BUDGET),2e13flop) --workers $(or $(WORKERS),0) \
 		$(call option,CORPUS,corpus) $(call option,SIZE,size) $(call option,NAME,name) $(ARGS)
 
 compare: $(RUN_STAMP) ## every architecture under one budget, in one table (half an hour on 2 cores)
-	$(PY) pretrain.py --architectures local tta bicausal permuted rtd vanilla vanilla:near=3 vanilla:near=3,taps=3 \
+	$(PY) pretrain.py --architectures local tta bicausal permuted rtd vanilla $(NEAR) $(NEAR),taps=3 \
 		--budget $(or $(BUDGET),1e13flop) --workers $(or $(WORKERS),0) --seeds $(or $(SEEDS),0) \
 		$(call option,CORPUS,corpus) $(call option,SIZE,size) $(call option,NAME,name) $(ARGS)
 
 # Three sizes (0.7, 1.3 and 4.2 M parameters at 4,096 pieces); the shares are 1e12, 4e12, 1.5e13 and 6e13 of 6e13 FLOP.
 SCALING_SIZES := d_model=64,n_layers=8,n_heads=2 d_model=128,n_layers=4,n_heads=2 d_model=256,n_layers=4,n_heads=4
-SCALING_KINDS := local: vanilla: vanilla:near=3,
+SCALING_KINDS := local: vanilla: $(NEAR),
 SCALING_NAME = $(or $(NAME),scaling)
 scaling_entries = $(foreach kind,$(SCALING_KINDS),$(foreach size,$(SCALING_SIZES),$(foreach share,$(1),$(kind)$(size),budget=$(share))))
 continued = $(if $(wildcard runs/$(1)/run.json),--resume runs/$(1),--name $(1) --workers $(or $(WORKERS),0) $(call option,CORPUS,corpus) $(2) $(ARGS))
@@ -107,9 +110,16 @@ scaling: $(RUN_STAMP) ## does the lead last? three sizes, four budgets, side by 
 		--budget $(or $(CHEAP),1.5e13flop) --seeds 1 2)
 	$(PY) -m report.scaling runs/$(SCALING_NAME) runs/$(SCALING_NAME)-seeds
 
-tune: $(RUN_STAMP) ## learning and masking rates of both models, on the dev half of the held-out text (1 h)
-	$(PY) pretrain.py --architectures $(foreach rate,7.5e-4 1.5e-3 3e-3 6e-3,tta:learning_rate=$(rate) vanilla:learning_rate=$(rate)) \
-		$(foreach rate,0.15 0.2 0.4 0.5,vanilla:masking_rate=$(rate)) vanilla:masking_rate=0.4,final_masking_rate=0.15 \
+# Each kind's learning rate at its best other settings, then the others one by one at its best learning rate.
+TUNED = $(foreach kind,local: tta: vanilla: $(NEAR)$(comma),$(foreach rate,1.5e-3 3e-3 4.5e-3 6e-3,$(kind)learning_rate=$(rate))) \
+	$(foreach rate,0.15 0.2 0.3 0.5,vanilla:masking_rate=$(rate)) vanilla:masking_rate=0.4,final_masking_rate=0.15 \
+	$(foreach rate,0.2 0.4 0.5,vanilla:near=3$(comma)masking_rate=$(rate)) $(NEAR),taps=3 \
+	$(foreach option,near=0 near=2 near=5 taps=0 taps=2 taps=5 convolved=1 convolved=4 values=2,local:$(option)) \
+	$(foreach width,16 32 64,bicausal:width=$(width))
+comma := ,
+
+tune: $(RUN_STAMP) ## rates of learning and masking, near, taps, tower width, chosen on the dev half of the held-out text (2 h)
+	$(PY) pretrain.py --architectures $(TUNED) \
 		--budget $(or $(BUDGET),2e13flop) --workers $(or $(WORKERS),0) \
 		$(call option,CORPUS,corpus) $(call option,SIZE,size) $(call option,SEEDS,seeds) $(call option,NAME,name) $(ARGS)
 

@@ -75,7 +75,8 @@ def convert(text: str, annotation: Any, name: str) -> Any:
             parts = text.strip("()").replace(",", "+").split("+")
             candidates.append(tuple(map(_number, parts)))
         elif kind in (int, float):
-            candidates.append(_number(text))
+            number = _number(text)
+            candidates += [] if number is None else [number]
     for value in candidates:
         if fits(value, annotation):
             return value

@@ -69,6 +69,8 @@ class Contestant:
     ) -> None:
         self.entry, self.seed, self.model = entry, seed, model
         self.batches, self.budget, self.accumulate, self.autocast = batches, budget, accumulate, autocast
+        if optimizer.learning_rate is None:
+            optimizer = dataclasses.replace(optimizer, learning_rate=model.architecture.learning_rate)
         self.optimizer_config = optimizer
         self.optimizers = Optimizers(model, optimizer)
         self.device = next(model.parameters()).device

@@ -17,8 +17,9 @@ class OptimizerConfig:
 
     name: Literal["muon", "adamw"] = "muon"
     """muon (Jordan et al. 2024) serves the architecture's matrices and AdamW the rest; adamw serves all."""
-    learning_rate: float = 3e-3
-    """The plateau's height. One rate serves both optimisers, since Muon's steps are made as long as AdamW's."""
+    learning_rate: float | None = None
+    """The plateau's height; by default what each architecture was tuned to (docs/tuning.md). One rate serves both
+    optimisers, since Muon's steps are made as long as AdamW's."""
     weight_decay: float = 0.05
     """Of weights that multiply activations; norms, biases and tables are not decayed."""
     betas: tuple[float, float] = (0.9, 0.98)
@@ -34,7 +35,7 @@ class OptimizerConfig:
 
     def __post_init__(self) -> None:
         check_types(self)
-        if self.learning_rate <= 0:
+        if self.learning_rate is not None and self.learning_rate <= 0:
             raise ValueError(f"The learning rate is {self.learning_rate}; it must be more than 0.")
         if not (0 <= self.warmup <= 1 and 0 <= self.decay <= 1 and self.warmup + self.decay <= 1):
             raise ValueError(

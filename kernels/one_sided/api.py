@@ -50,11 +50,12 @@ def one_sided(
     dtype = autocast_dtype(x.device)
     if dtype is not None and x.dtype != torch.float64:
         x = x.to(dtype)
-    weight, past, name = weight.to(x.dtype), side == "past", choose_backend(x.device, backend)
+    weight, past = weight.to(x.dtype), side == "past"
+    if torch.compiler.is_compiling():  # the operator chooses when it runs
+        return _operator(x, weight, past, *ranges_of(documents), backend or "")
+    name = choose_backend(x.device, backend)
     if name == "reference":
         return one_sided_reference(x, weight, None if documents is None else ids_of(x, documents), side).to(x.dtype)
-    if torch.compiler.is_compiling():
-        return _operator(x, weight, past, *ranges_of(documents), name)
     return _OneSided.apply(x, weight, past, None if documents is None else layout_of(documents), name)
 
 
@@ -75,15 +76,22 @@ class _OneSided(torch.autograd.Function):
 @torch.library.custom_op("twostream::one_sided", mutates_args=())
 def _operator(x: Tensor, weight: Tensor, past: bool, start: Tensor | None, end: Tensor | None, backend: str) -> Tensor:
     """In compiled code, opaque to the compiler."""
-    return _convolve(x, weight, past, remembered(start, end), backend).contiguous()
+    return _convolve(x, weight, past, remembered(start, end), _chosen(x, backend)).contiguous()
 
 
 @torch.library.custom_op("twostream::one_sided_backward", mutates_args=())
 def _operator_backward(
     grad: Tensor, x: Tensor, weight: Tensor, past: bool, start: Tensor | None, end: Tensor | None, backend: str
 ) -> tuple[Tensor, Tensor]:
-    dx, dweight = _gradients(grad, x, weight, past, remembered(start, end), backend)
+    dx, dweight = _gradients(grad, x, weight, past, remembered(start, end), _chosen(x, backend))
     return dx.contiguous(), dweight
+
+
+def _chosen(x: Tensor, backend: str) -> str:
+    name = choose_backend(x.device, backend or None)
+    if name == "reference":
+        raise ValueError("backend was 'reference'; under torch.compile it must be 'torch' or 'triton'")
+    return name
 
 
 @_operator.register_fake

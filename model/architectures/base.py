@@ -39,6 +39,9 @@ class Architecture(nn.Module):
     passes_each: bool = False
     """Whether leave-one-out needs a pass for each place."""
 
+    learning_rate: float = 3e-3
+    """What a race trains with where no rate is given: the best of a sweep (docs/tuning.md)."""
+
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
         self.config = config

@@ -7,9 +7,9 @@
 
 Nothing leaks: what place i starts from does not hold e_i and enters no other place; a key before i holds places before it,
 a key after i places after it. The convolution ("canon" layers: Allen-Zhu 2025) lets a query find the place where the same
-neighbours stood before; `convolved=n` keeps it to the first n layers. `near=0,taps=0` is T-TA. `values=n` adds a row of a
-table to the values of each token in n layers: static content may be any function of the token (value embeddings of the
-modded-nanogpt speedruns, 2024).
+neighbours stood before; the first two layers have it, or the first n with `convolved=n`. `near=0,taps=0` is T-TA. `values=n`
+adds a row of a table to the values of each token in n layers: static content may be any function of the token (value
+embeddings of the modded-nanogpt speedruns, 2024).
 """
 
 from dataclasses import dataclass
@@ -33,25 +33,29 @@ class Local(Architecture):
     class Options:
         near: int = 3
         taps: int = 3
-        convolved: int = 0
+        convolved: int | None = None
         values: int = 0
 
         def __post_init__(self) -> None:
-            if min(self.near, self.taps, self.convolved, self.values) < 0:
+            if min(self.near, self.taps, self.values) < 0:
                 raise ValueError(
-                    f"near is {self.near}, taps is {self.taps}, convolved is {self.convolved} and values is {self.values}; "
-                    "they must be 0 or more."
+                    f"near is {self.near}, taps is {self.taps} and values is {self.values}; they must be 0 (off) or more."
                 )
+
+    learning_rate = 4.5e-3
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__(config)
         self.blocks = nn.ModuleList(Block(config) for _ in range(config.n_layers))
         self.near = Near(config, self.options.near) if self.options.near else None
-        if max(self.options.convolved, self.options.values) > config.n_layers:
+        n = self.options.convolved
+        if n is None:
+            n = min(2, config.n_layers)
+        if not 1 <= n <= config.n_layers or self.options.values > config.n_layers:
             raise ValueError(
-                f"convolved is {self.options.convolved} and values is {self.options.values}; there are {config.n_layers} layers."
+                f"convolved is {n} and values is {self.options.values}; they must be 1 and 0 or more (taps=0 convolves no layer) "
+                f"and at most the {config.n_layers} layers."
             )
-        n = self.options.convolved or config.n_layers
         self.convolved = range(n if self.options.taps else 0)
         self.taps = nn.Parameter(torch.zeros(2, self.options.taps, 2 * n * config.d_model)) if self.convolved else None
         count = self.options.values

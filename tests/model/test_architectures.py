@@ -210,13 +210,21 @@ def test_neighbours_and_convolution_respect_documents(architecture: str, options
     assert_documents_alone(model, 1e-4)
 
 
-@pytest.mark.parametrize(("architecture", "option"), [("local", "near"), ("local", "convolved"), ("vanilla", "near")])
+@pytest.mark.parametrize(("architecture", "option"), [("local", "near"), ("local", "taps"), ("vanilla", "near")])
 def test_impossible_reach_is_refused(architecture: str, option: str) -> None:
     with pytest.raises(ValueError, match=r"they must be 0 (\(off\) )?or more"):
         tiny_model(architecture, options=((option, -1),))
 
 
 @pytest.mark.parametrize("option", ["convolved", "values"])
-def test_more_layers_than_there_are_are_refused(option: str) -> None:
-    with pytest.raises(ValueError, match=f"{option} is 9.*; there are 3 layers"):
+def test_more_layers_than_the_model_has_are_refused(option: str) -> None:
+    with pytest.raises(ValueError, match=f"{option} is 9.* at most the 3 layers"):
         tiny_model("local", options=((option, 9),))
+
+
+def test_the_convolution_is_kept_to_two_layers_or_fewer() -> None:
+    kept = [len(tiny_model("local", n_layers=n).architecture.convolved) for n in (1, 2, 3)]
+    assert kept == [1, 2, 2]
+    assert not tiny_model("local", options=(("taps", 0),)).architecture.convolved
+    with pytest.raises(ValueError, match=r"convolved is 0 .*taps=0 convolves no layer"):
+        tiny_model("local", options=(("convolved", 0),))

@@ -207,6 +207,7 @@ FEATURES = [
     *((architecture, {}) for architecture in REGISTRY),
     *(("local", {"near": near, "taps": taps}) for near, taps in ((0, 1), (1, 0), (5, 0), (0, 5), (2, 4))),
     ("local", {"taps": 2, "convolved": 1, "values": 1}),
+    ("local", {"convolved": 3}),
     ("bicausal", {"taps": 2, "convolved": 1}),
     *(
         ("bicausal", options)

@@ -45,6 +45,7 @@ def test_values_are_of_the_type_that_the_option_declares(text: str, home: str, v
         ("tta:betas=0.9", "betas must be 2 numbers"),
         ("tta:momentum=1.5", r"must lie in \[0, 1\)"),
         ("vanilla:masking_rate=high", "masking_rate must be a number"),
+        ("vanilla:final_masking_rate=abc", "final_masking_rate must be a number or none"),
         ("vanilla:masking_rate=30%", "masking_rate must be a number"),
         ("vanilla:masking_scheme=BERT", "masking_scheme must be one of mask, bert"),
         ("tta:budget=0", r"it must lie in \(0, 1\]"),
