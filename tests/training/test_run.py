@@ -18,7 +18,9 @@ from tests.training.runs import TINY, assert_identical, folder_of, interrupt_aft
 from training import checkpoint, machine
 from training.config import PretrainConfig
 from training.contestant import Contestant
+from training.entry import Entry
 from training.run import key as run_key
+from training.run import model_config
 
 
 def test_a_run_leaves_its_report(uninterrupted: Path) -> None:
@@ -252,3 +254,8 @@ def test_sessions_are_remembered(base: list[str], monkeypatch: pytest.MonkeyPatc
 def test_run_configuration_survives_json() -> None:
     config = PretrainConfig(architectures=("tta",), seeds=(3, 4))
     assert PretrainConfig.from_json(config.to_json()) == config
+
+
+def test_a_checkpoint_names_every_option_of_its_architecture() -> None:
+    config = model_config(PretrainConfig(), Entry.parse("local:near=2"), vocab_size=64, mask_id=3)
+    assert dict(config.options) == {"near": 2, "taps": 3, "convolved": None, "values": 0}
