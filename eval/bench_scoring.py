@@ -24,6 +24,7 @@ from data.options import check_types
 from eval.command import command
 from model import MaskedLM, ModelConfig, size_names
 from report import plots
+from training.entry import Entry
 from training.machine import default_device
 
 FIRST = 5  # ids below are specials
@@ -34,6 +35,7 @@ class BenchConfig:
     """Sentences a second by length."""
 
     architectures: tuple[str, ...] = ("tta", "local", "vanilla")
+    """With options of the architecture and the model, as in tta:d_embed=auto. The first is compared with all others."""
     size: Literal[size_names()] = "small"  # type: ignore[valid-type]
     """Width and depth of all rivals."""
     vocab_size: int = 8192
@@ -58,13 +60,18 @@ Scorer = Callable[[int], int]
 
 
 def ours(name: str, config: BenchConfig) -> Scorer:
-    shape = ModelConfig.preset(name, size=config.size, vocab_size=config.vocab_size, mask_id=3)
+    entry = Entry.parse(name)
+    shape = ModelConfig.preset(
+        entry.architecture, size=config.size, vocab_size=config.vocab_size, mask_id=3, options=entry.options,
+        **dict(entry.model),
+    )  # fmt: skip
     model = MaskedLM(shape).to(default_device()).eval()
 
     def score(length: int) -> int:
-        count = max(1, 4096 // (length + 2)) if not model.architecture.passes_each else 8
+        count = max(1, 2048 // (length + 2)) if not model.architecture.passes_each else 8
         tokens = torch.randint(FIRST, config.vocab_size, (count, length + 2), device=default_device())
-        float(model.pseudo_log_likelihood(Batch(tokens)).log_probs.sum())
+        places = torch.arange(1, length + 1, device=tokens.device).expand(count, length)
+        float(model.leave_one_out(Batch(tokens), places, k=0).nll.sum())
         return count
 
     return score

@@ -38,7 +38,7 @@ from training.leave_one_out import word_numbers
 Variant = Literal["original", "within_word_l2r", "whole_word"]
 
 LINES = 2048  # read and put in order of length at a time
-TOKENS = 8192  # of a batch, padding included
+TOKENS = {"cpu": 2048, "cuda": 65_536}  # of a batch, padding included: on a CPU what stays in its cache
 
 
 @dataclass(frozen=True)
@@ -53,13 +53,18 @@ class Score:
 
 @torch.no_grad()
 def score(
-    model: MaskedLM, tokenizer: Tokenizer, sentences: Sequence[str], variant: Variant = "original", tokens: int = TOKENS
+    model: MaskedLM,
+    tokenizer: Tokenizer,
+    sentences: Sequence[str],
+    variant: Variant = "original",
+    tokens: int | None = None,
 ) -> list[Score]:
     """One Score for each sentence, in order. Puts the model in eval mode; precision is the caller's, by autocast.
 
     Raises ValueError for a variant that the architecture cannot score.
     """
     model.eval()
+    tokens = tokens or TOKENS.get(next(model.parameters()).device.type, TOKENS["cuda"])
     ids = [list(found) for found in tokenizer.encode_batch(list(sentences))]
     windows = [(i, w) for i, found in enumerate(ids) for w in windows_of(len(found), model.config.max_length - 2)]
     log_probs = [[0.0] * len(found) for found in ids]
@@ -69,8 +74,8 @@ def score(
         batch = padded([[bos, *ids[i][w.start : w.stop], eos] for i, w in group], tokenizer.pad_id)
         found, count = _log_probs(model, batch, tokenizer, variant)
         for (i, w), row in zip(group, found.tolist()):
-            # Places of the window that are nearer to its middle than to that of any other, 1 for BOS.
-            log_probs[i][w.first : w.last] = row[1 + w.first - w.start : 1 + w.last - w.start]
+            # Places of the window that are nearer to its middle than to that of any other.
+            log_probs[i][w.first : w.last] = row[w.first - w.start : w.last - w.start]
             passes[i] += 1 if count == 1 else w.stop - w.start
     pieces = [tokenizer.pieces(found) for found in ids]
     return [Score(p, each, sum(each), n) for p, each, n in zip(pieces, log_probs, passes)]
@@ -112,10 +117,10 @@ def by_length(windows: list[tuple[int, Window]], tokens: int) -> Iterator[list[t
 
 
 def _log_probs(model: MaskedLM, batch: Batch, tokenizer: Tokenizer, variant: Variant) -> tuple[Tensor, int]:
-    """(B, N) float32, and the passes that a sentence of N took."""
+    """(B, N - 2) float32, without BOS and EOS of the longest rows, and the passes that one of its sentences took."""
     rows, length = batch.tokens.shape
     device = next(model.parameters()).device
-    places = torch.arange(length, device=device).expand(rows, length)
+    places = torch.arange(1, length - 1, device=device).expand(rows, -1)
     hidden = None
     if variant != "original":
         number, _ = word_numbers(batch.tokens, batch.documents, tokenizer)
@@ -123,7 +128,7 @@ def _log_probs(model: MaskedLM, batch: Batch, tokenizer: Tokenizer, variant: Var
         if variant == "within_word_l2r":
             hidden &= torch.ones(length, length, dtype=torch.bool).triu()  # the place itself and what comes after it
         hidden = hidden.to(device)
-    scored = model.leave_one_out(batch.to(device), places, hidden=hidden)
+    scored = model.leave_one_out(batch.to(device), places, k=0, hidden=hidden)
     return -scored.nll.float().cpu(), scored.passes
 
 

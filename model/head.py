@@ -4,7 +4,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from kernels.linear_cross_entropy import TopK, linear_cross_entropy, linear_top_k
+from kernels.linear_cross_entropy import TopK, linear_cross_entropy, linear_nll, linear_top_k
 from model.config import ModelConfig
 from model.layers import make_norm
 
@@ -37,5 +37,12 @@ class Head(nn.Module):
         return linear_cross_entropy(*output, ignore_index=None, softcap=self.softcap)
 
     def score(self, hidden: Tensor, targets: Tensor, k: int = 1) -> TopK:
-        """Likelihood of targets (T,) given hidden (T, D), and the k likeliest tokens, in one sweep; no gradient."""
+        """Likelihood of targets (T,) given hidden (T, D), and the k likeliest tokens, in one sweep; no gradient.
+
+        k = 0 asks for the likelihood alone, which takes less.
+        """
+        if not k:
+            output = self.features(hidden), self.table.weight, targets, self.bias
+            nll, lse = linear_nll(*output, softcap=self.softcap)
+            return TopK(nll, lse, targets.new_empty(len(targets), 0), nll.new_empty(len(targets), 0))
         return linear_top_k(self.features(hidden), self.table.weight, targets, self.bias, k=k, softcap=self.softcap)

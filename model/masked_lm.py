@@ -61,6 +61,7 @@ class MaskedLM(nn.Module):
     def leave_one_out(self, batch: Batch, places: Tensor, k: int = 1, hidden: Tensor | None = None) -> LeaveOneOut:
         """Score the tokens at `places` (B, P), each predicted from all others. Call in eval mode.
 
+        k: likeliest tokens that are wanted too; without any it is faster.
         hidden: (B, N, N) bool, true where place i must not see place j either, as the other places of its word.
         """
         states, passes = self.architecture.leave_one_out(batch, places, hidden)
@@ -75,7 +76,7 @@ class MaskedLM(nn.Module):
         """The leave-one-out log-probability of every token: (B, N), 0 at padding. Call in eval mode."""
         rows, length = batch.tokens.shape
         places = torch.arange(length, device=batch.tokens.device).expand(rows, length)
-        scored = self.leave_one_out(batch, places)
+        scored = self.leave_one_out(batch, places, k=0)
         log_probs = -scored.nll
         if batch.documents is not None:
             log_probs = log_probs.masked_fill(batch.documents < 0, 0.0)

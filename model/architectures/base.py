@@ -115,7 +115,8 @@ def flat_places(batch: Batch, places: Tensor) -> Tensor:
     return (places + length * torch.arange(rows, device=places.device)[:, None]).flatten()
 
 
-COPIED_TOKENS = 16_384  # tokens that a forward pass may hold when each place needs a copy of its sentence
+# Tokens that a forward pass may hold when each place needs a copy of its sentence: on a CPU what stays in its cache.
+COPIED_TOKENS = {"cpu": 2_048, "cuda": 65_536}
 
 
 def a_copy_for_each(batch: Batch, places: Tensor) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
@@ -123,5 +124,7 @@ def a_copy_for_each(batch: Batch, places: Tensor) -> Iterator[tuple[Tensor, Tens
     these rows."""
     length, place = batch.tokens.shape[1], places.reshape(-1)
     row = torch.arange(len(places), device=place.device).repeat_interleave(places.shape[1])
-    for rows, own in zip(*(x.split(max(1, COPIED_TOKENS // length)) for x in (row, place))):
+    for rows, own in zip(
+        *(x.split(max(1, COPIED_TOKENS.get(place.device.type, COPIED_TOKENS["cuda"]) // length)) for x in (row, place))
+    ):
         yield rows, own, torch.arange(len(own), device=own.device) * length + own
