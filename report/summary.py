@@ -147,11 +147,11 @@ class Results:
     def final_by_seed(self, label: str) -> dict[int, float]:
         return {seed: curve[-1]["final"]["nll"] for seed, curve in self.curves[label].items()}
 
-    def difference(self, label: str, other: str) -> Difference:
-        """Place by place on the test half: the mean over seeds, its error from the spread between documents."""
+    def difference(self, label: str, other: str, part: str = "final") -> Difference:
+        """Place by place on the test half (or part="dev"): the mean over seeds, its error from the spread between documents."""
         by_seed, sums, counts = [], {}, {}
         for seed, curve in self.curves[label].items():
-            ours, theirs = (c[-1]["final"]["clusters"] for c in (curve, self.curves[other][seed]))
+            ours, theirs = (c[-1][part]["clusters"] for c in (curve, self.curves[other][seed]))
             for document, count, a, b in zip(ours["documents"], ours["counts"], ours["sums"], theirs["sums"]):
                 sums[document] = sums.get(document, 0.0) + a - b
                 counts[document] = counts.get(document, 0) + count

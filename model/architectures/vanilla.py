@@ -48,8 +48,6 @@ class Vanilla(Architecture):
         self.masking = self.options.masking()
         self.options.masking(1.0)  # refuses a final rate that cannot be
         self.blocks = nn.ModuleList(Block(config) for _ in range(config.n_layers))
-        if self.options.near:
-            self.learning_rate = 4.5e-3  # with near it leaves the plateau sooner and bears more
         # The tricks of `local`, for a comparison without them is worth little. Masked tokens leak nothing, so both sides
         # are convolved for every reader.
         self.near = Near(config, self.options.near) if self.options.near else None

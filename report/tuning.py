@@ -1,0 +1,71 @@
+"""Which settings are best: `python -m report.tuning runs/tune [runs/more ...]` prints a table of each kind, best first.
+
+A kind is an architecture; vanilla with near is one of its own, being another baseline. Settings are chosen by their NLL on the
+dev half of the held-out documents, and the difference to the best of the kind is paired there, place by place; the test half
+stands beside it. Several runs of one corpus, size and budget are read as one.
+"""
+
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from rich.console import Console
+
+from report.page import markdown_table
+from report.summary import Results
+
+HEAD = ("", "dev NLL", "against the best of its kind", "test NLL")
+
+
+def merged(runs: Sequence[Results]) -> Results:
+    """One Results of several runs; of a contestant that is in two the first is taken. Raises ValueError where they differ in
+    what they were trained or measured on, or in seeds."""
+    first = runs[0]
+    for other in runs[1:]:
+        for name in ("data", "evaluation", "size", "sequence_length", "budget", "seeds"):
+            if other.config[name] != first.config[name]:
+                raise ValueError(
+                    f"The runs differ in {name}: {first.config[name]} and {other.config[name]}; give alike ones."
+                )
+    curves, contestants = {}, {}
+    for results in reversed(runs):
+        curves |= results.curves
+        contestants |= results.facts["contestants"]
+    return Results(curves, first.facts | {"contestants": contestants}, first.config)
+
+
+def kind_of(results: Results, label: str) -> str:
+    architecture = results.facts["contestants"][label]["architecture"]
+    return f"{architecture} with near" if architecture == "vanilla" and "near=" in label else architecture
+
+
+def table(results: Results) -> str:
+    """Markdown. Contestants that are not finished, or have less than the whole budget, are left out."""
+    kinds: dict[str, list[str]] = {}
+    for label in results.finished:
+        if results.share(label) == 1:
+            kinds.setdefault(kind_of(results, label), []).append(label)
+    rows = []
+    for labels in kinds.values():
+        labels.sort(key=lambda label: results.final(label, "nll", part="dev").mean)
+        for label in labels:
+            against = "best" if label == labels[0] else results.difference(label, labels[0], part="dev").text()
+            values = [results.final(label, "nll", part=part).text() for part in ("dev", "final")]
+            rows.append([label, values[0], against, values[1]])
+    return "\n".join(markdown_table(HEAD, rows))
+
+
+def main() -> int:
+    folders = [Path(argument) for argument in sys.argv[1:]]
+    try:
+        if not folders:
+            raise ValueError("Name one or more folders of runs: python -m report.tuning runs/tune")
+        print(table(merged([Results.load(folder) for folder in folders])))
+    except (ValueError, OSError) as error:
+        Console(stderr=True).print(f"[bold red]error[/]: {error}", soft_wrap=True)
+        return 2
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,52 @@
+"""Settings by kind, best on dev first, from one run and from several."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from report.summary import Results
+from report.tuning import main, merged, table
+from tests.report.test_summary import record
+
+
+def run(folder: Path, ends: dict[str, tuple[float, float]], **config) -> Path:
+    """ends: by label, NLL on dev and on test."""
+    folder.mkdir()
+    alike = {"seeds": [0], "data": {}, "evaluation": {}, "size": "tiny", "sequence_length": 128, "budget": "1e12flop"}
+    facts = {
+        label: {"architecture": label.partition(":")[0], "share": 0.5 if "budget=" in label else 1.0} for label in ends
+    }
+    records = []
+    for label, (dev, test) in ends.items():
+        found = record(label, 0, 1.0, test, last=True)
+        clusters = {"documents": [0, 1], "counts": [10, 10], "sums": [9 * dev, 11 * dev]}
+        records.append(found | {"dev": {"nll": dev, "standard_error": 0.1, "clusters": clusters}})
+    (folder / "run.json").write_text(json.dumps(alike | config))
+    (folder / "facts.json").write_text(json.dumps({"contestants": facts}))
+    (folder / "results.jsonl").write_text("".join(json.dumps(r) + "\n" for r in records))
+    return folder
+
+
+def test_each_kind_by_itself_best_on_dev_first(tmp_path: Path, capsys, monkeypatch) -> None:
+    first = run(tmp_path / "a", {"tta": (2.5, 2.4), "vanilla": (3.5, 3.4), "vanilla:near=3": (3.0, 2.9)})
+    second = run(
+        tmp_path / "b", {"tta:learning_rate=6e-3": (2.0, 2.6), "tta:budget=0.5": (9.0, 9.0), "tta": (7.0, 7.0)}
+    )
+    monkeypatch.setattr("sys.argv", ["tuning", str(first), str(second)])
+    assert main() == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[2:6] == [
+        "| tta:learning_rate=6e-3 | 2.000 | best | 2.600 |",
+        "| tta | 2.500 | +0.500 ± 0.050 | 2.400 |",
+        "| vanilla | 3.500 | best | 3.400 |",
+        "| vanilla:near=3 | 3.000 | best | 2.900 |",
+    ]
+    assert not any("budget" in line for line in lines)
+
+
+def test_runs_that_differ_are_not_read_as_one(tmp_path: Path) -> None:
+    folders = [run(tmp_path / name, {"tta": (2.0, 2.0)}, size=size) for name, size in (("a", "tiny"), ("b", "small"))]
+    with pytest.raises(ValueError, match="The runs differ in size: tiny and small"):
+        merged([Results.load(folder) for folder in folders])
+    assert "2.000" in table(merged([Results.load(folders[0])]))
