@@ -119,9 +119,9 @@ TUNED = $(foreach kind,local: tta: vanilla: $(NEAR)$(comma),$(foreach rate,1.5e-
 comma := ,
 
 tune: $(RUN_STAMP) ## rates of learning and masking, near, taps, tower width, chosen on the dev half of the held-out text (2 h)
-	$(PY) pretrain.py --architectures $(TUNED) \
-		--budget $(or $(BUDGET),2e13flop) --workers $(or $(WORKERS),0) \
-		$(call option,CORPUS,corpus) $(call option,SIZE,size) $(call option,SEEDS,seeds) $(call option,NAME,name) $(ARGS)
+	$(PY) pretrain.py $(call continued,$(or $(NAME),tune),--architectures $(TUNED) \
+		--budget $(or $(BUDGET),2e13flop) $(call option,SIZE,size) $(call option,SEEDS,seeds))
+	$(PY) -m report.tuning runs/$(or $(NAME),tune)
 
 bench: $(RUN_STAMP) ## microbenchmarks of the kernels against what one would use instead (ARGS=--quick: a minute)
 	$(PY) -m kernels.bench $(ARGS)
