@@ -6,7 +6,7 @@ import pytest
 import torch
 from attention_cases import KINDS, assert_close, call, problem, run
 
-from kernels.attention import tiles, torch_path, workers
+from kernels.attention import layout, tiles, torch_path, workers
 from kernels.attention.workers import for_each
 
 LAYOUTS = {
@@ -103,3 +103,17 @@ def test_inference_first_and_training_after(monkeypatch):
             with torch.inference_mode():
                 out = call(p, "torch")[0]
             assert torch.equal(run(p, "torch")["out0"], out)
+
+
+def test_the_order_of_ranks_without_reading_them_is_the_same() -> None:
+    """What a GPU does, here on a CPU: the same order for ranks that are right, an assertion for those that are not."""
+    generator = torch.Generator().manual_seed(0)
+    rank = torch.stack([torch.randperm(9, generator=generator) for _ in range(3)])
+    right, slot = layout.rank_order(rank, None)
+    place = torch.arange(9).expand(3, 9)
+    empty = torch.full_like(slot, -1)
+    inside = torch.zeros_like(rank, dtype=torch.bool)
+    assert torch.equal(layout._order_without_waiting(empty.clone(), slot, place, inside), right)
+    for wrong in (torch.where(slot == 4, 3, slot), torch.where(slot == 8, 9, slot)):
+        with pytest.raises(RuntimeError, match="must be a permutation"):
+            layout._order_without_waiting(empty.clone(), wrong, place, wrong >= 9)
