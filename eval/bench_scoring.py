@@ -173,7 +173,7 @@ def run(config: BenchConfig, console: Console) -> None:
 
 def picture(rates: dict[str, dict[int, float]]) -> plt.Figure:
     with plt.rc_context(plots.STYLE):
-        figure, axes = plt.subplots(figsize=(6.5, 4.2))
+        figure, axes = plt.subplots(figsize=(8.5, 4.2))
         for i, (name, own) in enumerate(rates.items()):
             colour = plots.COLOURS[i % len(plots.COLOURS)] if "twostream" in name else plots.GREYS[i % len(plots.GREYS)]
             axes.loglog(
@@ -183,7 +183,7 @@ def picture(rates: dict[str, dict[int, float]]) -> plt.Figure:
         axes.set_ylabel("sentences a second")
         axes.set_xticks(list(next(iter(rates.values()))), list(map(str, next(iter(rates.values())))))
         axes.minorticks_off()
-        axes.legend()
+        axes.legend(loc="center left", bbox_to_anchor=(1.0, 0.5))
         figure.tight_layout()
     return figure
 
