@@ -1,9 +1,10 @@
 """The faster of the two fp32 matrix products that PyTorch carries on a CPU.
 
 On AMD's Zen 5 oneDNN may multiply fp32 matrices at 2.2 times the rate of MKL, PyTorch's default (4,096 x 256 x 16,384 on
-one core: 0.16 s against 0.37 s; on another machine of the same processor 0.34 s). PyTorch hands fp32 products to oneDNN only when it is told that bfloat16 arithmetic
-would do. On a CPU without matrix-multiply tiles (AMX) oneDNN has no such arithmetic for fp32 operands and computes in
-full fp32. So: ask once, by a product that bfloat16 gets wrong, and take oneDNN only where the answer is fp32-exact.
+one core: 0.16 s against 0.37 s; on another machine of the same processor 0.34 s). PyTorch hands fp32 products to oneDNN
+only when it is told that bfloat16 arithmetic would do. On a CPU without matrix-multiply tiles (AMX) oneDNN has no such
+arithmetic for fp32 operands and computes in full fp32. So: ask once, by a product that bfloat16 gets wrong, and take
+oneDNN only where the answer is fp32-exact.
 """
 
 import functools

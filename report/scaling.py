@@ -158,8 +158,9 @@ def picture(kinds: dict[str, list[tuple[float, Point]]], fits: dict[str, Fit], b
             best = frontier(points)
             left.plot([p.flops for _, p in points], [p.mean for _, p in points], ".", color=colour, alpha=0.4)
             left.plot([p.flops for p in best], [p.mean for p in best], "o", color=colour, label=kind, ms=5)
-            x = np.geomspace(best[0].flops, best[-1].flops, 60)
-            left.plot(x, fits[kind].at(x), "--" if vanilla else "-", color=colour)
+            if kind in fits:
+                x = np.geomspace(best[0].flops, best[-1].flops, 60)
+                left.plot(x, fits[kind].at(x), "--" if vanilla else "-", color=colour)
             if vanilla:
                 continue
             for baseline, style in zip(baselines, ("-", "--", ":")):
@@ -189,18 +190,21 @@ def write_report(folders: Sequence[Path]) -> str:
             f"Found {', '.join(kinds) or 'nothing finished'}; expected vanilla and something to compare it with."
         )
     frontiers = {kind: frontier(points) for kind, points in kinds.items()}
-    fits = fit(frontiers)
+    try:
+        fits, why = fit(frontiers), ""
+    except ValueError as error:  # the shares need no curve
+        fits, why = {}, f"No curves are fitted: {error}"
     rows = []
     for kind, points in frontiers.items():
         for p in points:
             told = Spread.of(list(p.nll.values())).text()
             rows.append([kind, f"{p.flops:.1e}", f"{p.parameters / 1e6:.2f} M", told, str(len(p.nll))])
     lines = markdown_table(("", "FLOPs", "best size", "NLL", "seeds"), rows)
-    lines += markdown_table(
-        ("", "L(C) = E + A (C / 1e13)^-a", "a"),
-        [[kind, f"{f.floor:.2f} + {f.scale:.2f} (C / 1e13)^-{f.exponent:.3f}", f"{f.exponent:.3f} ± {f.exponent_deviation:.3f}"]
-         for kind, f in fits.items()],
-    )  # fmt: skip
+    fitted = [
+        [kind, f"{f.floor:.2f} + {f.scale:.2f} (C / 1e13)^-{f.exponent:.3f}", f"{f.exponent:.3f} ± {f.exponent_deviation:.3f}"]
+        for kind, f in fits.items()
+    ]  # fmt: skip
+    lines += markdown_table(("", "L(C) = E + A (C / 1e13)^-a", "a"), fitted) if fits else []
     shares = []
     for kind in (k for k in kinds if k not in baselines):
         for baseline in baselines:
@@ -208,10 +212,10 @@ def write_report(folders: Sequence[Path]) -> str:
                 found = share(frontiers[kind], p)
                 shares.append([kind, baseline, f"{p.flops:.1e}", found.text(".2f") if found else "beyond what was run"])
     lines += markdown_table(("", "as good as", "with FLOPs", "share of them"), shares)
-    floor = next(iter(fits.values()))
-    lines += [
+    floor = next(iter(fits.values()), None)
+    lines += [why] if floor is None else [
         f"E, shared: {floor.floor:.2f} ± {floor.floor_deviation:.2f} nats. After ±: see the head of report/scaling.py."
-    ]
+    ]  # fmt: skip
     text = "\n".join(["# Does the lead last?", "", "![against arithmetic](scaling.png)", "", *lines]) + "\n"
     write_atomically(folders[0] / "scaling.md", text)
     (folders[0] / "scaling.png").write_bytes(plots.as_png(picture(kinds, fits, baselines)))

@@ -48,12 +48,12 @@ def test_shares_by_hand() -> None:
     assert share(ours, Point(8e12, 1, {0: 5.1})) is None  # there already: how much less would do is not known
 
 
-def write_run(folder: Path, seeds: list[int], shift: float = 0.0) -> None:
+def write_run(folder: Path, seeds: list[int], shift: float = 0.0, budgets: tuple[float, ...] = BUDGETS) -> None:
     folder.mkdir()
     records, contestants = [], {}
     for kind, scale, exponent in (("local:", 1.0, 0.2), ("vanilla:", 1.9, 0.26)):
         for width in (64, 128):
-            for budget in BUDGETS:
+            for budget in budgets:
                 label = f"{kind}d_model={width},budget={budget / 6e13:.4f}"
                 best = width == (64 if budget < 1e13 else 128)
                 contestants[label] = {
@@ -81,6 +81,12 @@ def test_several_runs_are_one_page(tmp_path: Path) -> None:
     text = write_report([tmp_path / "a", tmp_path / "b"])
     assert "| local | vanilla | 6.0e+13 |" in text and (tmp_path / "a" / "scaling.png").stat().st_size > 10_000
     assert (tmp_path / "a" / "scaling.md").read_text() == text
+    assert "No curves" not in text
+    write_run(tmp_path / "few", [0], budgets=(1e12, 6e13))
+    text = write_report([tmp_path / "few"])
+    assert (
+        "No curves are fitted: 4 points are too few for 2 curves" in text and "| local | vanilla | 6.0e+13 | 0." in text
+    )
     (tmp_path / "b" / "facts.json").unlink()
     with pytest.raises(FileNotFoundError, match=r"has no facts\.json"):
         write_report([tmp_path / "b"])
