@@ -23,7 +23,7 @@ help: ## these lines
 	@echo "  variables of pretrain: BUDGET=20s|2e13flop|20Mtok CORPUS=name|path|hf:... ARCHITECTURES='tta vanilla' SIZE SEEDS"
 	@echo "  NAME RESUME=runs/NAME ARGS='--any --option'; all options: make pretrain ARGS=--help"
 
-pretrain: $(RUN_STAMP) ## train two-stream and vanilla MLM side by side and report who learned more (8 min on 2 cores)
+pretrain: $(RUN_STAMP) ## train two-stream and vanilla MLM side by side and report who learned more (12 min on 2 cores)
 	$(PY) pretrain.py $(PRETRAIN_OPTIONS)
 
 EVALUATION_OPTIONS = --checkpoints $(CHECKPOINT) $(call option,DATA,data) $(call option,TASKS,tasks) $(call option,SEEDS,seeds) \

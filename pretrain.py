@@ -1,6 +1,6 @@
 """Pretrain masked language models side by side under one budget and say which learned more.
 
-    python pretrain.py                                          T-TA against vanilla on the embedded corpus
+    python pretrain.py                                          ours against vanilla, with and without our trick
     python pretrain.py --architectures tta vanilla:masking_rate=0.15 --budget 2e13flop --corpus my/texts
     python pretrain.py --resume runs/NAME                       continue exactly where it stopped
     python pretrain.py --dry-run                                sizes, arithmetic, memory, steps; trains nothing
