@@ -109,12 +109,13 @@ def frontier_panel(axes: Axes, results: Results) -> None:
         axes.plot(shares, values.mean(1), "-o", color=colour, label=f"{family}", ms=4, lw=1.8)
         if values.shape[1] > 1:
             axes.fill_between(shares, values.min(1), values.max(1), color=colour, alpha=0.18, lw=0)
-        if (equal := results.equal_share(family)) is not None:
-            axes.axvline(equal.mean, color=colour, lw=0.9, ls=":")
-    if (baseline := results.baseline) is not None:
+        for baseline in results.baselines[:3]:
+            if (equal := results.equal_share(family, baseline)) is not None:
+                axes.axvline(equal.mean, color=palette[baseline], lw=0.9, ls=":")
+    for baseline in results.baselines[:3]:
         ends = list(results.final_by_seed(baseline).values())
-        axes.axhline(np.mean(ends), color=GREYS[0], ls="--", lw=1.4, label=f"{baseline}, whole budget")
-        axes.axhspan(min(ends), max(ends), color=GREYS[0], alpha=0.15, lw=0)
+        axes.axhline(np.mean(ends), color=palette[baseline], ls="--", lw=1.4, label=f"{baseline}, whole budget")
+        axes.axhspan(min(ends), max(ends), color=palette[baseline], alpha=0.15, lw=0)
     ticks = sorted({point.share for points in families.values() for point in points})
     axes.set_xscale("log", base=2)
     axes.set_xticks(ticks, [f"1/{1 / t:g}" if 1 / t == round(1 / t) and t < 1 else f"{t:g}" for t in ticks])

@@ -134,12 +134,17 @@ class Results:
     @property
     def baseline(self) -> str | None:
         """The best of the vanilla contestants with the whole budget, chosen on dev: what two-stream has to beat."""
+        return next(iter(self.baselines), None)
+
+    @property
+    def baselines(self) -> list[str]:
+        """All of them, best first."""
         vanilla = [
             label
             for label in self.finished
             if self.facts["contestants"][label]["architecture"] == "vanilla" and self.share(label) == 1
         ]
-        return min(vanilla, key=lambda label: self.final(label, "nll", part="dev").mean, default=None)
+        return sorted(vanilla, key=lambda label: self.final(label, "nll", part="dev").mean)
 
     def final(self, label: str, name: str, part: str = "final") -> Spread:
         return Spread.of([curve[-1][part][name] for curve in self.curves[label].values()])
@@ -274,10 +279,13 @@ class Results:
             f"({best.nll.text()} against {base.nll.text()}), and its top guess is right for {best.accuracy.mean:.1%} of "
             f"the hidden tokens against {base.accuracy.mean:.1%}."
         )
-        equal = {family: self.equal_share(family) for family in self.families()}
-        reached = [f"{family} with {share.text('.2f')}" for family, share in equal.items() if share is not None]
+        reached = []
+        for rival in self.baselines:
+            equal = {family: self.equal_share(family, rival) for family in self.families()}
+            found = [f"{family} with {share.text('.2f')}" for family, share in equal.items() if share is not None]
+            reached += [f"as {rival} with the whole budget: {', '.join(found)} of it"] if found else []
         if reached:
-            said = f"As good as {baseline} with the whole budget: {', '.join(reached)} of it, each annealed. {said}"
+            said = f"As good {'; '.join(reached)}; each annealed. {said}"
         elif best.sooner is not None:
             said += f" Its curve passed {baseline}'s final quality after {best.sooner.text('.2f')} of the time."
         return said + tail

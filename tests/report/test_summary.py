@@ -157,6 +157,20 @@ def test_the_equal_share_is_read_between_annealed_ends(frontier: Path) -> None:
     assert results.row("tta:budget=0.25").sooner is None  # its clock is another
 
 
+def test_every_baseline_is_told_the_best_first(frontier: Path) -> None:
+    near = [record("vanilla:near=3", seed, 100, 4.0, last=True) for seed in (0, 1)]
+    with (frontier / "results.jsonl").open("a") as file:
+        file.writelines(json.dumps(r) + "\n" for r in near)
+    facts = json.loads((frontier / "facts.json").read_text())
+    facts["contestants"]["vanilla:near=3"] = {**facts["contestants"]["vanilla"], "family": "vanilla:near=3"}
+    (frontier / "facts.json").write_text(json.dumps(facts))
+    results = Results.load(frontier)
+    assert results.baselines[:2] == ["vanilla:near=3", "vanilla"] and results.baseline == "vanilla:near=3"
+    said = results.verdict()
+    assert said.startswith("As good as vanilla:near=3 with the whole budget: tta with 0.")
+    assert "; as vanilla with the whole budget: tta with 0.33 ± 0.01 of it; each annealed." in said
+
+
 def test_no_equal_share_outside_the_points(frontier: Path) -> None:
     text = (frontier / "results.jsonl").read_text()
     lines = [json.loads(line) for line in text.splitlines()]
