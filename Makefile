@@ -91,7 +91,7 @@ frontier: $(RUN_STAMP) ## what share of vanilla's budget two-stream needs: share
 		--seeds $(or $(SEEDS),0 1 2) --budget $(or $(BUDGET),2e13flop) --workers $(or $(WORKERS),0) \
 		$(call option,CORPUS,corpus) $(call option,SIZE,size) $(call option,NAME,name) $(ARGS)
 
-compare: $(RUN_STAMP) ## every architecture under one budget, in one table (half an hour on 2 cores)
+compare: $(RUN_STAMP) ## every architecture under one budget, in one table (a quarter of an hour on 2 cores)
 	$(PY) pretrain.py --architectures local tta bicausal permuted rtd vanilla $(NEAR) $(NEAR),taps=3 \
 		--budget $(or $(BUDGET),1e13flop) --workers $(or $(WORKERS),0) --seeds $(or $(SEEDS),0) \
 		$(call option,CORPUS,corpus) $(call option,SIZE,size) $(call option,NAME,name) $(ARGS)
