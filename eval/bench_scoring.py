@@ -23,6 +23,7 @@ from data.files import to_json, write_atomically
 from data.options import check_types
 from eval.command import command
 from model import MaskedLM, ModelConfig, size_names
+from model.architectures.base import tokens_of_a_pass
 from report import plots
 from training.entry import Entry
 from training.machine import default_device
@@ -68,7 +69,7 @@ def ours(name: str, config: BenchConfig) -> Scorer:
     model = MaskedLM(shape).to(default_device()).eval()
 
     def score(length: int) -> int:
-        count = max(1, 2048 // (length + 2)) if not model.architecture.passes_each else 8
+        count = max(1, tokens_of_a_pass(default_device()) // (length + 2)) if not model.architecture.passes_each else 8
         tokens = torch.randint(FIRST, config.vocab_size, (count, length + 2), device=default_device())
         places = torch.arange(1, length + 1, device=tokens.device).expand(count, length)
         float(model.leave_one_out(Batch(tokens), places, k=0).nll.sum())

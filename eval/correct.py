@@ -28,6 +28,7 @@ from data.tokenizer import Tokenizer
 from eval.command import command, open_checkpoint
 from eval.score import by_length, windows_of
 from model import MaskedLM
+from model.architectures.base import tokens_of_a_pass
 from report.correction import write_page
 
 MARGINS = (1.0, 2.0, 3.0, 4.0, 5.0, 6.0, 7.0, 8.0, 10.0, 12.0)
@@ -77,7 +78,7 @@ def doubts(
     k = min(k if limits.confusions is None and not limits.similar else 8 * k, tokenizer.vocab_size)
     found: list[list[Doubt]] = [[] for _ in texts]
     windows = [(i, w) for i, tokens in enumerate(encoded) for w in windows_of(len(tokens), model.config.max_length - 2)]
-    for group in by_length(windows, 4096):
+    for group in by_length(windows, tokens_of_a_pass(device)):
         rows = [
             [tokenizer.bos_id, *(t for t, _, _ in encoded[i][w.start : w.stop]), tokenizer.eos_id] for i, w in group
         ]

@@ -150,18 +150,18 @@ def run_method(
         pairs = zip(models, task.patterns)
         return [all_scores(m, tokenizer, clozes(questions, p), autocast) for m, p in pairs]
 
-    def vote(scores: Sequence[torch.Tensor], priors: Sequence[torch.Tensor | float]) -> torch.Tensor:
+    def vote(scores: Sequence[torch.Tensor], priors: Sequence[torch.Tensor]) -> torch.Tensor:
         return sum((s - prior).softmax(-1) for s, prior in zip(scores, priors)) / len(scores)
 
-    def priors_of(questions: Sequence[Question]) -> list[torch.Tensor]:
-        asked = ask([model] * len(task.patterns), questions)
-        return [torch.zeros(()) if task.choices else prior_of(s) for s in asked]
+    def priors_of(scores: Sequence[torch.Tensor]) -> list[torch.Tensor]:
+        return [torch.zeros(()) if task.choices else prior_of(s) for s in scores]
 
+    untrained = [model] * len(task.patterns)
     if method == "zero":
-        asked = ask([model] * len(task.patterns), data.test)
-        return right(vote(asked, [0.0 if task.choices else prior_of(s) for s in asked]), data.test)
+        asked = ask(untrained, data.test)
+        return right(vote(asked, priors_of(asked)), data.test)
     train, targets = list(data.train), one_hot(data.train)
-    priors = priors_of(train)
+    priors = priors_of(ask(untrained, train))
 
     def train_all() -> list[MaskedLM]:
         return [

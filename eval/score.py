@@ -33,12 +33,12 @@ from data.options import check_types
 from data.tokenizer import Tokenizer
 from eval.command import command, open_checkpoint
 from model import MaskedLM
+from model.architectures.base import tokens_of_a_pass
 from training.leave_one_out import word_numbers
 
 Variant = Literal["original", "within_word_l2r", "whole_word"]
 
 LINES = 2048  # read and put in order of length at a time
-TOKENS = {"cpu": 2048, "cuda": 65_536}  # of a batch, padding included: on a CPU what stays in its cache
 
 
 @dataclass(frozen=True)
@@ -64,7 +64,7 @@ def score(
     Raises ValueError for a variant that the architecture cannot score.
     """
     model.eval()
-    tokens = tokens or TOKENS.get(next(model.parameters()).device.type, TOKENS["cuda"])
+    tokens = tokens or tokens_of_a_pass(next(model.parameters()).device)
     ids = [list(found) for found in tokenizer.encode_batch(list(sentences))]
     windows = [(i, w) for i, found in enumerate(ids) for w in windows_of(len(found), model.config.max_length - 2)]
     log_probs = [[0.0] * len(found) for found in ids]

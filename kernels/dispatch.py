@@ -70,6 +70,19 @@ def choose_backend(device: torch.device, backend: str | None = None) -> str:
     return name
 
 
+def choose_in_operator(device: torch.device, backend: str) -> str:
+    """The same inside a custom operator, where "" stands for None; the reference is no operator and cannot be compiled."""
+    name = choose_backend(device, backend or None)
+    if name == "reference":
+        raise ValueError("backend was 'reference'; under torch.compile it must be 'torch' or 'triton'")
+    return name
+
+
+def multiprocessors(device: torch.device) -> int:
+    """How many programs run at a time; 1 in the interpreter."""
+    return torch.cuda.get_device_properties(device).multi_processor_count if device.type == "cuda" else 1
+
+
 def autocast_dtype(device: torch.device) -> torch.dtype | None:
     """What autocast would cast to on this device now; None outside autocast, and where there is none (meta tensors)."""
     kind = device.type

@@ -79,9 +79,8 @@ def rotate(x: Tensor) -> Tensor:
     """Rotary positions on (..., N, H, K). Relative, so counting from the window's start serves packed documents too."""
     table = rotary_table.__wrapped__ if torch.compiler.is_compiling() else rotary_table
     cos, sin = table(x.shape[-3], x.shape[-1], x.dtype, x.device)
-    if not (
-        torch.is_grad_enabled() or torch.compiler.is_compiling()
-    ):  # the same sums without what they would leave in between
+    if not (torch.is_grad_enabled() or torch.compiler.is_compiling()):
+        # The same sums, without the tensors that a gradient would need in between.
         out, half = torch.empty_like(x), x.shape[-1] // 2
         for here, there in ((slice(half), slice(half, None)), (slice(half, None), slice(half))):
             torch.mul(x[..., here], cos[..., here], out=out[..., here]).addcmul_(x[..., there], sin[..., here])

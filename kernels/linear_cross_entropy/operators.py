@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from torch.utils.flop_counter import register_flop_formula
 
-from ..dispatch import choose_backend
+from ..dispatch import choose_in_operator
 from ..first_order import first_order_only
 from .torch_path import SoftmaxRows, Sweep, losses_of_rows, sweep
 
@@ -233,9 +233,7 @@ def _sweep(
     """Sweep over the kept rows with the chosen implementation."""
     if kept is not None:
         hidden, targets = hidden[kept], targets[kept]
-    backend = choose_backend(hidden.device, backend or None)
-    if backend == "reference":
-        raise ValueError("backend was 'reference'; under torch.compile it must be 'torch' or 'triton'")
+    backend = choose_in_operator(hidden.device, backend)
     with torch.amp.autocast(hidden.device.type, enabled=False):
         hidden, weight = hidden.to(dtype).contiguous(), weight.to(dtype).contiguous()
         bias = None if bias is None else bias.to(dtype)

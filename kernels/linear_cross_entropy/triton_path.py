@@ -4,6 +4,7 @@ import torch
 import triton
 from torch import Tensor
 
+from ..dispatch import multiprocessors
 from .configs import lse_tile, row_tile
 from .triton_kernels import gradient_rows, partial_lse
 
@@ -59,7 +60,7 @@ def log_sum_exp(
     tile = lse_tile(TRITON_DTYPES[hidden_TE.dtype], width)
     token_tiles, vocabulary_tiles = triton.cdiv(tokens, tile.block_t), triton.cdiv(vocabulary, tile.block_v)
     if splits is None:
-        splits = triton.cdiv(4 * _multiprocessors(hidden_TE.device), max(1, token_tiles))
+        splits = triton.cdiv(4 * multiprocessors(hidden_TE.device), max(1, token_tiles))
     # Whole tiles to each split; no split without work.
     tiles_per_split = triton.cdiv(vocabulary_tiles, max(1, min(splits, vocabulary_tiles)))
     splits = triton.cdiv(vocabulary_tiles, tiles_per_split)
@@ -91,8 +92,3 @@ def log_sum_exp(
     highest_T = highest_ST.amax(0)
     total_T = (total_ST * torch.exp(highest_ST - highest_T)).sum(0)
     return highest_T, torch.log(total_T), target_ST.sum(0)
-
-
-def _multiprocessors(device: torch.device) -> int:
-    """1 in the interpreter, where one program runs at a time."""
-    return torch.cuda.get_device_properties(device).multi_processor_count if device.type == "cuda" else 1

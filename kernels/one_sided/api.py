@@ -13,7 +13,7 @@ from torch import Tensor
 from ..attention.layout import Layout, layout_of, remembered
 from ..attention.operators import ranges_of
 from ..attention.reference import ids_of
-from ..dispatch import autocast_dtype, choose_backend
+from ..dispatch import autocast_dtype, choose_backend, choose_in_operator
 from ..first_order import first_order_only
 from .reference import one_sided_reference
 
@@ -76,22 +76,15 @@ class _OneSided(torch.autograd.Function):
 @torch.library.custom_op("twostream::one_sided", mutates_args=())
 def _operator(x: Tensor, weight: Tensor, past: bool, start: Tensor | None, end: Tensor | None, backend: str) -> Tensor:
     """In compiled code, opaque to the compiler."""
-    return _convolve(x, weight, past, remembered(start, end), _chosen(x, backend)).contiguous()
+    return _convolve(x, weight, past, remembered(start, end), choose_in_operator(x.device, backend)).contiguous()
 
 
 @torch.library.custom_op("twostream::one_sided_backward", mutates_args=())
 def _operator_backward(
     grad: Tensor, x: Tensor, weight: Tensor, past: bool, start: Tensor | None, end: Tensor | None, backend: str
 ) -> tuple[Tensor, Tensor]:
-    dx, dweight = _gradients(grad, x, weight, past, remembered(start, end), _chosen(x, backend))
+    dx, dweight = _gradients(grad, x, weight, past, remembered(start, end), choose_in_operator(x.device, backend))
     return dx.contiguous(), dweight
-
-
-def _chosen(x: Tensor, backend: str) -> str:
-    name = choose_backend(x.device, backend or None)
-    if name == "reference":
-        raise ValueError("backend was 'reference'; under torch.compile it must be 'torch' or 'triton'")
-    return name
 
 
 @_operator.register_fake

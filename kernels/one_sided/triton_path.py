@@ -1,10 +1,13 @@
 """Launching the Triton kernels. Imported only when the Triton backend runs."""
 
+from typing import Any
+
 import torch
 import triton
 from torch import Tensor
 
 from ..attention.layout import Layout
+from ..dispatch import multiprocessors
 from .configs import tile
 from .triton_kernels import convolve as convolve_kernel
 from .triton_kernels import weight_gradient as weight_gradient_kernel
@@ -14,25 +17,9 @@ def convolve(x: Tensor, weight: Tensor, past: bool, layout: Layout | None) -> Te
     """See `api.one_sided`; weight in the dtype of x."""
     x, weight = x.contiguous(), weight.contiguous()
     out = torch.empty_like(x)
-    places, channels, blocks = x.shape[0] * x.shape[1], x.shape[2], tile()
     if x.numel():
         with torch.cuda.device_of(x):
-            convolve_kernel[(triton.cdiv(places, blocks.block_n), triton.cdiv(channels, blocks.block_c))](
-                x,
-                weight,
-                _edge(x, layout, past),
-                out,
-                x.shape[1],
-                channels,
-                places,
-                TAPS=len(weight),
-                PAST=past,
-                DOCUMENTS=layout is not None,
-                DOUBLE=x.dtype == torch.float64,
-                BLOCK_N=blocks.block_n,
-                BLOCK_C=blocks.block_c,
-                num_warps=blocks.num_warps,
-            )
+            convolve_kernel[_tiles(x)](x, weight, out_ptr=out, TAPS=len(weight), **_common(x, past, layout))
     return out
 
 
@@ -41,40 +28,37 @@ def weight_gradient(
 ) -> Tensor:
     """(taps, C) in fp32 (fp64 for fp64). Splits of the places are summed in a fixed order; None takes enough for the chip."""
     grad, x = grad.contiguous(), x.contiguous()
-    places, channels, blocks = x.shape[0] * x.shape[1], x.shape[2], tile()
-    channel_tiles, place_tiles = triton.cdiv(channels, blocks.block_c), triton.cdiv(places, blocks.block_n)
+    place_tiles, channel_tiles = _tiles(x)
     if splits is None:
-        splits = triton.cdiv(4 * _multiprocessors(x.device), max(1, channel_tiles * taps))
+        splits = triton.cdiv(4 * multiprocessors(x.device), max(1, channel_tiles * taps))
     tiles_per_split = triton.cdiv(place_tiles, max(1, min(splits, place_tiles)))
     splits = triton.cdiv(place_tiles, max(1, tiles_per_split))
-    shares = x.new_empty(splits, taps, channels, dtype=torch.promote_types(x.dtype, torch.float32))
+    shares = x.new_empty(splits, taps, x.shape[2], dtype=torch.promote_types(x.dtype, torch.float32))
     if shares.numel():
         with torch.cuda.device_of(x):
             weight_gradient_kernel[(channel_tiles, taps, splits)](
-                grad,
-                x,
-                _edge(x, layout, past),
-                shares,
-                x.shape[1],
-                channels,
-                places,
-                tiles_per_split * blocks.block_n,
-                PAST=past,
-                DOCUMENTS=layout is not None,
-                DOUBLE=x.dtype == torch.float64,
-                BLOCK_N=blocks.block_n,
-                BLOCK_C=blocks.block_c,
-                num_warps=blocks.num_warps,
+                grad, x, out_ptr=shares, places_per_split=tiles_per_split * tile().block_n, **_common(x, past, layout)
             )
     return shares.sum(0)
 
 
-def _edge(x: Tensor, layout: Layout | None, past: bool) -> Tensor:
-    if layout is None:
-        return x
-    return layout.start if past else layout.end
+def _tiles(x: Tensor) -> tuple[int, int]:
+    """Of places, counted through the batch, and of channels."""
+    return triton.cdiv(x.shape[0] * x.shape[1], tile().block_n), triton.cdiv(x.shape[2], tile().block_c)
 
 
-def _multiprocessors(device: torch.device) -> int:
-    """1 in the interpreter, where one program runs at a time."""
-    return torch.cuda.get_device_properties(device).multi_processor_count if device.type == "cuda" else 1
+def _common(x: Tensor, past: bool, layout: Layout | None) -> dict[str, Any]:
+    """What both kernels are told."""
+    edge = x if layout is None else layout.start if past else layout.end
+    return {
+        "edge_ptr": edge,
+        "N": x.shape[1],
+        "C": x.shape[2],
+        "places": x.shape[0] * x.shape[1],
+        "PAST": past,
+        "DOCUMENTS": layout is not None,
+        "DOUBLE": x.dtype == torch.float64,
+        "BLOCK_N": tile().block_n,
+        "BLOCK_C": tile().block_c,
+        "num_warps": tile().num_warps,
+    }

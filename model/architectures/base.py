@@ -115,8 +115,9 @@ def flat_places(batch: Batch, places: Tensor) -> Tensor:
     return (places + length * torch.arange(rows, device=places.device)[:, None]).flatten()
 
 
-# Tokens that a forward pass may hold when each place needs a copy of its sentence: on a CPU what stays in its cache.
-COPIED_TOKENS = {"cpu": 2_048, "cuda": 65_536}
+def tokens_of_a_pass(device: torch.device) -> int:
+    """Tokens that a forward pass without gradients holds, padding and copies included: on a CPU what stays in its cache."""
+    return 2_048 if device.type == "cpu" else 65_536
 
 
 def a_copy_for_each(batch: Batch, places: Tensor) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
@@ -124,7 +125,6 @@ def a_copy_for_each(batch: Batch, places: Tensor) -> Iterator[tuple[Tensor, Tens
     these rows."""
     length, place = batch.tokens.shape[1], places.reshape(-1)
     row = torch.arange(len(places), device=place.device).repeat_interleave(places.shape[1])
-    for rows, own in zip(
-        *(x.split(max(1, COPIED_TOKENS.get(place.device.type, COPIED_TOKENS["cuda"]) // length)) for x in (row, place))
-    ):
+    group = max(1, tokens_of_a_pass(place.device) // length)
+    for rows, own in zip(row.split(group), place.split(group)):
         yield rows, own, torch.arange(len(own), device=own.device) * length + own

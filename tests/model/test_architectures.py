@@ -11,6 +11,7 @@ from model import MaskedLM
 from model.architectures import REGISTRY, architecture_class
 from model.config import ModelConfig
 from model.flops import step_flops
+from model.layers import rotate
 from tests.conftest import random_batch
 from tests.model.models import tiny_config, tiny_model
 from tests.model.test_no_leak import masked_batch
@@ -228,3 +229,12 @@ def test_the_convolution_is_kept_to_two_layers_or_fewer() -> None:
     assert not tiny_model("local", options=(("taps", 0),)).architecture.convolved
     with pytest.raises(ValueError, match=r"convolved is 0 .*taps=0 convolves no layer"):
         tiny_model("local", options=(("convolved", 0),))
+
+
+def test_without_gradients_the_same_is_computed_to_the_bit() -> None:
+    """Rotation and gate take less memory then."""
+    x = torch.randn(2, 7, 3, 8)
+    block, states = tiny_model("tta").architecture.blocks[0], torch.randn(2, 7, 32)
+    with torch.no_grad():
+        found = rotate(x), block.feed_forward(states)
+    assert torch.equal(found[0], rotate(x)) and torch.equal(found[1], block.feed_forward(states))

@@ -4,22 +4,20 @@ pass: when it starts to fail, it has become a bug worth catching.
 """
 
 import importlib
-import sys
-from pathlib import Path
 
 import pytest
 import torch
 from attention_cases import BOUNDS, LSE_BOUND, error, exact, problem
+from mutants import mutant
 
-import kernels
 from kernels.attention.configs import Config
 from kernels.attention.layout import layout_of
 
 # Costly: run by `make test-kernels`.
 pytestmark = [pytest.mark.usefixtures("strict_interpreter"), pytest.mark.kernels]
 
-SOURCE = Path(kernels.__file__).parent / "attention"
 FORWARD, BACKWARD, TILES, LAUNCH = "triton_forward.py", "triton_backward.py", "triton_tiles.py", "triton_path.py"
+SOURCES = (FORWARD, BACKWARD, TILES, LAUNCH, "configs.py", "layout.py")
 
 # name -> (file, what stands there, what the bug makes of it)
 MUTATIONS = {
@@ -71,24 +69,6 @@ EQUIVALENT = {
 }
 
 
-def mutant(tmp_path, name, file, old, new):
-    """The Triton path imported from a copy of its sources in which `old` is replaced."""
-    package = tmp_path / f"mutant{abs(hash(name))}"
-    package.mkdir()
-    (package / "__init__.py").write_text("")
-    for source in (FORWARD, BACKWARD, TILES, LAUNCH, "configs.py", "layout.py"):
-        text = (SOURCE / source).read_text()
-        if source == file:
-            assert old in text, f"{old!r} is no longer in {file}: adapt the mutation {name!r}"
-            text = text.replace(old, new)
-        (package / source).write_text(text)
-    sys.path.insert(0, str(tmp_path))
-    try:
-        return importlib.import_module(f"{package.name}.triton_path")
-    finally:
-        sys.path.remove(str(tmp_path))
-
-
 def problems():
     """Whole rows and packed ones, one stream and two, a head width that needs padding, more than one tile and head."""
     yield problem("exclude_self", b=1, h=1, n=35, width=48)
@@ -137,9 +117,9 @@ def the_kernels_as_they_are_survive():
 
 @pytest.mark.parametrize("name", MUTATIONS)
 def test_the_bug_is_caught(name, tmp_path):
-    assert not survives(mutant(tmp_path, name, *MUTATIONS[name]))
+    assert not survives(mutant(tmp_path, "attention", SOURCES, name, *MUTATIONS[name]))
 
 
 @pytest.mark.parametrize("name", EQUIVALENT)
 def test_an_equivalent_mutant_is_no_bug(name, tmp_path):
-    assert survives(mutant(tmp_path, name, *EQUIVALENT[name]))
+    assert survives(mutant(tmp_path, "attention", SOURCES, name, *EQUIVALENT[name]))

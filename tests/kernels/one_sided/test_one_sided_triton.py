@@ -1,14 +1,12 @@
 """The Triton kernels in the strict interpreter: against float64, in every branch, and with bugs put in on purpose."""
 
-import importlib
-import sys
 from pathlib import Path
 
 import pytest
 import torch
+from mutants import mutant
 from strict_interpreter import strict
 
-import kernels
 from kernels.attention.layout import layout_of
 from kernels.one_sided import one_sided, triton_path
 from kernels.one_sided.configs import Tile
@@ -99,6 +97,7 @@ def test_what_lies_apart_in_memory_and_nothing_at_all() -> None:
 
 
 KERNELS, LAUNCH = "triton_kernels.py", "triton_path.py"
+SOURCES = (KERNELS, LAUNCH, "configs.py")
 MUTATIONS = {
     "documents are not closed at their start": (KERNELS, "seen = n - t >= edge", "seen = n - t >= 0"),
     "documents are not closed at their end": (KERNELS, "seen = n + t < edge", "seen = n + t < N"),
@@ -114,8 +113,8 @@ MUTATIONS = {
     "the distances share one place": (KERNELS, "(split * tl.num_programs(1) + t - 1)", "(split * tl.num_programs(1))"),
     "sums in the narrow dtype's width": (KERNELS, "tl.float64 if DOUBLE else tl.float32", "tl.float32"),
     "the edges of the other side": (LAUNCH, "layout.start if past else layout.end", "layout.end if past else layout.start"),
-    "the grid is a tile short": (LAUNCH, "(triton.cdiv(places, blocks.block_n), ", "(max(1, places // blocks.block_n - 1), "),
-    "channels a tile short": (LAUNCH, "triton.cdiv(channels, blocks.block_c))](", "max(1, channels // blocks.block_c))]("),
+    "the grid is a tile short": (LAUNCH, "x.shape[1], tile().block_n), tri", "x.shape[1] - 4, tile().block_n), tri"),
+    "channels a tile short": (LAUNCH, "triton.cdiv(x.shape[2], tile().block_c)", "max(1, x.shape[2] // tile().block_c)"),
 }  # fmt: skip
 
 
@@ -143,28 +142,10 @@ def is_right(path) -> bool:
         return False
 
 
-def sources(tmp_path: Path, name: str, file: str = "", old: str = "", new: str = ""):
-    """The Triton path imported from a copy of its sources in which `old` is replaced."""
-    package = tmp_path / f"mutant{abs(hash(name))}"
-    package.mkdir()
-    (package / "__init__.py").write_text("")
-    for source in (KERNELS, LAUNCH, "configs.py"):
-        text = (Path(kernels.__file__).parent / "one_sided" / source).read_text()
-        if source == file:
-            assert old in text, f"{old!r} is no longer in {file}: adapt the mutation {name!r}"
-            text = text.replace(old, new)
-        (package / source).write_text(text.replace("from ..attention", "from kernels.attention"))
-    sys.path.insert(0, str(tmp_path))
-    try:
-        return importlib.import_module(f"{package.name}.triton_path")
-    finally:
-        sys.path.remove(str(tmp_path))
-
-
 def test_unchanged_sources_are_right(tmp_path: Path) -> None:
-    assert is_right(sources(tmp_path, "unchanged"))
+    assert is_right(mutant(tmp_path, "one_sided", SOURCES))
 
 
 @pytest.mark.parametrize("name", MUTATIONS)
 def test_a_bug_is_seen(tmp_path: Path, name: str) -> None:
-    assert not is_right(sources(tmp_path, name, *MUTATIONS[name]))
+    assert not is_right(mutant(tmp_path, "one_sided", SOURCES, name, *MUTATIONS[name]))
