@@ -51,11 +51,12 @@ class Local(Architecture):
         n = self.options.convolved
         if n is None:
             n = min(2, config.n_layers)
-        if not 1 <= n <= config.n_layers or self.options.values > config.n_layers:
+        if not 1 <= n <= config.n_layers:
             raise ValueError(
-                f"convolved is {n} and values is {self.options.values}; they must be 1 and 0 or more (taps=0 convolves no layer) "
-                f"and at most the {config.n_layers} layers."
+                f"convolved is {n}; it must be from 1 to the {config.n_layers} layers (taps=0 convolves none)."
             )
+        if self.options.values > config.n_layers:
+            raise ValueError(f"values is {self.options.values}; it must be at most the {config.n_layers} layers.")
         self.convolved = range(n if self.options.taps else 0)
         self.taps = nn.Parameter(torch.zeros(2, self.options.taps, 2 * n * config.d_model)) if self.convolved else None
         count = self.options.values

@@ -219,7 +219,7 @@ def test_impossible_reach_is_refused(architecture: str, option: str) -> None:
 
 @pytest.mark.parametrize("option", ["convolved", "values"])
 def test_more_layers_than_the_model_has_are_refused(option: str) -> None:
-    with pytest.raises(ValueError, match=f"{option} is 9.* at most the 3 layers"):
+    with pytest.raises(ValueError, match=f"{option} is 9; it must be .* the 3 layers"):
         tiny_model("local", options=((option, 9),))
 
 
@@ -227,7 +227,7 @@ def test_the_convolution_is_kept_to_two_layers_or_fewer() -> None:
     kept = [len(tiny_model("local", n_layers=n).architecture.convolved) for n in (1, 2, 3)]
     assert kept == [1, 2, 2]
     assert not tiny_model("local", options=(("taps", 0),)).architecture.convolved
-    with pytest.raises(ValueError, match=r"convolved is 0 .*taps=0 convolves no layer"):
+    with pytest.raises(ValueError, match=r"convolved is 0; .*taps=0 convolves none"):
         tiny_model("local", options=(("convolved", 0),))
 
 
