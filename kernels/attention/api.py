@@ -13,7 +13,7 @@ from ..dispatch import autocast_dtype, choose_backend
 from . import reference
 from .layout import Layout, layout_of, rank_order
 from .operators import attend, in_rank_order
-from .visibility import TWO_STREAM, VISIBILITIES, visible_BNN, visible_NN
+from .visibility import TWO_STREAM, is_visibility, unknown, visible_BNN, visible_NN
 
 DTYPES = (torch.float32, torch.float16, torch.bfloat16, torch.float64)
 
@@ -34,8 +34,8 @@ def attention(
 
     Args:
         q, k, v: (B, H, N, K), one dtype of float32, float16, bfloat16; autocast casts them as it casts for SDPA.
-        visibility: full, exclude_self, before(_strict), after(_strict), rank(_strict); or (B, N, N) bool, true where
-            row i sees key j. Such a mask of one's own goes through PyTorch's SDPA, for evaluation rather than training.
+        visibility: full, exclude_self, beyond_N, before(_strict), after(_strict), rank(_strict); or (B, N, N) bool, true
+            where row i sees key j. Such a mask of one's own goes through PyTorch's SDPA, for evaluation, not training.
         documents: (B, N) int32, the document of each place, -1 for padding; the places of a document are contiguous.
             None: every row of the batch is one whole document. Documents never see each other. A `Layout` made of them
             saves a GPU the wait for its contents.
@@ -54,8 +54,8 @@ def attention(
         q, k, v = _autocast(q, k, v)
         _check(q, {"k": k, "v": v}, documents, rank, "a mask")
         return _masked(q, k, v, visibility, documents, scale, return_lse)
-    if visibility not in VISIBILITIES:
-        raise ValueError(f"visibility was {visibility!r}; it must be one of {', '.join(VISIBILITIES)}")
+    if not is_visibility(visibility):
+        raise ValueError(unknown(visibility))
     q, k, v = _autocast(q, k, v)
     _check(q, {"k": k, "v": v}, documents, rank, visibility)
     scale = q.shape[-1] ** -0.5 if scale is None else float(scale)

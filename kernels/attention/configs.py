@@ -7,7 +7,10 @@ The table is static, so a run never tunes and never differs from the last. A til
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+from .visibility import gap_of
+
 MODES = {"full": 0, "exclude_self": 1, "before": 2, "after": 3}  # the constants of triton_tiles
+BEYOND_2 = "beyond_2"  # stands for all that ship: the number is a constant of the kernel and changes no tile
 
 HEAD_WIDTHS = range(16, 129, 16)
 
@@ -106,6 +109,9 @@ def aot_cases() -> Iterator[dict]:
                 yield _case(kernel, arch, dtype, width, "exclude_self", 1)
         for kernel in ("forward", "backward_q"):
             yield _case(kernel, arch, "bf16", 128, "union", 1)
+        for kernel in ("forward", "backward_kv", "backward_q"):
+            for documents in (False, True):
+                yield _case(kernel, arch, "bf16", 64, BEYOND_2, 1, documents)
         for dtype in ("bf16", "fp32"):
             yield _case("backward_delta", arch, dtype, 64, "full", 1)
 
@@ -161,12 +167,14 @@ def _case(
 
 def constants(chosen: Config, width: int, mode: str, strict: bool, streams: int, documents: bool) -> dict:
     """The compile-time arguments that `forward`, `backward_kv` and `backward_q` share."""
+    gap = gap_of(mode)
     return {
         "WIDTH": width,
         "BLOCK_M": chosen.block_m,
         "BLOCK_N": chosen.block_n,
         "BLOCK_D": padded(width),
-        "MODE": MODES[mode],
+        "MODE": MODES[mode if gap is None else "exclude_self"],
+        "GAP": gap or 0,
         "STRICT": int(strict),
         "STREAMS": streams,
         "DOCUMENTS": documents,

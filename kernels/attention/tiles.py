@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from .layout import Layout
-from .visibility import sees
+from .visibility import gap_of, sees
 
 BLOCK = 128  # rows of a tile where the visibility lets tiles be skipped
 SCORES = 2**19  # scores of a tile over all its heads: with their gradient they stay in the cache
@@ -20,7 +20,7 @@ class Tile:
 
     hidden: what the rows do not see there, as pairs of a first column and a mask to be added, (b, 1, rows, columns)
         float32 of 0 and -inf. b is 1 or the number of batch rows in the chunk.
-    diagonal: the rows do not see their own place, and that is all they do not see.
+    gap: the rows do not see what is at most so many places away, and that is all they do not see; None for others.
     empty: (b, 1, rows, 1) bool, the rows that see nothing, or None.
     """
 
@@ -29,7 +29,7 @@ class Tile:
     lo: int
     hi: int
     hidden: tuple[tuple[int, Tensor], ...]
-    diagonal: bool
+    gap: int | None
     empty: Tensor | None
 
 
@@ -70,9 +70,11 @@ def _tiles(n: int, block: int, visibility: str, start: Tensor, end: Tensor) -> t
             lo, hi = r0, n + r1
         seen = _seen(n, visibility, start, end, slice(r0, r1), slice(lo, hi))
         empty = ~seen.any(-1, keepdim=True)
-        diagonal = visibility == "exclude_self" and seen.sum() == (r1 - r0) * (hi - lo - 1) * seen.shape[0]
-        hidden = () if diagonal else tuple(_masks(seen))
-        tiles.append(Tile(r0, r1, lo, hi, hidden, diagonal, empty if empty.any() else None))
+        gap = gap_of(visibility)
+        if gap is not None and (start[:, r0:r1] > lo).any() | (end[:, r0:r1] < hi).any():
+            gap = None
+        hidden = tuple(_masks(seen)) if gap is None else ()
+        tiles.append(Tile(r0, r1, lo, hi, hidden, gap, empty if empty.any() else None))
     return tuple(tiles)
 
 

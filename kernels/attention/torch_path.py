@@ -163,8 +163,10 @@ def _load(name: str, parts, rows: slice, dtype: torch.dtype, scale: float | None
 
 def _scores(q_c: Tensor, k_c: Tensor, tile: Tile, s: Tensor) -> Tensor:
     torch.bmm(q_c[:, tile.r0 : tile.r1], k_c[:, tile.lo : tile.hi].transpose(1, 2), out=s)
-    if tile.diagonal:
-        s.diagonal(tile.r0 - tile.lo, -2, -1).fill_(float("-inf"))
+    if tile.gap is not None:
+        for step in range(-tile.gap, tile.gap + 1):
+            if -s.shape[1] < tile.r0 - tile.lo + step < s.shape[2]:
+                s.diagonal(tile.r0 - tile.lo + step, -2, -1).fill_(float("-inf"))
     for first, mask in tile.hidden:
         part = s[..., first : first + mask.shape[-1]]
         part.view(mask.shape[0], -1, *part.shape[1:]).add_(mask.to(s.device, s.dtype))

@@ -32,7 +32,7 @@ def backward_kv(
     stride_qb, stride_qh, stride_qn, stride_kb, stride_kh, stride_kn, stride_vb, stride_vh, stride_vn,
     stride_ob, stride_oh, stride_on,
     WIDTH: tl.constexpr, BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr, BLOCK_D: tl.constexpr, MODE: tl.constexpr,
-    STRICT: tl.constexpr, STREAMS: tl.constexpr, DOCUMENTS: tl.constexpr,
+    GAP: tl.constexpr, STRICT: tl.constexpr, STREAMS: tl.constexpr, DOCUMENTS: tl.constexpr,
     BRANCH: tl.constexpr,
 ):  # fmt: skip
     """Grid: (tiles of keys) x (B * H), tiles fastest. Content rows, then query rows, add to the same dk and dv."""
@@ -69,9 +69,9 @@ def backward_kv(
             lse = tl.load(LSE + t, mask=t < n, other=0.0)
             lse2 = tl.where(lse == float("-inf"), 0.0, lse * LOG2E)  # a row that sees nothing: p = exp2(-inf)
             s = tl.dot(k, tl.trans(q), input_precision="ieee") * scale2
-            if needs_mask(at, clean_lo, clean_hi, first, last, BLOCK_M, MODE, BRANCH):
-                lower, upper, own = bounds(t, strict, START, END, n, MODE, DOCUMENTS)
-                seen = visible(key[:, None], lower[None, :], upper[None, :], own[None, :], MODE)
+            if needs_mask(at, clean_lo, clean_hi, first, last, BLOCK_M, MODE, GAP, BRANCH):
+                lower, upper, own = bounds(t, strict, START, END, n, MODE, GAP, DOCUMENTS)
+                seen = visible(key[:, None], lower[None, :], upper[None, :], own[None, :], MODE, GAP)
                 s = tl.where(seen, s, float("-inf"))
             p = tl.exp2(s - lse2[None, :])
             grad = load_rows(GRAD, GRAD, at, n, stride_on, WIDTH, BLOCK_M, BLOCK_D, 1)
@@ -88,18 +88,18 @@ def backward_kv(
 @triton.jit
 def _gradient(
     dq, q, grad, lse2, delta, K, V, t, strict, first, last, n, START, END, stride_k, stride_v, scale2,
-    WIDTH: tl.constexpr, BLOCK_N: tl.constexpr, BLOCK_D: tl.constexpr, MODE: tl.constexpr, DOCUMENTS: tl.constexpr,
-    BRANCH: tl.constexpr,
+    WIDTH: tl.constexpr, BLOCK_N: tl.constexpr, BLOCK_D: tl.constexpr, MODE: tl.constexpr, GAP: tl.constexpr,
+    DOCUMENTS: tl.constexpr, BRANCH: tl.constexpr,
 ):  # fmt: skip
     """What one set of keys adds to dq / scale."""
-    lower, upper, own = bounds(t, strict, START, END, n, MODE, DOCUMENTS)
+    lower, upper, own = bounds(t, strict, START, END, n, MODE, GAP, DOCUMENTS)
     lo, hi, a, b = reach(first, last, n, START, END, BLOCK_N, MODE, DOCUMENTS)
     for at in tl.range(lo, hi, BLOCK_N):
         k = load_rows(K, K, at, n, stride_k, WIDTH, BLOCK_N, BLOCK_D, 1)
         s = tl.dot(q, tl.trans(k), input_precision="ieee") * scale2
-        if needs_mask(at, a, b, first, last, BLOCK_N, MODE, BRANCH):
+        if needs_mask(at, a, b, first, last, BLOCK_N, MODE, GAP, BRANCH):
             key = at + tl.arange(0, BLOCK_N)
-            seen = visible(key[None, :], lower[:, None], upper[:, None], own[:, None], MODE)
+            seen = visible(key[None, :], lower[:, None], upper[:, None], own[:, None], MODE, GAP)
             s = tl.where(seen, s, float("-inf"))
         p = tl.exp2(s - lse2[:, None])
         v = load_rows(V, V, at, n, stride_v, WIDTH, BLOCK_N, BLOCK_D, 1)
@@ -115,7 +115,7 @@ def backward_q(
     stride_qb, stride_qh, stride_qn, stride_kb, stride_kh, stride_kn, stride_vb, stride_vh, stride_vn,
     stride_ob, stride_oh, stride_on,
     WIDTH: tl.constexpr, BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr, BLOCK_D: tl.constexpr, MODE: tl.constexpr,
-    STRICT: tl.constexpr, STREAMS: tl.constexpr, UNION: tl.constexpr, DOCUMENTS: tl.constexpr,
+    GAP: tl.constexpr, STRICT: tl.constexpr, STREAMS: tl.constexpr, UNION: tl.constexpr, DOCUMENTS: tl.constexpr,
     BRANCH: tl.constexpr,
 ):  # fmt: skip
     """Grid and tiles as in the forward kernel."""
@@ -148,11 +148,11 @@ def backward_q(
     at_v = b * stride_vb + h * stride_vh
     dq = _gradient(
         dq, q, grad, lse2, delta, K + at_k, V + at_v, t, strict, first, last, n, START, END, stride_kn,
-        stride_vn, scale2, WIDTH, BLOCK_N, BLOCK_D, MODE, DOCUMENTS, BRANCH,
+        stride_vn, scale2, WIDTH, BLOCK_N, BLOCK_D, MODE, GAP, DOCUMENTS, BRANCH,
     )  # fmt: skip
     if UNION:
         dq = _gradient(
             dq, q, grad, lse2, delta, K2 + at_k, V2 + at_v, t, strict, first, last, n, START, END,
-            stride_kn, stride_vn, scale2, WIDTH, BLOCK_N, BLOCK_D, AFTER, DOCUMENTS, BRANCH,
+            stride_kn, stride_vn, scale2, WIDTH, BLOCK_N, BLOCK_D, AFTER, GAP, DOCUMENTS, BRANCH,
         )  # fmt: skip
     store_rows(DQ0 + at_o, DQ1 + at_o, dq * scale, first, n, stride_on, WIDTH, BLOCK_M, BLOCK_D, STREAMS)

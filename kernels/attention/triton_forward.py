@@ -14,18 +14,18 @@ from .triton_tiles import AFTER, LN2, LOG2E, bounds, load_rows, needs_mask, reac
 @triton.jit
 def _attend(
     acc, top, total, q, K, V, t, strict, first, last, n, START, END, stride_k, stride_v, scale2,
-    WIDTH: tl.constexpr, BLOCK_N: tl.constexpr, BLOCK_D: tl.constexpr, MODE: tl.constexpr, DOCUMENTS: tl.constexpr,
-    BRANCH: tl.constexpr,
+    WIDTH: tl.constexpr, BLOCK_N: tl.constexpr, BLOCK_D: tl.constexpr, MODE: tl.constexpr, GAP: tl.constexpr,
+    DOCUMENTS: tl.constexpr, BRANCH: tl.constexpr,
 ):  # fmt: skip
     """One set of keys. acc: the weighted sum of values, top and total: maximum (base 2) and sum of every row so far."""
-    lower, upper, own = bounds(t, strict, START, END, n, MODE, DOCUMENTS)
+    lower, upper, own = bounds(t, strict, START, END, n, MODE, GAP, DOCUMENTS)
     lo, hi, a, b = reach(first, last, n, START, END, BLOCK_N, MODE, DOCUMENTS)
     for at in tl.range(lo, hi, BLOCK_N):
         k = load_rows(K, K, at, n, stride_k, WIDTH, BLOCK_N, BLOCK_D, 1)
         s = tl.dot(q, tl.trans(k), input_precision="ieee") * scale2
-        if needs_mask(at, a, b, first, last, BLOCK_N, MODE, BRANCH):
+        if needs_mask(at, a, b, first, last, BLOCK_N, MODE, GAP, BRANCH):
             key = at + tl.arange(0, BLOCK_N)
-            seen = visible(key[None, :], lower[:, None], upper[:, None], own[:, None], MODE)
+            seen = visible(key[None, :], lower[:, None], upper[:, None], own[:, None], MODE, GAP)
             s = tl.where(seen, s, float("-inf"))
         new_top = tl.maximum(top, tl.max(s, 1))
         pivot = tl.where(new_top == float("-inf"), 0.0, new_top)  # never -inf minus -inf
@@ -44,7 +44,7 @@ def forward(
     stride_qb, stride_qh, stride_qn, stride_kb, stride_kh, stride_kn, stride_vb, stride_vh, stride_vn,
     stride_ob, stride_oh, stride_on,
     WIDTH: tl.constexpr, BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr, BLOCK_D: tl.constexpr, MODE: tl.constexpr,
-    STRICT: tl.constexpr, STREAMS: tl.constexpr, UNION: tl.constexpr, DOCUMENTS: tl.constexpr,
+    GAP: tl.constexpr, STRICT: tl.constexpr, STREAMS: tl.constexpr, UNION: tl.constexpr, DOCUMENTS: tl.constexpr,
     BRANCH: tl.constexpr,
 ):  # fmt: skip
     """Grid: (tiles of rows) x (B * H), tiles fastest. Names ending in 0 and 1: the content and the query stream."""
@@ -73,12 +73,12 @@ def forward(
     at_v = b * stride_vb + h * stride_vh
     acc, top, total = _attend(
         acc, top, total, q, K + at_k, V + at_v, t, strict, first, last, n, START, END, stride_kn, stride_vn,
-        scale2, WIDTH, BLOCK_N, BLOCK_D, MODE, DOCUMENTS, BRANCH,
+        scale2, WIDTH, BLOCK_N, BLOCK_D, MODE, GAP, DOCUMENTS, BRANCH,
     )  # fmt: skip
     if UNION:
         acc, top, total = _attend(
             acc, top, total, q, K2 + at_k, V2 + at_v, t, strict, first, last, n, START, END, stride_kn,
-            stride_vn, scale2, WIDTH, BLOCK_N, BLOCK_D, AFTER, DOCUMENTS, BRANCH,
+            stride_vn, scale2, WIDTH, BLOCK_N, BLOCK_D, AFTER, GAP, DOCUMENTS, BRANCH,
         )  # fmt: skip
 
     empty = total == 0.0

@@ -12,6 +12,7 @@ from .configs import HEAD_WIDTHS, config, constants, padded
 from .layout import Layout
 from .triton_backward import backward_delta, backward_kv, backward_q
 from .triton_forward import forward as forward_kernel
+from .visibility import gap_of
 
 KEEPS_RESULTS = True  # the backward needs the outputs and log-sum-exps
 CHECKS = False  # whether a gradient is finite is not known without waiting for the device
@@ -58,7 +59,7 @@ class _Launch:
         q = qs[0]
         self.streams, self.union = len(qs), visibility == "union"
         self.mode = "before" if self.union else visibility.removesuffix("_strict")
-        self.strict = visibility.endswith(("_strict", "_self", "union"))
+        self.strict = visibility.endswith(("_strict", "union")) or gap_of(visibility) is not None
         self.shape = q.shape
         self.scale, self.documents = scale, layout is not None
         self.ranges = (layout.start, layout.end) if layout is not None else (q, q)  # never read without documents

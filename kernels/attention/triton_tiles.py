@@ -17,8 +17,8 @@ LN2: tl.constexpr = tl.constexpr(0.6931471805599453)
 
 
 @triton.jit
-def bounds(t, strict, START, END, n, MODE: tl.constexpr, DOCUMENTS: tl.constexpr):
-    """lower, upper, own: the rows at the places t see the keys lower..upper-1 but for `own`. Places from n on: any."""
+def bounds(t, strict, START, END, n, MODE: tl.constexpr, GAP: tl.constexpr, DOCUMENTS: tl.constexpr):
+    """lower, upper, own: the rows at the places t see the keys lower..upper-1 but for own-GAP..own+GAP. From n on: any."""
     lower, upper = t * 0, t * 0 + n
     if DOCUMENTS:
         lower = tl.load(START + t, mask=t < n, other=0)
@@ -27,21 +27,21 @@ def bounds(t, strict, START, END, n, MODE: tl.constexpr, DOCUMENTS: tl.constexpr
         upper = tl.minimum(upper, t + 1 - strict)
     elif MODE == AFTER:
         lower = tl.maximum(lower, t + strict)
-    return lower, upper, tl.where(strict == 1, t, -1)
+    return lower, upper, tl.where(strict == 1, t, -1 - GAP)
 
 
 @triton.jit
-def visible(key, lower, upper, own, MODE: tl.constexpr):
+def visible(key, lower, upper, own, MODE: tl.constexpr, GAP: tl.constexpr):
     """Which keys the rows see; the three that belong to rows broadcast against the keys."""
     seen = (key >= lower) & (key < upper)
     if MODE == EXCLUDE_SELF:
-        seen = seen & (key != own)
+        seen = seen & ((key < own - GAP) | (key > own + GAP))
     return seen
 
 
 @triton.jit
 def reach(first, last, n, START, END, BLOCK: tl.constexpr, MODE: tl.constexpr, DOCUMENTS: tl.constexpr):
-    """lo, hi, a, b: the rows first..last read the keys lo..hi-1, and see all of a..b-1 but for their own place.
+    """lo, hi, a, b: the rows first..last read the keys lo..hi-1, and see all of a..b-1 but for their own place and GAP beside it.
 
     lo is a multiple of BLOCK, the step of the loops. START and END belong to this row of the batch and never decrease
     along it, so the ends of the tile speak for all its rows. Which rows read the keys first..last is the same question
@@ -59,13 +59,13 @@ def reach(first, last, n, START, END, BLOCK: tl.constexpr, MODE: tl.constexpr, D
 
 
 @triton.jit
-def needs_mask(at, a, b, first, last, BLOCK: tl.constexpr, MODE: tl.constexpr, BRANCH: tl.constexpr):
+def needs_mask(at, a, b, first, last, BLOCK: tl.constexpr, MODE: tl.constexpr, GAP: tl.constexpr, BRANCH: tl.constexpr):
     """Whether some row of first..last does not see all of at..at+BLOCK-1; without BRANCH, always."""
     if not BRANCH:
         return True
     outside = (at < a) | (at + BLOCK > b)
     if MODE == EXCLUDE_SELF:
-        outside = outside | ((at <= last) & (at + BLOCK > first))
+        outside = outside | ((at <= last + GAP) & (at + BLOCK > first - GAP))
     return outside
 
 

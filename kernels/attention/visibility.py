@@ -6,8 +6,10 @@
 | before        | j <= i              |        | before_strict | j < i            |
 | after         | j >= i              |        | after_strict  | j > i            |
 | rank          | rank_j <= rank_i    |        | rank_strict   | rank_j < rank_i  |
+| beyond_N      | abs(i - j) > N      |        |               |                  |
 
 Two streams: the content row uses the inclusive visibility, the query row of the same place its strict counterpart.
+beyond_N, for a number N from 0, is for keys that hold their own N neighbours on each side; beyond_0 is exclude_self.
 Union: keys j < i come from the past set, keys j > i from the future set, and one softmax runs over both.
 Documents are islands: no visibility reaches another document, and padding (document -1) neither sees nor is seen.
 """
@@ -25,6 +27,7 @@ VISIBILITIES = (
     "rank",
     "rank_strict",
 )
+BEYOND = "beyond_"
 
 # What the (content, query) rows of a two-stream call see.
 TWO_STREAM = {
@@ -35,13 +38,26 @@ TWO_STREAM = {
 }
 
 
+def gap_of(visibility: str) -> int | None:
+    """The places on each side that a row does not see, itself apart, for exclude_self and beyond_N; None for the others."""
+    if visibility == "exclude_self":
+        return 0
+    number = visibility.removeprefix(BEYOND)
+    return int(number) if number != visibility and number.isascii() and number.isdigit() else None
+
+
+def is_visibility(name: str) -> bool:
+    return name in VISIBILITIES or gap_of(name) is not None
+
+
 def sees(visibility: str, i: Tensor, j: Tensor) -> Tensor:
     """Row i sees key j of the same document, elementwise; i and j are places, or ranks for a rank visibility."""
+    gap = gap_of(visibility)
+    if gap is not None:
+        return (i - j).abs() > gap
     match visibility:
         case "full":
             return (i == i) & (j == j)
-        case "exclude_self":
-            return i != j
         case "before" | "rank":
             return j <= i
         case "before_strict" | "rank_strict":
@@ -50,7 +66,11 @@ def sees(visibility: str, i: Tensor, j: Tensor) -> Tensor:
             return j >= i
         case "after_strict":
             return j > i
-    raise ValueError(f"visibility was {visibility!r}; it must be one of {', '.join(VISIBILITIES)}")
+    raise ValueError(unknown(visibility))
+
+
+def unknown(visibility: str) -> str:
+    return f"visibility was {visibility!r}; it must be one of {', '.join(VISIBILITIES)}, {BEYOND}N (a number)"
 
 
 def visible_NN(visibility: str, n: int, device: torch.device | str = "cpu") -> Tensor:

@@ -17,7 +17,7 @@ MASKED = "SDPA with the mask"
 # (B, H, N, K); the first is the one the project's targets are stated for.
 SHAPES = [(8, 8, 512, 64), (8, 8, 128, 64), (2, 8, 1024, 64), (8, 16, 512, 32), (8, 4, 512, 128)]
 GPU_SHAPES = [(32, 12, 512, 64), (8, 12, 2048, 64), (2, 12, 8192, 64), (16, 6, 1024, 128)]
-SINGLE = ("full", "exclude_self", "before", "before_strict", "after", "rank_strict")
+SINGLE = ("full", "exclude_self", "beyond_2", "before", "before_strict", "after", "rank_strict")
 
 
 def contests(device: torch.device, quick: bool) -> Iterator[Contest]:

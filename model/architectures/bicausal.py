@@ -1,4 +1,4 @@
-"""Content as deep as it may be: `local`, plus a tower for each direction.
+"""Content as deep as it may be: `local` with `sides=one`, plus a tower for each direction.
 
     forward   f_j from e_i for i <= j      backward  b_j from e_i for i >= j        `depth` causal layers of `width`
     layer l   g_i <- Block_l(g_i, one softmax over  K_l e_j + K'_l f_j for j < i,  K_l e_j + K'_l b_j for j > i; values alike)
@@ -15,6 +15,7 @@ learned vector telling them apart, half of them read backwards.
 
 import dataclasses
 from dataclasses import dataclass
+from typing import Literal
 
 import torch
 import torch.nn.functional as F
@@ -32,6 +33,9 @@ from model.layers import Block, by_layer, make_norm
 class Bicausal(Local):
     @dataclass(frozen=True)
     class Options(Local.Options):
+        near: int = 3
+        taps: int = 3
+        sides: Literal["both", "one"] = "one"
         width: int = 32
         depth: int = 3
         heads: int = 1
@@ -42,6 +46,8 @@ class Bicausal(Local):
 
         def __post_init__(self) -> None:
             super().__post_init__()
+            if self.sides != "one":
+                raise ValueError(f"sides is {self.sides!r}; towers are read from one side, so it must be 'one'.")
             if self.width < 2 or self.depth < 1 or self.heads < 1 or self.width % (2 * self.heads) or self.causal < 0:
                 raise ValueError(
                     f"width {self.width} must divide into {self.heads} heads of even width, depth {self.depth} be at least 1 "
@@ -126,7 +132,7 @@ class Bicausal(Local):
         query = super().query_start(content, batch, towers, hidden)
         return query if self.begin is None else query + self.starts(towers, batch.layout, hidden)
 
-    def key_value_sets(self, content: Tensor, batch: Batch, towers) -> list[list[tuple[Tensor, Tensor]]]:
+    def key_value_sets(self, content: Tensor, batch: Batch, towers, hidden) -> list[list[tuple[Tensor, Tensor]]]:
         raw = self.raw(content, batch, range(len(self.blocks)))
         sides = [
             by_layer(self.blocks, self._convolved(raw, n, side, batch.layout) + self._wide(towers[n]))

@@ -1,19 +1,25 @@
-"""T-TA with local content: queries that start from their neighbours, keys and values convolved from one side.
+"""T-TA with local content: queries that start from their neighbours, keys and values that hold theirs.
 
     content   e_j = embedding(x_j), raw, the same in every layer
-    query     g_i starts from [MASK] plus place plus W [e_(i-n) .. e_(i-1), e_(i+1) .. e_(i+n)]          (near)
-    layer l   g_i <- Block_l(g_i, one softmax over  K_l e_j + sum_t c_t K_l e_(j-t)  for j < i,
-                                                    K_l e_j + sum_t c'_t K_l e_(j+t) for j > i)          (taps; values alike)
+    query     g_i starts from [MASK] plus place plus W [e_(i-n) .. e_(i-1), e_(i+1) .. e_(i+n)]                  (near)
+    layer l   g_i <- Block_l(g_i, attention over  K_l e_j + sum_t c_t K_l e_(j-t) + sum_t c'_t K_l e_(j+t)
+                                  for |i - j| > taps; values alike)                                       (sides=both)
 
-Nothing leaks: what place i starts from does not hold e_i and enters no other place; a key before i holds places before it,
-a key after i places after it. The convolution ("canon" layers: Allen-Zhu 2025) lets a query find the place where the same
-neighbours stood before; the first two layers have it, or the first n with `convolved=n`. `near=0,taps=0` is T-TA. `values=n`
-adds a row of a table to the values of each token in n layers: static content may be any function of the token (value
-embeddings of the modded-nanogpt speedruns, 2024).
+Nothing leaks: what place i starts from does not hold e_i and enters no other place; a key holds tokens at most `taps` places
+away, and its readers are farther. What is nearer they start from, so near is at least taps. The convolution ("canon" layers:
+Allen-Zhu 2025) lets a query find the place where the same neighbours stood, before it and after it. `near=0,taps=0` is T-TA.
+
+With `sides=one` a key is convolved from the side that its reader is not on, and read from next to it:
+
+    layer l   one softmax over  K_l e_j + sum_t c_t K_l e_(j-t) for j < i,  K_l e_j + sum_t c'_t K_l e_(j+t) for j > i
+
+`convolved=n`: the first n layers alone (by default all of them, of one side two); the others read raw keys of all j != i.
+`values=n` adds a row of a table to the values of each token in n layers: static content may be any function of the token
+(value embeddings of the modded-nanogpt speedruns, 2024).
 """
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import torch
 import torch.nn.functional as F
@@ -21,18 +27,23 @@ from torch import Tensor, nn
 
 from data.batch import Batch
 from kernels.attention import attention, union_attention
+from kernels.attention.visibility import BEYOND
 from kernels.one_sided import one_sided
 from model.architectures.base import Architecture, flat_places
 from model.config import ModelConfig
+from model.convolved import attention_without, parts, two_sided
 from model.layers import Block, by_layer, projected
 from model.neighbours import Near
+
+KeysValues = tuple[Tensor, Tensor]
 
 
 class Local(Architecture):
     @dataclass(frozen=True)
     class Options:
-        near: int = 3
-        taps: int = 3
+        near: int = 2
+        taps: int = 2
+        sides: Literal["both", "one"] = "both"
         convolved: int | None = None
         values: int = 0
 
@@ -40,6 +51,11 @@ class Local(Architecture):
             if min(self.near, self.taps, self.values) < 0:
                 raise ValueError(
                     f"near is {self.near}, taps is {self.taps} and values is {self.values}; they must be 0 (off) or more."
+                )
+            if self.sides == "both" and self.near < self.taps:
+                raise ValueError(
+                    f"near is {self.near} and taps is {self.taps}: what stands within the taps is read by near alone, so "
+                    "near must be at least taps (or sides=one)."
                 )
 
     learning_rate = 4.5e-3
@@ -50,7 +66,7 @@ class Local(Architecture):
         self.near = Near(config, self.options.near) if self.options.near else None
         n = self.options.convolved
         if n is None:
-            n = min(2, config.n_layers)
+            n = config.n_layers if self.options.sides == "both" else min(2, config.n_layers)
         if not 1 <= n <= config.n_layers:
             raise ValueError(
                 f"convolved is {n}; it must be from 1 to the {config.n_layers} layers (taps=0 convolves none)."
@@ -69,7 +85,7 @@ class Local(Architecture):
         return self.query_stream(batch, with_self=with_self)
 
     def leave_one_out(self, batch: Batch, places: Tensor, hidden: Tensor | None = None) -> tuple[Tensor, int]:
-        """One pass, words hidden or not: beyond a word, one-sided content holds nothing of it."""
+        """One pass, words hidden or not: of a word that is hidden no key, no value and no start holds anything."""
         states = self.query_stream(batch, flat_places(batch, places), hidden=hidden)
         return states.view(*places.shape, -1), 1
 
@@ -85,23 +101,27 @@ class Local(Architecture):
         self, content: Tensor, towers: Any, batch: Batch, places: Tensor | None, with_self: bool, hidden: Tensor | None
     ) -> Tensor:
         """The query stream, given content."""
-        layout = batch.layout
         query = self.query_start(content, batch, towers, hidden)
         if with_self:
             query = query + content
-        sets = self.key_value_sets(content, batch, towers)
-        shown = None if hidden is None else ~hidden
+        sets = self.key_value_sets(content, batch, towers, hidden)
         last = len(self.blocks) - 1
         for i, block in enumerate(self.blocks):
             q = block.queries(query, content.shape[:2])
-            if len(sets[i]) == 1:
-                seen = "exclude_self" if shown is None else shown
-                attended = attention(q, *sets[i][0], seen, documents=layout)
-            else:
-                past, future = sets[i]
-                attended = union_attention(q, *past, *future, mask=shown, documents=layout)
-            query = block.update(query, attended, places if i == last else None)
+            query = block.update(query, self.attend(i, q, sets[i], batch, hidden), places if i == last else None)
         return query
+
+    def attend(self, layer: int, q: Tensor, sets: list[KeysValues], batch: Batch, hidden: Tensor | None) -> Tensor:
+        shown, documents = None if hidden is None else ~hidden, batch.layout
+        if len(sets) > 2:
+            return attention_without(q, sets, hidden, documents)
+        if len(sets) == 2:
+            (k_past, v_past), (k_future, v_future) = sets
+            return union_attention(q, k_past, v_past, k_future, v_future, mask=shown, documents=documents)
+        seen = shown
+        if shown is None:
+            seen = f"{BEYOND}{self.options.taps}" if layer in self.convolved else "exclude_self"
+        return attention(q, *sets[0], seen, documents=documents)
 
     def directions(self, content: Tensor, batch: Batch) -> Any:
         """What a subclass makes of content that is deeper, for the two methods below. Here nothing."""
@@ -120,14 +140,22 @@ class Local(Architecture):
         own = F.embedding(batch.tokens, self.values.weight[:, tables.start * d : tables.stop * d])
         return kv + F.pad(own, (len(layers) * d, (layers.stop - tables.stop) * d))
 
-    def key_value_sets(self, content: Tensor, batch: Batch, towers: Any) -> list[list[tuple[Tensor, Tensor]]]:
-        """For each layer one pair of keys and values for all readers, or a pair for those after and one for those before."""
+    def key_value_sets(
+        self, content: Tensor, batch: Batch, towers: Any, hidden: Tensor | None
+    ) -> list[list[KeysValues]]:
+        """For each layer one pair of keys and values; of one side two, for readers after and before; of both sides, where more is
+        hidden than a place itself, one for each term of the convolution."""
         n = len(self.convolved)
-        sets = []
+        sets: list[list[KeysValues]] = []
         if self.convolved:
             raw = self.raw(content, batch, self.convolved)
-            sides = [one_sided(raw, weight, side, batch.layout) for weight, side in zip(self.taps, ("past", "future"))]
-            sets += zip(*(by_layer(self.blocks[:n], side) for side in sides))
+            if self.options.sides == "one":
+                found = [one_sided(raw, w, side, batch.layout) for w, side in zip(self.taps, ("past", "future"))]
+            elif hidden is None:
+                found = [two_sided(self.taps, batch.layout, raw)]
+            else:
+                found = parts(self.taps, batch.layout, raw)
+            sets += map(list, zip(*(by_layer(self.blocks[:n], kv) for kv in found)))
         if n < len(self.blocks):
             rest = range(n, len(self.blocks))
             sets += [[pair] for pair in by_layer(self.blocks[n:], self.raw(content, batch, rest))]

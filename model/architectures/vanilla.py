@@ -13,10 +13,9 @@ from torch import Tensor, nn
 
 from data.batch import Batch
 from data.batches import Masking
-from kernels.attention.layout import Layout
-from kernels.one_sided import one_sided
 from model.architectures.base import Architecture, a_copy_for_each
 from model.config import ModelConfig
+from model.convolved import two_sided
 from model.layers import Block
 from model.neighbours import Near
 
@@ -90,8 +89,3 @@ class Vanilla(Architecture):
             documents = None if batch.documents is None else batch.documents[row]
             states.append(self.predict(replace(batch, tokens=copies, corrupted=copies, documents=documents), one_each))
         return torch.cat(states).view(*places.shape, -1), places.shape[1]
-
-
-def two_sided(weight: Tensor, layout: Layout | None, kv: Tensor) -> Tensor:
-    """kv (B, N, 2 D) with its neighbours on both sides, weight (2, taps, 2 D)."""
-    return one_sided(kv, weight[0], "past", layout) + one_sided(kv, weight[1], "future", layout) - kv

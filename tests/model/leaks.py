@@ -8,8 +8,10 @@ from torch import Tensor
 from data.batch import Batch
 from kernels.attention import attention
 from model.architectures.bicausal import Bicausal
+from model.architectures.local import Local
 from model.architectures.permuted import Permuted
 from model.architectures.tta import TTA
+from model.config import ModelConfig
 from model.layers import hoisted_keys_values
 
 
@@ -104,6 +106,17 @@ class SwappedTowers(Bicausal):
         return super().directions(content, batch)[::-1]
 
 
+class TooNear(Local):
+    """Keys that hold two neighbours on each side, read from two places away. The taps start at zero, which would hide it."""
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__(config)
+        torch.nn.init.normal_(self.taps)
+
+    def attend(self, layer: int, q: Tensor, sets: list, batch: Batch, hidden: Tensor | None) -> Tensor:
+        return attention(q, *sets[0], "beyond_1", documents=batch.layout)
+
+
 class EqualRanks(Permuted):
     """A query that sees its own rank too."""
 
@@ -140,5 +153,5 @@ class AcrossDocuments(Shifting):
         return super().shift(content, replace(batch, documents=None))
 
 
-LEAKS = [OwnState, SwappedTowers, EqualRanks, NearContent]
+LEAKS = [OwnState, SwappedTowers, EqualRanks, NearContent, TooNear]
 LEAKS += [OpenDiagonal, DeepContent, WrapAround, WindowOffByOne, MixedQueries, ConvolvedContent]

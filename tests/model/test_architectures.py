@@ -1,17 +1,21 @@
 """What every registered architecture keeps besides the no-leak certificate."""
 
+import itertools
 import math
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 
 import pytest
 import torch
+import torch.nn.functional as F
 
 from data.batch import Batch
 from model import MaskedLM
-from model.architectures import REGISTRY, architecture_class
+from model.architectures import REGISTRY, Architecture, architecture_class
 from model.config import ModelConfig
 from model.flops import step_flops
-from model.layers import rotate
+from model.layers import by_layer, rotate
 from tests.conftest import random_batch
 from tests.model.models import tiny_config, tiny_model
 from tests.model.test_no_leak import masked_batch
@@ -200,11 +204,13 @@ def test_local_without_its_options_is_tta(options: dict) -> None:
 
 
 @pytest.mark.parametrize("architecture", ["local", "vanilla"])
-@pytest.mark.parametrize("options", [{"near": 2}, {"taps": 2}, {"near": 3, "taps": 3}])
+@pytest.mark.parametrize("options", [{"near": 2}, {"taps": 2, "sides": "one"}, {"near": 3, "taps": 3}])
 def test_neighbours_and_convolution_respect_documents(architecture: str, options: dict) -> None:
     """Packed, a document is predicted as if alone; with every parameter random, the taps too."""
-    defaults = {"near": 0, "taps": 0}
-    model = tiny_model(architecture, options=tuple({**defaults, **options}.items()))
+    options = {"near": 0, "taps": 0} | options
+    if architecture == "vanilla":
+        options.pop("sides", None)
+    model = tiny_model(architecture, options=tuple(options.items()))
     with torch.no_grad():
         for p in model.parameters():
             p.copy_(0.3 * torch.randn(p.shape, generator=torch.Generator().manual_seed(p.numel())))
@@ -217,15 +223,60 @@ def test_impossible_reach_is_refused(architecture: str, option: str) -> None:
         tiny_model(architecture, options=((option, -1),))
 
 
+def test_near_must_reach_as_far_as_what_is_not_read() -> None:
+    with pytest.raises(ValueError, match=r"near is 1 and taps is 2: .* near must be at least taps \(or sides=one\)"):
+        tiny_model("local", options=(("near", 1), ("taps", 2)))
+    with pytest.raises(ValueError, match="sides is 'both'; towers are read from one side"):
+        tiny_model("bicausal", options=(("sides", "both"),))
+
+
+@pytest.mark.parametrize("layout", ["whole", "packed"])
+def test_both_sides_are_what_their_definition_says(layout: str) -> None:
+    """The first layer's attention by hand; and hiding a place from itself alone, term by term, changes nothing."""
+    model, batch = tiny_model("local", options=(("near", 3),)), random_batch(layout)
+    architecture, n = model.architecture, batch.tokens.shape[1]
+    with torch.no_grad():
+        architecture.taps.normal_(generator=torch.Generator().manual_seed(0))
+        content = architecture.embedding(batch.tokens, batch.documents)
+        raw = architecture.raw(content, batch, range(3))
+        ids = torch.zeros_like(batch.tokens) if batch.documents is None else batch.documents
+        kv = raw.clone()
+        for row, place, step in itertools.product(range(len(raw)), range(n), (-2, -1, 1, 2)):
+            other = place + step
+            if 0 <= other < n and ids[row, place] == ids[row, other] >= 0:
+                kv[row, place] += architecture.taps[int(step > 0), abs(step) - 1] * raw[row, other]
+        k, v = by_layer(architecture.blocks, kv)[0]
+        start = architecture.query_start(content, batch, None, None)
+        q = architecture.blocks[0].queries(start, content.shape[:2])
+        seen = (ids[:, :, None] == ids[:, None, :]) & (ids >= 0)[:, None]
+        seen = seen & ((torch.arange(n) - torch.arange(n)[:, None]).abs() > 2)
+        expected = F.scaled_dot_product_attention(q, k, v, seen[:, None]).nan_to_num(0.0)
+        expected = expected.masked_fill(~seen.any(-1)[:, None, :, None], 0.0)
+        with recorded_attention(architecture) as found:
+            states = architecture.predict(batch)
+        torch.testing.assert_close(found[0], expected, rtol=1e-4, atol=1e-5)
+        itself = torch.eye(n, dtype=torch.bool).expand(len(raw), -1, -1)
+        apart = architecture.query_stream(batch, hidden=itself)
+    torch.testing.assert_close(apart, states, rtol=1e-4, atol=1e-4)
+
+
+@contextmanager
+def recorded_attention(architecture: Architecture) -> Iterator[list[torch.Tensor]]:
+    found, attend = [], architecture.attend
+    architecture.attend = lambda *arguments: found.append(attend(*arguments)) or found[-1]
+    yield found
+    del architecture.attend
+
+
 @pytest.mark.parametrize("option", ["convolved", "values"])
 def test_more_layers_than_the_model_has_are_refused(option: str) -> None:
     with pytest.raises(ValueError, match=f"{option} is 9; it must be .* the 3 layers"):
         tiny_model("local", options=((option, 9),))
 
 
-def test_the_convolution_is_kept_to_two_layers_or_fewer() -> None:
-    kept = [len(tiny_model("local", n_layers=n).architecture.convolved) for n in (1, 2, 3)]
-    assert kept == [1, 2, 2]
+def test_one_sided_the_convolution_is_kept_to_two_layers_or_fewer() -> None:
+    kept = [len(tiny_model("local", n_layers=n, options=(("sides", "one"),)).architecture.convolved) for n in (1, 2, 3)]
+    assert kept == [1, 2, 2] and len(tiny_model("local").architecture.convolved) == 3
     assert not tiny_model("local", options=(("taps", 0),)).architecture.convolved
     with pytest.raises(ValueError, match=r"convolved is 0; .*taps=0 convolves none"):
         tiny_model("local", options=(("convolved", 0),))

@@ -205,9 +205,11 @@ def test_a_convolution_across_documents_is_caught(monkeypatch: pytest.MonkeyPatc
 
 FEATURES = [
     *((architecture, {}) for architecture in REGISTRY),
-    *(("local", {"near": near, "taps": taps}) for near, taps in ((0, 1), (1, 0), (5, 0), (0, 5), (2, 4))),
-    ("local", {"taps": 2, "convolved": 1, "values": 1}),
-    ("local", {"convolved": 3}),
+    *(("local", {"near": near, "taps": taps}) for near, taps in ((1, 0), (1, 1), (3, 1), (5, 0), (4, 4), (12, 12))),
+    *(("local", {"sides": "one", "near": near, "taps": taps}) for near, taps in ((0, 1), (0, 5), (2, 4), (3, 3))),
+    ("local", {"convolved": 1, "values": 1}),
+    ("local", {"sides": "one", "taps": 2, "convolved": 1, "values": 1}),
+    ("local", {"sides": "one", "convolved": 3}),
     ("bicausal", {"taps": 2, "convolved": 1}),
     *(
         ("bicausal", options)

@@ -257,5 +257,5 @@ def test_run_configuration_survives_json() -> None:
 
 
 def test_a_checkpoint_names_every_option_of_its_architecture() -> None:
-    config = model_config(PretrainConfig(), Entry.parse("local:near=2"), vocab_size=64, mask_id=3)
-    assert dict(config.options) == {"near": 2, "taps": 3, "convolved": None, "values": 0}
+    config = model_config(PretrainConfig(), Entry.parse("local:near=3"), vocab_size=64, mask_id=3)
+    assert dict(config.options) == {"near": 3, "taps": 2, "sides": "both", "convolved": None, "values": 0}

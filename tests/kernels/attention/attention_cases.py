@@ -12,8 +12,8 @@ from kernels.attention.visibility import TWO_STREAM, VISIBILITIES, visible_BNN
 BOUNDS = {torch.float32: 5e-6, torch.float16: 1e-3, torch.bfloat16: 6e-3}
 LSE_BOUND = 5e-6
 
-ONE_STREAM = VISIBILITIES
-KINDS = (*VISIBILITIES, "union", *(f"two:{name}" for name in TWO_STREAM))
+ONE_STREAM = (*VISIBILITIES, "beyond_2")
+KINDS = (*ONE_STREAM, "union", *(f"two:{name}" for name in TWO_STREAM))
 
 
 @dataclass(frozen=True)

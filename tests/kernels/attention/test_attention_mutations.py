@@ -17,17 +17,21 @@ from kernels.attention.layout import layout_of
 pytestmark = [pytest.mark.usefixtures("strict_interpreter"), pytest.mark.kernels]
 
 FORWARD, BACKWARD, TILES, LAUNCH = "triton_forward.py", "triton_backward.py", "triton_tiles.py", "triton_path.py"
-SOURCES = (FORWARD, BACKWARD, TILES, LAUNCH, "configs.py", "layout.py")
+SOURCES = (FORWARD, BACKWARD, TILES, LAUNCH, "configs.py", "layout.py", "visibility.py")
 
 # name -> (file, what stands there, what the bug makes of it)
 MUTATIONS = {
-    "exclude_self lets a row see itself": (TILES, "seen & (key != own)", "seen & (key != -1)"),
-    "content rows of exclude_self do not see themselves": (TILES, "tl.where(strict == 1, t, -1)", "t"),
+    "exclude_self lets a row see itself": (TILES, "(key < own - GAP) | (key > own + GAP)", "key != -1"),
+    "beyond_N hides the place alone": (TILES, "(key < own - GAP) | (key > own + GAP)", "key != own"),
+    "beyond_N hides one side alone": (TILES, "(key < own - GAP) | (key > own + GAP)", "(key < own) | (key > own + GAP)"),
+    "content rows of exclude_self do not see themselves": (TILES, "tl.where(strict == 1, t, -1 - GAP)", "t"),
+    "a tile is not masked where only its gap reaches in": (TILES, "(at <= last + GAP)", "(at <= last)"),
+    "nor on the other side": (TILES, "(at + BLOCK > first - GAP)", "(at + BLOCK > first)"),
     "before_strict sees its own place": (TILES, "t + 1 - strict", "t + 1"),
     "after_strict sees its own place": (TILES, "tl.maximum(lower, t + strict)", "tl.maximum(lower, t)"),
     "documents are not closed at their end": (TILES, "upper = tl.load(END + t, mask=t < n, other=0)", "upper = t + n"),
     "keys behind the last one are seen": (TILES, "t * 0 + n", "t * 0 + n + 9"),
-    "the diagonal tile is taken for unmasked": (TILES, "(at <= last) & (at + BLOCK > first)", "at > last"),
+    "the diagonal tile is taken for unmasked": (TILES, "(at <= last + GAP) & (at + BLOCK > first - GAP)", "at > last"),
     "the tail tile is taken for unmasked": (TILES, "(at < a) | (at + BLOCK > b)", "(at < a)"),
     "the head tile is taken for unmasked": (TILES, "(at < a) | (at + BLOCK > b)", "(at + BLOCK > b)"),
     "a loop starts a tile late": (TILES, "return lo // BLOCK * BLOCK", "return (lo + BLOCK - 1) // BLOCK * BLOCK"),
@@ -76,6 +80,7 @@ def problems():
     yield problem("two:before", b=1, h=2, n=20, lengths=[[1, 16, 2]])
     yield problem("after_strict", b=2, h=1, n=20)
     yield problem("two:exclude_self", b=1, h=1, n=12)
+    yield problem("beyond_2", b=1, h=1, n=70)
 
 
 def survives(path) -> bool:
