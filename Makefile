@@ -113,11 +113,15 @@ scaling: $(RUN_STAMP) ## does the lead last? three sizes, four budgets, side by 
 		--budget $(or $(CHEAP),1.5e13flop) --seeds 1 2)
 	$(PY) -m report.scaling runs/$(SCALING_NAME) runs/$(SCALING_NAME)-seeds
 
+LOCAL_OPTIONS := near=1,taps=1 near=3 near=3,taps=3 near=4,taps=4 near=0,taps=0 taps=0 taps=1 convolved=1 convolved=2 values=2 \
+	n_heads=1 n_heads=4 sides=one,near=3,taps=3 sides=one,near=3,taps=3,convolved=4 learning_rate=9e-3
+
 # Each kind's learning rate at its best other settings, then the others one by one at its best learning rate.
 TUNED = $(foreach kind,local: tta: vanilla: $(NEAR)$(comma),$(foreach rate,1.5e-3 3e-3 4.5e-3 6e-3,$(kind)learning_rate=$(rate))) \
 	$(foreach rate,0.15 0.2 0.3 0.5,vanilla:masking_rate=$(rate)) vanilla:masking_rate=0.4,final_masking_rate=0.15 \
-	$(foreach rate,0.2 0.4 0.5,vanilla:near=3$(comma)masking_rate=$(rate)) $(NEAR),taps=3 \
-	$(foreach option,near=0 near=2 near=5 taps=0 taps=2 taps=5 convolved=1 convolved=4 values=2,local:$(option)) \
+	$(foreach rate,0.2 0.4 0.5,vanilla:near=3$(comma)masking_rate=$(rate)) $(NEAR),taps=3 $(NEAR),n_heads=1 \
+	vanilla:near=2$(comma)masking_rate=0.3 \
+	$(foreach option,$(LOCAL_OPTIONS),local:$(option)) \
 	$(foreach width,16 32 64,bicausal:width=$(width))
 comma := ,
 

@@ -7,6 +7,7 @@ DIRECTORY/step-00001234/   model.safetensors   weights
                            manifest.json       size and SHA-256 of each of these, written last
 """
 
+import dataclasses
 import hashlib
 import json
 import os
@@ -20,6 +21,7 @@ from safetensors.torch import load_model, save_model
 
 from data.files import sync, sync_all, to_json
 from model import MaskedLM, ModelConfig
+from model.architectures import architecture_class
 
 KEEP = 2  # the newest, and the one before it should the newest turn out to be damaged
 
@@ -46,7 +48,8 @@ def save(directory: Path, step: int, model: MaskedLM, training: dict[str, Any], 
         shutil.rmtree(temporary, ignore_errors=True)
         temporary.mkdir(parents=True)
         save_model(model, str(temporary / "model.safetensors"))
-        (temporary / "config.json").write_text(model.config.to_json())
+        options = tuple(dataclasses.asdict(model.architecture.options).items())  # all: defaults may change
+        (temporary / "config.json").write_text(dataclasses.replace(model.config, options=options).to_json())
         (temporary / "tokenizer.model").write_bytes(tokenizer)
         torch.save(training, temporary / "training.pt")
         files = sorted(temporary.iterdir())
@@ -123,7 +126,8 @@ def last_good(directory: Path) -> tuple[Path | None, list[str]]:
 def load_model_from(path: Path, device: torch.device | str = "cpu") -> MaskedLM:
     """The model of a checkpoint folder, or of the newest good one in a folder of checkpoints.
 
-    Raises FileNotFoundError or DamagedCheckpoint.
+    Raises FileNotFoundError or DamagedCheckpoint; ValueError for one whose architecture has got options since, whose defaults
+    need not be what it was trained with.
     """
     path = Path(path)
     if not path.exists():
@@ -135,7 +139,14 @@ def load_model_from(path: Path, device: torch.device | str = "cpu") -> MaskedLM:
         path = newest
     else:
         verify(path)
-    model = MaskedLM(ModelConfig.from_json((path / "config.json").read_text()))
+    config = ModelConfig.from_json((path / "config.json").read_text())
+    known = {field.name for field in dataclasses.fields(architecture_class(config.architecture).Options)}
+    if missing := sorted(known - dict(config.options).keys()):
+        raise ValueError(
+            f"{path} was written before {config.architecture} had the option {' and '.join(missing)}, and may not be what the "
+            "defaults make of it; read it with the revision of its run's report, or train it again."
+        )
+    model = MaskedLM(config)
     load_model(model, str(path / "model.safetensors"))
     return model.to(device)
 

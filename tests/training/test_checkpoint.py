@@ -7,6 +7,7 @@ import torch
 
 from data import files
 from data.files import write_atomically
+from model.architectures.bicausal import Bicausal
 from tests.model.models import tiny_model
 from training import checkpoint
 from training.checkpoint import DamagedCheckpoint
@@ -26,6 +27,19 @@ def test_a_checkpoint_comes_back_bit_for_bit(tmp_path: Path) -> None:
         assert torch.equal(ours, theirs), name
     assert torch.equal(checkpoint.load_training(path)["optimizers"][0], torch.arange(4.0))
     assert (path / "tokenizer.model").read_bytes() == b"tokenizer"
+
+
+def test_options_are_kept_and_one_that_came_later_is_not_guessed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = checkpoint.save(tmp_path, 3, tiny_model("local", options=(("near", 3),)), STATE, b"tokenizer")
+    options = dict(checkpoint.load_model_from(path).config.options)
+    assert options["near"] == 3 and options["sides"] == "both" and options["taps"] == 2
+    monkeypatch.setattr(type(tiny_model("local").architecture), "Options", Bicausal.Options)
+    with pytest.raises(
+        ValueError, match="was written before local had the option causal and depth and .* train it again"
+    ):
+        checkpoint.load_model_from(path)
 
 
 def test_the_newest_two_are_kept(tmp_path: Path) -> None:
