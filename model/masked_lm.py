@@ -1,6 +1,6 @@
 """An architecture with its head: the training loss and the pseudo-log-likelihood."""
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, replace
 
 import torch
 from torch import Tensor, nn
@@ -41,8 +41,10 @@ class MaskedLM(nn.Module):
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
-        self.config = config
         self.architecture = architecture_class(config.architecture)(config)
+        # Every option is written out, so that a checkpoint outlives a change of defaults.
+        options = tuple(asdict(self.architecture.options).items())
+        self.config = config = replace(config, options=options)
         self.head = Head(config, self.architecture.embedding.table)
         initialise(self, config)
         if config.zero_head:

@@ -48,8 +48,7 @@ def save(directory: Path, step: int, model: MaskedLM, training: dict[str, Any], 
         shutil.rmtree(temporary, ignore_errors=True)
         temporary.mkdir(parents=True)
         save_model(model, str(temporary / "model.safetensors"))
-        options = tuple(dataclasses.asdict(model.architecture.options).items())  # all: defaults may change
-        (temporary / "config.json").write_text(dataclasses.replace(model.config, options=options).to_json())
+        (temporary / "config.json").write_text(model.config.to_json())
         (temporary / "tokenizer.model").write_bytes(tokenizer)
         torch.save(training, temporary / "training.pt")
         files = sorted(temporary.iterdir())
@@ -127,7 +126,7 @@ def load_model_from(path: Path, device: torch.device | str = "cpu") -> MaskedLM:
     """The model of a checkpoint folder, or of the newest good one in a folder of checkpoints.
 
     Raises FileNotFoundError or DamagedCheckpoint; ValueError for one whose architecture has got options since, whose defaults
-    need not be what it was trained with.
+    need not be what it was trained with, or whose weights no longer fit.
     """
     path = Path(path)
     if not path.exists():
@@ -147,7 +146,13 @@ def load_model_from(path: Path, device: torch.device | str = "cpu") -> MaskedLM:
             "defaults make of it; read it with the revision of its run's report, or train it again."
         )
     model = MaskedLM(config)
-    load_model(model, str(path / "model.safetensors"))
+    try:
+        load_model(model, str(path / "model.safetensors"))
+    except RuntimeError as error:  # names or shapes: `verify` has seen that the file is whole
+        raise ValueError(
+            f"The weights of {path} do not fit what this revision makes of its config.json ({str(error).splitlines()[0]}); read "
+            "it with the revision of its run's report, or train it again."
+        ) from error
     return model.to(device)
 
 

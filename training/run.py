@@ -28,7 +28,6 @@ from data.batches import Batches, held_out_windows
 from data.files import held, to_json, write_atomically
 from data.prepare import PreparedCorpus, prepare
 from model import MaskedLM, ModelConfig
-from model.architectures import architecture_class
 from training.budget import Budget
 from training.config import PretrainConfig
 from training.contestant import Contestant
@@ -54,8 +53,6 @@ def autocast_dtype(precision: str, device: torch.device) -> torch.dtype | None:
 
 
 def model_config(config: PretrainConfig, entry: Entry, vocab_size: int, mask_id: int) -> ModelConfig:
-    """Every option of the architecture is written out, so that a checkpoint outlives a change of defaults."""
-    options = architecture_class(entry.architecture).parse_options(dict(entry.options))
     shape = {
         "vocab_size": vocab_size,
         "mask_id": mask_id,
@@ -63,7 +60,7 @@ def model_config(config: PretrainConfig, entry: Entry, vocab_size: int, mask_id:
         "d_embed": config.d_embed,
         "zero_head": config.zero_head,
         "max_length": max(512, config.sequence_length),
-        "options": tuple(dataclasses.asdict(options).items()),
+        "options": entry.options,
     }
     return ModelConfig.preset(
         entry.architecture, size=config.size, preset=config.preset, **{**shape, **dict(entry.model)}

@@ -112,6 +112,7 @@ class Local(Architecture):
         return query
 
     def attend(self, layer: int, q: Tensor, sets: list[KeysValues], batch: Batch, hidden: Tensor | None) -> Tensor:
+        """What the rows of a layer read of `key_value_sets`: how many sets it has says how they are read."""
         shown, documents = None if hidden is None else ~hidden, batch.layout
         if len(sets) > 2:
             return attention_without(q, sets, hidden, documents)

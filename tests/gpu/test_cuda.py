@@ -50,7 +50,7 @@ def error(found: torch.Tensor, right: torch.Tensor) -> float:
 @pytest.mark.parametrize("layout", LENGTHS)
 @pytest.mark.parametrize("dtype", BOUNDS, ids=str)
 @pytest.mark.parametrize(
-    "kind", ["full", "exclude_self", "before", "after_strict", "two:exclude_self", "two:before", "union"]
+    "kind", ["full", "exclude_self", "beyond_2", "before", "after_strict", "two:exclude_self", "two:before", "union"]
 )
 def test_attention(kind: str, dtype: torch.dtype, layout: str, width: int) -> None:
     sets = {"union": 5}.get(kind, 4 if kind.startswith("two") else 3)

@@ -1,5 +1,6 @@
 import errno
 import json
+from dataclasses import field, make_dataclass
 from pathlib import Path
 
 import pytest
@@ -8,6 +9,7 @@ import torch
 from data import files
 from data.files import write_atomically
 from model.architectures.bicausal import Bicausal
+from model.architectures.local import Local
 from tests.model.models import tiny_model
 from training import checkpoint
 from training.checkpoint import DamagedCheckpoint
@@ -39,6 +41,16 @@ def test_options_are_kept_and_one_that_came_later_is_not_guessed(
     with pytest.raises(
         ValueError, match="was written before local had the option causal and depth and .* train it again"
     ):
+        checkpoint.load_model_from(path)
+
+
+def test_weights_that_no_longer_fit_are_one_sentence(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The generator of `rtd` has the defaults of its architecture, which may change."""
+    path = checkpoint.save(tmp_path, 3, tiny_model("rtd", options=(("generator", "local"),)), STATE, b"tokenizer")
+    checkpoint.load_model_from(path)
+    later = make_dataclass("Options", [("near", int, field(default=4))], bases=(Local.Options,), frozen=True)
+    monkeypatch.setattr(Local, "Options", later)
+    with pytest.raises(ValueError, match="do not fit what this revision makes of its config.json .* train it again"):
         checkpoint.load_model_from(path)
 
 

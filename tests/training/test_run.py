@@ -13,6 +13,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from model import MaskedLM
 from report.summary import Results
 from tests.training.runs import TINY, assert_identical, folder_of, interrupt_after, numbers, run
 from training import checkpoint, machine
@@ -258,4 +259,10 @@ def test_run_configuration_survives_json() -> None:
 
 def test_a_checkpoint_names_every_option_of_its_architecture() -> None:
     config = model_config(PretrainConfig(), Entry.parse("local:near=3"), vocab_size=64, mask_id=3)
-    assert dict(config.options) == {"near": 3, "taps": 2, "sides": "both", "convolved": None, "values": 0}
+    assert dict(MaskedLM(config).config.options) == {
+        "near": 3,
+        "taps": 2,
+        "sides": "both",
+        "convolved": None,
+        "values": 0,
+    }
