@@ -33,7 +33,7 @@ def contests(device: torch.device, quick: bool) -> Iterator[Contest]:
             yield _contest("two_stream_attention", visibility, shape, dtype, quick)
         yield _contest("union_attention", "before+after", shape, dtype, quick)
         if first and not cuda and not quick:  # what training uses where the processor multiplies it
-            for visibility in ("full", "exclude_self"):
+            for visibility in ("full", "exclude_self", "beyond_2"):
                 yield _contest("attention", visibility, shape, torch.bfloat16, quick)
 
 
