@@ -96,18 +96,14 @@ compare: $(RUN_STAMP) ## every architecture under one budget, in one table (a qu
 		--budget $(or $(BUDGET),1e13flop) --workers $(or $(WORKERS),0) --seeds $(or $(SEEDS),0) \
 		$(call option,CORPUS,corpus) $(call option,SIZE,size) $(call option,NAME,name) $(ARGS)
 
-# Three sizes (0.7, 1.3 and 4.2 M parameters at 4,096 pieces); the shares are 1e12, 4e12, 1.5e13 and 6e13 of 6e13 FLOP. The smallest
-# is not run at the last, where it would take half of the time: on a CPU it reaches half the FLOP/s of the others. Should it be the
-# best of its kind with a quarter, run it at the last too, or that kind's last point is too high.
-NARROW := d_model=64,n_layers=8,n_heads=2
-SCALING_SIZES := d_model=128,n_layers=4,n_heads=2 d_model=256,n_layers=4,n_heads=4
+# Three sizes (0.7, 1.3 and 4.2 M parameters at 4,096 pieces); the shares are 1e12, 4e12, 1.5e13 and 6e13 of 6e13 FLOP.
+SCALING_SIZES := d_model=64,n_layers=8,n_heads=2 d_model=128,n_layers=4,n_heads=2 d_model=256,n_layers=4,n_heads=4
 SCALING_KINDS := local: vanilla: $(NEAR),
 SCALING_NAME = $(or $(NAME),scaling)
-scaling_entries = $(foreach kind,$(SCALING_KINDS),$(foreach share,$(1),$(kind)$(NARROW),budget=$(share)) \
-	$(foreach size,$(SCALING_SIZES),$(foreach share,$(1) 1,$(kind)$(size),budget=$(share))))
+scaling_entries = $(foreach kind,$(SCALING_KINDS),$(foreach size,$(SCALING_SIZES),$(foreach share,$(1) 1,$(kind)$(size),budget=$(share))))
 continued = $(if $(wildcard runs/$(1)/run.json),--resume runs/$(1),--name $(1) --workers $(or $(WORKERS),0) $(call option,CORPUS,corpus) $(2) $(ARGS))
 
-scaling: $(RUN_STAMP) ## does the lead last? three sizes, four budgets, side by side, resumable (two hours on 2 cores)
+scaling: $(RUN_STAMP) ## does the lead last? three sizes, four budgets, side by side, resumable (three hours on 2 cores)
 	$(PY) pretrain.py $(call continued,$(SCALING_NAME),--architectures $(call scaling_entries,0.01667 0.06667 0.25) \
 		--budget $(or $(BUDGET),6e13flop))
 	$(PY) pretrain.py $(call continued,$(SCALING_NAME)-seeds,--architectures $(call scaling_entries,0.06667 0.26667) \
