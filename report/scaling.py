@@ -176,6 +176,9 @@ def picture(kinds: dict[str, list[tuple[float, Point]]], fits: dict[str, Fit], b
         right.set(
             xscale="log", xlabel="the baseline's training FLOPs", ylabel="share of it that is as good", ylim=(0, None)
         )
+        budgets = {f"{p.flops:.1e}".replace("e+", "e"): p.flops for kind in baselines for p in frontier(kinds[kind])}
+        right.set_xticks([], minor=True)
+        right.set_xticks(list(budgets.values()), list(budgets))
         left.legend(), right.legend()
         figure.tight_layout()
     return figure
