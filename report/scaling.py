@@ -34,6 +34,11 @@ def kind_of(label: str) -> str:
     return _SHAPE.sub("", label).rstrip(",:")
 
 
+def rung(flops: float) -> int:
+    """Budgets that are the same have one rung: contestants end within a step of their budget, not on it."""
+    return round(20 * math.log10(flops))
+
+
 @dataclass(frozen=True)
 class Point:
     """A kind at a budget: FLOPs, the size that is best on dev (parameters), and its NLL on test by seed."""
@@ -69,7 +74,7 @@ def all_points(runs: Sequence[Results]) -> dict[str, list[tuple[float, Point]]]:
             facts = results.facts["contestants"][label]
             ends = {seed: curve[-1] for seed, curve in results.curves[label].items()}
             flops = sum(end["flops"] for end in ends.values()) / len(ends)
-            key = (kind_of(label), facts["parameters"], round(20 * math.log10(flops)))  # budgets that are the same
+            key = (kind_of(label), facts["parameters"], rung(flops))
             _, _, nll, dev = found.setdefault(key, (flops, facts["parameters"], {}, []))
             nll |= {seed: end["final"]["nll"] for seed, end in ends.items()}
             dev += [end["dev"]["nll"] for end in ends.values()]
@@ -83,7 +88,7 @@ def frontier(points: Sequence[tuple[float, Point]]) -> list[Point]:
     """The best size of each budget, by rising budget."""
     best: dict[int, tuple[float, Point]] = {}
     for dev, point in points:
-        budget = round(20 * math.log10(point.flops))
+        budget = rung(point.flops)
         if budget not in best or dev < best[budget][0]:
             best[budget] = dev, point
     return [point for _, point in sorted(best.values(), key=lambda pair: pair[1].flops)]
@@ -198,11 +203,12 @@ def write_report(folders: Sequence[Path]) -> str:
     except ValueError as error:  # the shares need no curve
         fits, why = {}, f"No curves are fitted: {error}"
     rows = []
-    for kind, points in frontiers.items():
-        for p in points:
+    for kind, points in kinds.items():
+        for _, p in sorted(points, key=lambda pair: (rung(pair[1].flops), pair[1].parameters)):
             told = Spread.of(list(p.nll.values())).text()
+            told = f"**{told}**" if p in frontiers[kind] else told
             rows.append([kind, f"{p.flops:.1e}", f"{p.parameters / 1e6:.2f} M", told, str(len(p.nll))])
-    lines = markdown_table(("", "FLOPs", "best size", "NLL", "seeds"), rows)
+    lines = markdown_table(("", "FLOPs", "size", "NLL; bold: the best size on dev, which counts", "seeds"), rows)
     fitted = [
         [kind, f"{f.floor:.2f} + {f.scale:.2f} (C / 1e13)^-{f.exponent:.3f}", f"{f.exponent:.3f} ± {f.exponent_deviation:.3f}"]
         for kind, f in fits.items()

@@ -82,6 +82,8 @@ def test_several_runs_are_one_page(tmp_path: Path) -> None:
     assert "| local | vanilla | 6.0e+13 |" in text and (tmp_path / "a" / "scaling.png").stat().st_size > 10_000
     assert (tmp_path / "a" / "scaling.md").read_text() == text
     assert "No curves" not in text
+    assert text.count("0.13 M | **") == text.count("0.06 M | **") == 4  # two budgets of two kinds each
+    assert text.count("0.13 M |") == text.count("0.06 M |") == 8
     write_run(tmp_path / "few", [0], budgets=(1e12, 6e13))
     text = write_report([tmp_path / "few"])
     assert (
