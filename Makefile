@@ -103,11 +103,11 @@ SCALING_NAME = $(or $(NAME),scaling)
 scaling_entries = $(foreach kind,$(SCALING_KINDS),$(foreach size,$(SCALING_SIZES),$(foreach share,$(1) 1,$(kind)$(size),budget=$(share))))
 continued = $(if $(wildcard runs/$(1)/run.json),--resume runs/$(1),--name $(1) --workers $(or $(WORKERS),0) $(call option,CORPUS,corpus) $(2) $(ARGS))
 
-scaling: $(RUN_STAMP) ## does the lead last? three sizes, four budgets, side by side, resumable (three hours on 2 cores)
+scaling: $(RUN_STAMP) ## does the lead last? three sizes, four budgets, side by side, resumable (two hours on 2 fast cores)
 	$(PY) pretrain.py $(call continued,$(SCALING_NAME),--architectures $(call scaling_entries,0.01667 0.06667 0.25) \
 		--budget $(or $(BUDGET),6e13flop))
-	$(PY) pretrain.py $(call continued,$(SCALING_NAME)-seeds,--architectures $(call scaling_entries,0.06667 0.26667) \
-		--budget $(or $(CHEAP),1.5e13flop) --seeds 1 2)
+	$(PY) pretrain.py $(call continued,$(SCALING_NAME)-seeds,--architectures $(call scaling_entries,0.25) \
+		--budget $(or $(CHEAP),4e12flop) --seeds 1 2)
 	$(PY) -m report.scaling runs/$(SCALING_NAME) runs/$(SCALING_NAME)-seeds
 
 LOCAL_OPTIONS := near=1,taps=1 near=3 near=3,taps=3 near=4,taps=4 near=0,taps=0 taps=0 taps=1 convolved=1 convolved=2 values=2 \
