@@ -11,17 +11,11 @@ from torch import Tensor
 from kernels.attention.layout import Layout
 from kernels.attention.reference import ids_of
 from kernels.attention.visibility import BEYOND, visible_BNN
-from kernels.one_sided import one_sided
 from model.neighbours import neighbours
 
 
-def two_sided(weight: Tensor, layout: Layout | None, kv: Tensor) -> Tensor:
-    """kv (B, N, C) with its neighbours on both sides, weight (2, taps, C)."""
-    return one_sided(kv, weight[0], "past", layout) + one_sided(kv, weight[1], "future", layout) - kv
-
-
 def parts(weight: Tensor, layout: Layout | None, kv: Tensor) -> list[Tensor]:
-    """The terms of `two_sided`, (B, N, C) each: the neighbour at -taps, .., -1, +1, .., +taps, and kv itself."""
+    """The terms of `kernels.one_sided.two_sided`, (B, N, C) each: the neighbour at -taps, .., -1, +1, .., +taps, and kv itself."""
     weight = torch.cat([weight[0].flip(0), weight[1]]).to(kv.dtype)
     return [*(neighbours(kv, layout, weight.shape[0] // 2) * weight).unbind(2), kv]
 

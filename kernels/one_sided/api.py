@@ -18,7 +18,7 @@ from ..first_order import first_order_only
 from .reference import one_sided_reference
 
 SIDES = ("past", "future")
-ONE_PASS = (torch.bfloat16,)  # in float32 the shifts are as fast
+ONE_PASS = (torch.bfloat16, torch.float32)  # oneDNN has no others
 
 
 def one_sided(
@@ -45,18 +45,22 @@ def one_sided(
         raise ValueError(
             f"x had shape {tuple(x.shape)} and weight {tuple(weight.shape)}; they must be (B, N, C) and (taps, C)"
         )
-    if len(weight) >= x.shape[1]:
-        weight = weight[: x.shape[1] - 1]  # no place has a neighbour that far
-    dtype = autocast_dtype(x.device)
-    if dtype is not None and x.dtype != torch.float64:
-        x = x.to(dtype)
-    weight, past = weight.to(x.dtype), side == "past"
+    x, weight = fitted(x, weight)
+    past = side == "past"
     if torch.compiler.is_compiling():  # the operator chooses when it runs
         return _operator(x, weight, past, *ranges_of(documents), backend or "")
     name = choose_backend(x.device, backend)
     if name == "reference":
         return one_sided_reference(x, weight, None if documents is None else ids_of(x, documents), side).to(x.dtype)
     return _OneSided.apply(x, weight, past, None if documents is None else layout_of(documents), name)
+
+
+def fitted(x: Tensor, weight: Tensor) -> tuple[Tensor, Tensor]:
+    """In one dtype, that of autocast where it is on, without taps (.., T, C) that no place has a neighbour for."""
+    dtype = autocast_dtype(x.device)
+    if dtype is not None and x.dtype != torch.float64:
+        x = x.to(dtype)
+    return x, weight[..., : max(x.shape[1] - 1, 0), :].to(x.dtype)
 
 
 class _OneSided(torch.autograd.Function):
@@ -116,20 +120,36 @@ def _gradients(
     """Of x: the convolution of the other side. Of the weight: products of neighbours, summed in fp32."""
     dx = _convolve(grad, weight, not past, layout, backend)
     if backend == "triton":
-        from .triton_path import weight_gradient
+        from .triton_path import weight_gradient as on_gpu
 
-        return dx, weight_gradient(grad, x, len(weight), past, layout).to(weight.dtype)
-    dweight = torch.empty(weight.shape, dtype=torch.promote_types(x.dtype, torch.float32), device=x.device)
-    borders = _borders(layout, len(weight), past)
-    for t in range(1, len(weight) + 1):
+        return dx, on_gpu(grad, x, len(weight), past, layout).to(weight.dtype)
+    return dx, weight_gradient(grad, x, len(weight), past, layout).to(weight.dtype)
+
+
+def weight_gradient(grad: Tensor, x: Tensor, taps: int, past: bool, layout: Layout | None) -> Tensor:
+    """Of one side, (taps, C): products of neighbours, summed in fp32 (fp64 for fp64)."""
+    dtype = torch.promote_types(x.dtype, torch.float32)
+    dweight = torch.empty(taps, x.shape[2], dtype=dtype, device=x.device)
+    borders = _borders(layout, taps, past)
+    for t in range(1, taps + 1):
         here, there = _pair(t, past)
-        # PyTorch sums narrow numbers in fp32 and rounds once; asked for an fp32 result, it takes six times as long.
-        dweight[t - 1] = (grad[:, here] * x[:, there]).flatten(0, 1).sum(0)
+        dweight[t - 1] = _sum_of_products(grad[:, here], x[:, there])
         if borders is not None:  # what the sum should not have counted
             places, others = borders.crossing[t - 1]
             product = grad.flatten(0, 1).index_select(0, places) * x.flatten(0, 1).index_select(0, others)
             dweight[t - 1] -= product.sum(0, dtype=dweight.dtype)
-    return dx, dweight.to(weight.dtype)
+    return dweight
+
+
+def _sum_of_products(a: Tensor, b: Tensor) -> Tensor:
+    """(B, N, C) twice -> (C,)."""
+    if a.device.type != "cpu" or a.dtype not in (torch.float32, torch.float64) or not len(a):
+        # PyTorch sums narrow numbers in fp32 and rounds once; asked for an fp32 result, it takes six times as long.
+        return (a * b).flatten(0, 1).sum(0)
+    products = a[0] * b[0]
+    for one, two in zip(a[1:], b[1:]):  # what is small enough for the cache is written, not all products
+        products.addcmul_(one, two)
+    return products.sum(0)
 
 
 def _pair(t: int, past: bool) -> tuple[slice, slice]:

@@ -28,10 +28,10 @@ from torch import Tensor, nn
 from data.batch import Batch
 from kernels.attention import attention, union_attention
 from kernels.attention.visibility import BEYOND
-from kernels.one_sided import one_sided
+from kernels.one_sided import one_sided, two_sided
 from model.architectures.base import Architecture, flat_places
 from model.config import ModelConfig
-from model.convolved import attention_without, parts, two_sided
+from model.convolved import attention_without, parts
 from model.layers import Block, by_layer, projected
 from model.neighbours import Near
 
@@ -153,7 +153,7 @@ class Local(Architecture):
             if self.options.sides == "one":
                 found = [one_sided(raw, w, side, batch.layout) for w, side in zip(self.taps, ("past", "future"))]
             elif hidden is None:
-                found = [two_sided(self.taps, batch.layout, raw)]
+                found = [two_sided(raw, self.taps, batch.layout)]
             else:
                 found = parts(self.taps, batch.layout, raw)
             sets += map(list, zip(*(by_layer(self.blocks[:n], kv) for kv in found)))

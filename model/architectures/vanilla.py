@@ -12,10 +12,10 @@ import torch
 from torch import Tensor, nn
 
 from data.batch import Batch
+from kernels.one_sided import two_sided
 from data.batches import Masking
 from model.architectures.base import Architecture, a_copy_for_each
 from model.config import ModelConfig
-from model.convolved import two_sided
 from model.layers import Block
 from model.neighbours import Near
 
@@ -73,7 +73,7 @@ class Vanilla(Architecture):
             x = x + self.near(x, batch.layout)
         last = len(self.blocks) - 1
         for i, block in enumerate(self.blocks):
-            mix = None if self.taps is None else partial(two_sided, self.taps[i], batch.layout)
+            mix = None if self.taps is None else partial(two_sided, weight=self.taps[i], documents=batch.layout)
             x = block.self_attention(x, "full", batch.layout, places if i == last else None, mix)
         return x
 
