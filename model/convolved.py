@@ -15,7 +15,7 @@ from model.neighbours import neighbours
 
 
 def parts(weight: Tensor, layout: Layout | None, kv: Tensor) -> list[Tensor]:
-    """The terms of `kernels.one_sided.two_sided`, (B, N, C) each: the neighbour at -taps, .., -1, +1, .., +taps, and kv itself."""
+    """The terms of `two_sided`, (B, N, C) each: the neighbour at -taps, .., -1, +1, .., +taps, and kv itself."""
     weight = torch.cat([weight[0].flip(0), weight[1]]).to(kv.dtype)
     return [*(neighbours(kv, layout, weight.shape[0] // 2) * weight).unbind(2), kv]
 

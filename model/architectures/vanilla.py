@@ -12,8 +12,8 @@ import torch
 from torch import Tensor, nn
 
 from data.batch import Batch
-from kernels.one_sided import two_sided
 from data.batches import Masking
+from kernels.one_sided import two_sided
 from model.architectures.base import Architecture, a_copy_for_each
 from model.config import ModelConfig
 from model.layers import Block
