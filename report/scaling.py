@@ -184,7 +184,9 @@ def picture(kinds: dict[str, list[tuple[float, Point]]], fits: dict[str, Fit], b
         budgets = {f"{p.flops:.1e}".replace("e+", "e"): p.flops for kind in baselines for p in frontier(kinds[kind])}
         right.set_xticks([], minor=True)
         right.set_xticks(list(budgets.values()), list(budgets))
-        left.legend(), right.legend()
+        for axes in (left, right):
+            if axes.get_legend_handles_labels()[0]:
+                axes.legend()
         figure.tight_layout()
     return figure
 
