@@ -13,7 +13,7 @@ PRETRAIN_OPTIONS = $(call option,ARCHITECTURES,architectures) $(call option,BUDG
 	$(call option,SIZE,size) $(call option,SEEDS,seeds) $(call option,NAME,name) $(call option,RESUME,resume) $(ARGS)
 
 .DEFAULT_GOAL := help
-.PHONY: help pretrain frontier tune compare scaling glue clue score blimp sts rerank correct fewclue bench-scoring bench-finetune test test-kernels test-gpu bench profile lint format clean
+.PHONY: help pretrain frontier tune compare scaling glue clue score blimp sts rerank correct fewclue bench-scoring bench-finetune test test-slow test-kernels test-gpu bench profile lint format clean
 
 help: ## these lines
 	@echo "twostream: masked language models that predict every position in one pass"
@@ -74,6 +74,9 @@ test: $(TEST_STAMP) ## lint and tests (minutes)
 	$(PY) -m ruff check .
 	$(PY) -m ruff format --check .
 	OMP_NUM_THREADS=1 $(PY) -m pytest -n auto -m "not kernels and not slow" --ignore tests/gpu $(ARGS)
+
+test-slow: $(TEST_STAMP) ## what takes many seconds for each architecture, and a gigabyte of text (a quarter of an hour)
+	OMP_NUM_THREADS=1 $(PY) -m pytest -n auto -m "slow and not kernels" --ignore tests/gpu $(ARGS)
 
 test-kernels: $(TEST_STAMP) ## the exhaustive kernel tests: every visibility, layout, head width, dtype, compiled size
 	OMP_NUM_THREADS=1 $(PY) -m pytest -n auto tests/kernels $(ARGS)
