@@ -30,8 +30,8 @@ SIZES = {
 # lets a query attend by distance alone, and models of both kinds leave the plateau of word frequencies sooner with it.
 # `bert`: the block of BERT and of T-TA's release.
 PRESETS: dict[str, dict[str, Any]] = {
-    "modern": {"norm": "pre", "positions": "rotary", "feed_forward": "gated", "bias": True},
-    "bert": {"norm": "post", "positions": "learned", "feed_forward": "gelu", "bias": True},
+    "modern": {"norm": "pre", "positions": "rotary", "feed_forward": "gated", "head": "direct", "bias": True},
+    "bert": {"norm": "post", "positions": "learned", "feed_forward": "gelu", "head": "dense", "bias": True},
 }
 
 
@@ -49,6 +49,7 @@ class ModelConfig:
     mask_id:        the id of [MASK], from which every query stream starts.
     d_embed:        width of the embedding table; narrower than d_model factorises it (ALBERT, arXiv 1909.11942). 0 is
                     d_model; auto is what the vocabulary needs, see `minimum_entropy_width`, and no more than d_model.
+    head:           direct (norm, table) or dense (BERT's: a dense layer and a GELU before them), see model/head.py.
     zero_head:      the head's last norm starts at 0, so that a new model says the same of every token (its bias).
     softcap:        the head's logits become softcap * tanh(logits / softcap) (Gemma 2, arXiv 2408.00118); 0 leaves them.
     max_length:     the longest sequence in tokens (learned positions cannot go beyond it; nothing else depends on it).
@@ -68,6 +69,7 @@ class ModelConfig:
     norm: Literal["pre", "post"] = "pre"
     positions: Literal["rotary", "learned"] = "rotary"
     feed_forward: Literal["gated", "gelu"] = "gated"
+    head: Literal["direct", "dense"] = "direct"
     bias: bool = True
     dropout: float = 0.0
     norm_epsilon: float = 1e-6
@@ -142,6 +144,7 @@ class ModelConfig:
         try:
             fields = json.loads(text)
             fields["options"] = tuple((key, value) for key, value in fields["options"])
+            fields.setdefault("head", "dense")  # the only one until there was a choice
             return cls(**fields)
         except (TypeError, KeyError, json.JSONDecodeError) as error:
             raise ValueError(f"This is no model configuration as a checkpoint holds one ({error}).") from error

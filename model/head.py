@@ -1,4 +1,4 @@
-"""From a hidden state to a distribution over the vocabulary: dense, GELU, norm, the tied table, a bias."""
+"""From a hidden state to a distribution over the vocabulary, by the tied table and a bias."""
 
 import torch
 import torch.nn.functional as F
@@ -10,13 +10,19 @@ from model.layers import make_norm
 
 
 class Head(nn.Module):
-    """BERT's head; with a factorised table the dense layer is also the way down from D to E."""
+    """`direct`: norm, table. A state that holds a token's embedding names that token, so attention can copy. `dense`: BERT's,
+    with a dense layer and a GELU before the table, which have to learn that first.
+
+    With a factorised table a dense layer is the way down from D to E in both.
+    """
 
     def __init__(self, config: ModelConfig, table: nn.Embedding) -> None:
         super().__init__()
         # In pre-norm no layer normalises the last residual stream, so the head does.
         self.norm_in = make_norm(config, config.d_model) if config.norm == "pre" else nn.Identity()
-        self.dense = nn.Linear(config.d_model, config.d_embed, bias=config.bias)
+        self.curved = config.head == "dense"
+        narrow = config.d_embed < config.d_model
+        self.dense = nn.Linear(config.d_model, config.d_embed, bias=config.bias) if self.curved or narrow else None
         self.norm_out = make_norm(config, config.d_embed)
         self.table = table  # shared with the input embedding, not copied
         self.bias = nn.Parameter(torch.zeros(config.vocab_size))
@@ -24,7 +30,9 @@ class Head(nn.Module):
 
     def features(self, hidden: Tensor) -> Tensor:
         """(..., D) -> (..., E): what is multiplied with the table."""
-        return self.norm_out(F.gelu(self.dense(self.norm_in(hidden))))
+        x = self.norm_in(hidden)
+        x = x if self.dense is None else self.dense(x)
+        return self.norm_out(F.gelu(x) if self.curved else x)
 
     def logits(self, hidden: Tensor) -> Tensor:
         """(..., D) -> (..., V). For a few rows; losses and scores never hold all logits at once."""

@@ -1,6 +1,7 @@
 """What every registered architecture keeps besides the no-leak certificate."""
 
 import itertools
+import json
 import math
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -89,7 +90,7 @@ def test_training_flops_by_hand_for_vanilla(preset: str, masked: int) -> None:
     forward = (config.n_layers - 1) * block_flops(config, tokens, tokens, length)
     forward += block_flops(config, masked, tokens, length)
     forward += config.n_layers * 2.0 * tokens * d * d  # queries
-    forward += masked * 2.0 * d * (d + config.vocab_size)  # the head
+    forward += masked * 2.0 * d * (config.vocab_size + (d if config.head == "dense" else 0))  # the head
     assert step_flops(config, 2, 12)(masked) == pytest.approx(3 * forward)
 
 
@@ -167,6 +168,12 @@ def test_config_survives_json() -> None:
     assert type(config).from_json(config.to_json()) == config
 
 
+def test_a_config_from_before_there_was_a_choice_has_the_head_of_its_time() -> None:
+    told = json.loads(tiny_config("vanilla", head="dense").to_json())
+    del told["head"]
+    assert ModelConfig.from_json(json.dumps(told)).head == "dense"
+
+
 @pytest.mark.parametrize(
     ("change", "sentence"),
     [
@@ -175,6 +182,7 @@ def test_config_survives_json() -> None:
         (('"n_layers": 3', '"n_layers": 3.0'), "n_layers is 3.0; it must be a whole number"),
         (('"dropout": 0.0', '"dropout": NaN'), "dropout is nan; it must be a number"),
         (('"gated"', '"swiglu"'), "feed_forward is 'swiglu'; it must be one of gated, gelu"),
+        (('"direct"', '"none"'), "head is 'none'; it must be one of direct, dense"),
         (('"norm"', '"nrm"'), "no model configuration"),
     ],
 )

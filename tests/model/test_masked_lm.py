@@ -114,6 +114,24 @@ def test_input_and_output_share_their_table() -> None:
     assert model.head.table.weight is model.architecture.embedding.table.weight
 
 
+@torch.no_grad()
+@pytest.mark.parametrize("d_embed", [32, 16])
+def test_the_direct_head_names_the_token_whose_embedding_it_is_given(d_embed: int) -> None:
+    """With all norms as they start, and the way down undoing the way up."""
+    torch.manual_seed(0)
+    model = MaskedLM(tiny_config("tta", d_embed=d_embed)).eval()
+    embedding, head = model.architecture.embedding, model.head
+    if d_embed == 32:
+        assert head.dense is None
+    else:
+        torch.nn.init.orthogonal_(embedding.widen.weight)
+        head.dense.weight.copy_(embedding.widen.weight.T)
+    tokens = torch.arange(VOCAB)[None]
+    named = torch.cat([head.logits(embedding(part)) for part in tokens.split(16, 1)], 1).argmax(-1)
+    assert (named == tokens).float().mean() > 0.95
+    assert MaskedLM(tiny_config("tta", head="dense")).head.dense is not None
+
+
 def test_first_loss_is_that_of_a_uniform_guess() -> None:
     model = tiny_model("tta", initializer_std=0.02)
     with torch.no_grad():
