@@ -72,7 +72,7 @@ class PretrainConfig:
     size: Literal[size_names()] = "tiny"  # type: ignore[valid-type]
     """Width and depth: tiny 128x4, small 256x4, medium 512x6, base 768x12, large 1024x24."""
     preset: Literal["modern", "bert"] = "modern"
-    """The block: modern (pre-norm, rotary, gated, a direct head) or bert (post-norm, learned positions, erf-GELU, a dense head)."""
+    """The block: modern (pre-norm, rotary, gated, direct head) or bert (post-norm, learned positions, erf-GELU, dense head)."""
     dropout: float = 0.0
     """Of embeddings and of what enters the residual stream."""
     d_embed: int | Literal["auto"] = 0
