@@ -198,7 +198,7 @@ def test_the_masking_rate_may_fall() -> None:
     model = tiny_model("vanilla", options=(("masking_rate", 0.4), ("final_masking_rate", 0.2)))
     rates = [model.architecture.masking_at(fraction).rate for fraction in (0.0, 0.5, 1.0, 1.1)]
     assert rates == pytest.approx([0.4, 0.3, 0.2, 0.2])
-    assert tiny_model("vanilla").architecture.masking_at(0.9).rate == 0.4
+    assert tiny_model("vanilla").architecture.masking_at(0.9).rate == 0.3
     with pytest.raises(ValueError, match="masking rate of 1.5"):
         tiny_model("vanilla", options=(("final_masking_rate", 1.5),))
 
