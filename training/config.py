@@ -60,7 +60,8 @@ class PretrainConfig:
     """Pretrain several architectures side by side under one budget each, and report which learned more."""
 
     architectures: Annotated[
-        tuple[str, ...], tyro.conf.arg(help_behavior_hint="(default: local vanilla:near=3,learning_rate=4.5e-3 vanilla)")
+        tuple[str, ...],
+        tyro.conf.arg(help_behavior_hint="(default: local vanilla:near=3,learning_rate=4.5e-3 vanilla)"),
     ] = ("local", "vanilla:near=3,learning_rate=4.5e-3", "vanilla")
     """Who competes: names, each with options if wanted, as in `vanilla:masking_rate=0.4,learning_rate=2e-3` or
     `tta:budget=0.25`, which has a quarter of the budget, annealed to its end."""
