@@ -63,9 +63,15 @@ def curve_panel(axes: Axes, results: Results, axis: str, value: str) -> None:
     axes.set_xlabel(AXIS_NAMES[axis])
 
 
-def legend(figure: Figure, axes: Axes) -> None:
-    """Above the panels, where no label is too long; a line for each contestant whose label is."""
-    handles, labels = axes.get_legend_handles_labels()
+def legend(figure: Figure, *panels: Axes) -> None:
+    """Above the panels, where no label is too long; a line for each contestant whose label is. A contestant has one colour in
+    all panels, and one entry, by its label in the first that shows it."""
+    handles, labels = panels[0].get_legend_handles_labels()
+    for axes in panels[1:]:
+        for line, label in zip(*axes.get_legend_handles_labels()):
+            if line.get_color() not in {other.get_color() for other in handles}:
+                handles.append(line)
+                labels.append(label)
     columns = 1 if max(map(len, labels)) > 40 else min(4, len(labels))
     figure.legend(handles, labels, loc="outside upper center", ncols=columns)
 
@@ -84,7 +90,7 @@ def answer(results: Results) -> Figure:
         if results.families():
             frontier_panel(left, results)
             curve_panel(right, results, axis, "nll")
-            right.set_ylabel("leave-one-out NLL on dev (nats a token)")
+            right.set_ylabel("NLL on dev (nats a token)")
         else:
             curve_panel(left, results, axis, "nll")
             left.set_ylabel("leave-one-out NLL (nats a token)")
@@ -95,7 +101,7 @@ def answer(results: Results) -> Figure:
             if (baseline := results.baseline) is not None:
                 ends = [curve[-1]["curve"]["nll"] for curve in results.curves[baseline].values()]
                 left.axhline(np.mean(ends), color="#333333", lw=0.9, ls=":", label=f"{baseline} at its end")
-        legend(figure, left)
+        legend(figure, left, right)
         return figure
 
 
