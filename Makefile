@@ -75,7 +75,7 @@ test: $(TEST_STAMP) ## lint and tests (minutes)
 	$(PY) -m ruff format --check .
 	OMP_NUM_THREADS=1 $(PY) -m pytest -n auto -m "not kernels and not slow" --ignore tests/gpu $(ARGS)
 
-test-slow: $(TEST_STAMP) ## what takes many seconds for each architecture, and a gigabyte of text (a quarter of an hour)
+test-slow: $(TEST_STAMP) ## what takes many seconds for each architecture, and a gigabyte of text
 	OMP_NUM_THREADS=1 $(PY) -m pytest -n auto -m "slow and not kernels" --ignore tests/gpu $(ARGS)
 
 test-kernels: $(TEST_STAMP) ## the exhaustive kernel tests: every visibility, layout, head width, dtype, compiled size

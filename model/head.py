@@ -20,9 +20,9 @@ class Head(nn.Module):
         super().__init__()
         # In pre-norm no layer normalises the last residual stream, so the head does.
         self.norm_in = make_norm(config, config.d_model) if config.norm == "pre" else nn.Identity()
-        self.curved = config.head == "dense"
+        self.gelu = config.head == "dense"
         narrow = config.d_embed < config.d_model
-        self.dense = nn.Linear(config.d_model, config.d_embed, bias=config.bias) if self.curved or narrow else None
+        self.dense = nn.Linear(config.d_model, config.d_embed, bias=config.bias) if self.gelu or narrow else None
         self.norm_out = make_norm(config, config.d_embed)
         self.table = table  # shared with the input embedding, not copied
         self.bias = nn.Parameter(torch.zeros(config.vocab_size))
@@ -32,7 +32,7 @@ class Head(nn.Module):
         """(..., D) -> (..., E): what is multiplied with the table."""
         x = self.norm_in(hidden)
         x = x if self.dense is None else self.dense(x)
-        return self.norm_out(F.gelu(x) if self.curved else x)
+        return self.norm_out(F.gelu(x) if self.gelu else x)
 
     def logits(self, hidden: Tensor) -> Tensor:
         """(..., D) -> (..., V). For a few rows; losses and scores never hold all logits at once."""

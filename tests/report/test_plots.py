@@ -3,10 +3,10 @@ from pathlib import Path
 
 from report import plots
 from report.summary import Results
-from tests.report.test_summary import folder, frontier, record  # noqa: F401  (fixtures)
+from tests.report.conftest import record
 
 
-def test_every_curve_has_its_name_in_the_legend(frontier: Path) -> None:  # noqa: F811
+def test_every_curve_has_its_name_in_the_legend(frontier: Path) -> None:
     """The second panel shows contestants that the first, which is of shares, does not."""
     facts = json.loads((frontier / "facts.json").read_text())
     facts["contestants"]["local"] = {**facts["contestants"]["tta"], "family": "local"}

@@ -8,7 +8,7 @@ import pytest
 
 from report.scaling import Point, all_points, fit, frontier, kind_of, share, write_report
 from report.summary import Results
-from tests.report.test_summary import record
+from tests.report.conftest import record
 
 BUDGETS = (1e12, 4e12, 1.5e13, 6e13)
 

@@ -7,7 +7,7 @@ import pytest
 
 from report.summary import Results
 from report.tuning import main, merged, table
-from tests.report.test_summary import record
+from tests.report.conftest import record
 
 
 def run(folder: Path, ends: dict[str, tuple[float, float]], **config) -> Path:
