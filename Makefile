@@ -99,14 +99,16 @@ compare: $(RUN_STAMP) ## every architecture under one budget, in one table (a qu
 		--budget $(or $(BUDGET),1e13flop) --workers $(or $(WORKERS),0) --seeds $(or $(SEEDS),0) \
 		$(call option,CORPUS,corpus) $(call option,SIZE,size) $(call option,NAME,name) $(ARGS)
 
-# Three sizes (0.7, 1.3 and 4.2 M parameters at 4,096 pieces); the shares are 1e12, 4e12, 1.5e13 and 6e13 of 6e13 FLOP.
-SCALING_SIZES := d_model=64,n_layers=8,n_heads=2 d_model=128,n_layers=4,n_heads=2 d_model=256,n_layers=4,n_heads=4
+# Deep and narrow, shallow, tiny, small (0.7, 0.9, 1.3 and 4.2 M parameters at 4,096 pieces); the shares are 1e12, 4e12, 1.5e13
+# and 6e13 of 6e13 FLOP.
+SCALING_SIZES := d_model=64,n_layers=8,n_heads=2 d_model=128,n_layers=2,n_heads=2 d_model=128,n_layers=4,n_heads=2 \
+	d_model=256,n_layers=4,n_heads=4
 SCALING_KINDS := local: vanilla: $(NEAR),
 SCALING_NAME = $(or $(NAME),scaling)
 scaling_entries = $(foreach kind,$(SCALING_KINDS),$(foreach size,$(SCALING_SIZES),$(foreach share,$(1) 1,$(kind)$(size),budget=$(share))))
 continued = $(if $(wildcard runs/$(1)/run.json),--resume runs/$(1),--name $(1) --workers $(or $(WORKERS),0) $(call option,CORPUS,corpus) $(2) $(ARGS))
 
-scaling: $(RUN_STAMP) ## does the lead last? three sizes, four budgets, side by side, resumable (two hours on 2 fast cores)
+scaling: $(RUN_STAMP) ## does the lead last? four sizes, four budgets, side by side, resumable (two hours on 2 fast cores)
 	$(PY) pretrain.py $(call continued,$(SCALING_NAME),--architectures $(call scaling_entries,0.01667 0.06667 0.25) \
 		--budget $(or $(BUDGET),6e13flop))
 	$(PY) pretrain.py $(call continued,$(SCALING_NAME)-seeds,--architectures $(call scaling_entries,0.25) \
@@ -114,12 +116,12 @@ scaling: $(RUN_STAMP) ## does the lead last? three sizes, four budgets, side by 
 	$(PY) -m report.scaling runs/$(SCALING_NAME) runs/$(SCALING_NAME)-seeds
 
 LOCAL_OPTIONS := near=1,taps=1 near=3 near=3,taps=3 near=4,taps=4 near=0,taps=0 taps=0 taps=1 convolved=1 convolved=2 values=2 \
-	n_heads=1 n_heads=4 sides=one,near=3,taps=3 sides=one,near=3,taps=3,convolved=4 learning_rate=9e-3
+	n_heads=1 n_heads=4 n_layers=2 n_layers=3 sides=one,near=3,taps=3 sides=one,near=3,taps=3,convolved=4 learning_rate=9e-3
 
 # Each kind's learning rate at its best other settings, then the others one by one at its best learning rate.
 TUNED = $(foreach kind,local: tta: vanilla: vanilla:near=3$(comma),$(foreach rate,1.5e-3 3e-3 4.5e-3 6e-3,$(kind)learning_rate=$(rate))) \
 	$(foreach rate,0.15 0.2 0.4 0.5,vanilla:masking_rate=$(rate)) vanilla:masking_rate=0.4,final_masking_rate=0.15 \
-	$(foreach rate,0.2 0.4 0.5,$(NEAR),masking_rate=$(rate)) $(NEAR),taps=3 $(NEAR),n_heads=1 \
+	$(foreach rate,0.2 0.4 0.5,$(NEAR),masking_rate=$(rate)) $(NEAR),taps=3 $(NEAR),n_heads=1 $(NEAR),n_layers=2 vanilla:n_layers=2 \
 	vanilla:near=2$(comma)learning_rate=4.5e-3 $(foreach kind,local: tta: vanilla: $(NEAR)$(comma),$(kind)head=dense) \
 	$(foreach option,$(LOCAL_OPTIONS),local:$(option)) \
 	$(foreach width,16 32 64,bicausal:width=$(width))
