@@ -41,11 +41,12 @@ def rung(flops: float) -> int:
 
 @dataclass(frozen=True)
 class Point:
-    """A kind at a budget: FLOPs, the size that is best on dev (parameters), and its NLL on test by seed."""
+    """A kind at a budget: FLOPs, the size that is best on dev (parameters, shape), and its NLL on test by seed."""
 
     flops: float
     parameters: int
     nll: dict[int, float]
+    shape: str = ""
 
     @property
     def mean(self) -> float:
@@ -67,20 +68,23 @@ class Fit:
 
 
 def all_points(runs: Sequence[Results]) -> dict[str, list[tuple[float, Point]]]:
-    """By kind, every finished size and budget: (NLL on dev, point), seeds of all runs together."""
-    found: dict[tuple[str, int, int], tuple[float, int, dict[int, float], list[float]]] = {}
+    """By kind, every finished size and budget: (NLL on dev, point), seeds of all runs together. Two sizes may have equally many
+    parameters (heads make none): a size is its shape, however it was spelt."""
+    found: dict[tuple[str, str, int], tuple[float, int, dict[int, float], list[float]]] = {}
     for results in runs:
         for label in results.finished:
             facts = results.facts["contestants"][label]
             ends = {seed: curve[-1] for seed, curve in results.curves[label].items()}
             flops = sum(end["flops"] for end in ends.values()) / len(ends)
-            key = (kind_of(label), facts["parameters"], rung(flops))
+            model = facts["model"]
+            shape = f"{model['d_model']} x {model['n_layers']}, heads {model['n_heads']}, d_ff {model['d_ff']}"
+            key = (kind_of(label), shape, rung(flops))
             _, _, nll, dev = found.setdefault(key, (flops, facts["parameters"], {}, []))
             nll |= {seed: end["final"]["nll"] for seed, end in ends.items()}
             dev += [end["dev"]["nll"] for end in ends.values()]
     kinds: dict[str, list[tuple[float, Point]]] = {}
-    for (kind, _, _), (flops, parameters, nll, dev) in found.items():
-        kinds.setdefault(kind, []).append((sum(dev) / len(dev), Point(flops, parameters, nll)))
+    for (kind, shape, _), (flops, parameters, nll, dev) in found.items():
+        kinds.setdefault(kind, []).append((sum(dev) / len(dev), Point(flops, parameters, nll, shape)))
     return kinds
 
 
@@ -209,8 +213,10 @@ def write_report(folders: Sequence[Path]) -> str:
         for _, p in sorted(points, key=lambda pair: (rung(pair[1].flops), pair[1].parameters)):
             told = Spread.of(list(p.nll.values())).text()
             told = f"**{told}**" if p in frontiers[kind] else told
-            rows.append([kind, f"{p.flops:.1e}", f"{p.parameters / 1e6:.2f} M", told, str(len(p.nll))])
-    lines = markdown_table(("", "FLOPs", "size", "NLL; bold: the best size on dev, which counts", "seeds"), rows)
+            rows.append([kind, f"{p.flops:.1e}", p.shape, f"{p.parameters / 1e6:.2f} M", told, str(len(p.nll))])
+    lines = markdown_table(
+        ("", "FLOPs", "width x depth", "size", "NLL; bold: the best size on dev, which counts", "seeds"), rows
+    )
     fitted = [
         [kind, f"{f.floor:.2f} + {f.scale:.2f} (C / 1e13)^-{f.exponent:.3f}", f"{f.exponent:.3f} ± {f.exponent_deviation:.3f}"]
         for kind, f in fits.items()

@@ -61,6 +61,7 @@ def write_run(folder: Path, seeds: list[int], shift: float = 0.0, budgets: tuple
                     "architecture": kind[:-1],
                     "family": label,
                     "share": 1.0,
+                    "model": {"d_model": width, "n_layers": 2, "n_heads": 2, "d_ff": 2 * width},
                 }
                 for seed in seeds:
                     nll = law(scale, exponent, budget) + (0.0 if best else 0.2) + shift
@@ -68,6 +69,24 @@ def write_run(folder: Path, seeds: list[int], shift: float = 0.0, budgets: tuple
     (folder / "results.jsonl").write_text("\n".join(map(json.dumps, records)) + "\n")
     (folder / "facts.json").write_text(json.dumps({"contestants": contestants, "precision": "torch.float32"}))
     (folder / "run.json").write_text(json.dumps({"seeds": seeds}))
+
+
+def test_sizes_of_equally_many_parameters_stay_apart(tmp_path: Path) -> None:
+    """Heads make no parameters. The same shape spelt in two ways is one size."""
+    write_run(tmp_path / "a", [0])
+    write_run(tmp_path / "b", [0], shift=0.5)
+    write_run(tmp_path / "c", [1], shift=0.5)
+    for name, heads in (("b", 1), ("c", 2)):
+        facts = json.loads((tmp_path / name / "facts.json").read_text())
+        for each in facts["contestants"].values():
+            each["model"]["n_heads"] = heads
+        (tmp_path / name / "facts.json").write_text(json.dumps(facts))
+    points = all_points([Results.load(tmp_path / name) for name in "abc"])["local"]
+    assert len(points) == 16
+    by_shape = {p.shape: p.nll for _, p in points if p.flops == pytest.approx(6e13)}
+    two, one = by_shape["128 x 2, heads 2, d_ff 256"], by_shape["128 x 2, heads 1, d_ff 256"]
+    assert two == pytest.approx({0: law(1.0, 0.2, 6e13), 1: law(1.0, 0.2, 6e13) + 0.5})
+    assert one == pytest.approx({0: law(1.0, 0.2, 6e13) + 0.5})
 
 
 def test_several_runs_are_one_page(tmp_path: Path) -> None:
