@@ -18,6 +18,7 @@ from pathlib import Path
 import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib.figure import Figure
+from matplotlib.ticker import LogLocator, NullFormatter
 from scipy.optimize import least_squares
 
 from data.files import write_atomically
@@ -182,6 +183,9 @@ def picture(kinds: dict[str, list[tuple[float, Point]]], fits: dict[str, Fit], b
                         [f for f, _ in found], y, error, fmt="o" + style, color=colour, label=label, capsize=3
                     )
         left.set(xscale="log", xlabel="training FLOPs", ylabel="leave-one-out NLL, nats a token")
+        left.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+        left.xaxis.set_major_formatter(lambda flops, _: f"{flops:.0e}".replace("e+", "e"))
+        left.xaxis.set_minor_formatter(NullFormatter())  # less than a decade would label every tick, one over the other
         right.set(
             xscale="log", xlabel="the baseline's training FLOPs", ylabel="share of it that is as good", ylim=(0, None)
         )
