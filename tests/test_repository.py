@@ -60,7 +60,7 @@ def test_continuous_testing_runs_the_readme_s_test_command() -> None:
 
 
 def readme_commands() -> list[str]:
-    blocks = re.findall(r"```bash\n(.*?)```", README.read_text(), re.DOTALL)
+    blocks = re.findall(r"```bash\n(.*?)```", README.read_text().replace("\\\n", " "), re.DOTALL)
     return [line.split("#")[0].strip() for block in blocks for line in block.splitlines() if line.strip()]
 
 
