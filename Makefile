@@ -108,7 +108,7 @@ SCALING_NAME = $(or $(NAME),scaling)
 scaling_entries = $(foreach kind,$(SCALING_KINDS),$(foreach size,$(SCALING_SIZES),$(foreach share,$(1) 1,$(kind)$(size),budget=$(share))))
 continued = $(if $(wildcard runs/$(1)/run.json),--resume runs/$(1),--name $(1) --workers $(or $(WORKERS),0) $(call option,CORPUS,corpus) $(2) $(ARGS))
 
-scaling: $(RUN_STAMP) ## does the lead last? four sizes, four budgets, side by side, resumable (two hours on 2 fast cores)
+scaling: $(RUN_STAMP) ## does the lead last? four sizes, four budgets, side by side, resumable (2.5 hours on 2 fast cores)
 	$(PY) pretrain.py $(call continued,$(SCALING_NAME),--architectures $(call scaling_entries,0.01667 0.06667 0.25) \
 		--budget $(or $(BUDGET),6e13flop))
 	$(PY) pretrain.py $(call continued,$(SCALING_NAME)-seeds,--architectures $(call scaling_entries,0.25) \

@@ -71,7 +71,7 @@ class Fit:
 def all_points(runs: Sequence[Results]) -> dict[str, list[tuple[float, Point]]]:
     """By kind, every finished size and budget: (NLL on dev, point), seeds of all runs together. Two sizes may have equally many
     parameters (heads make none): a size is its shape, however it was spelt."""
-    found: dict[tuple[str, str, int], tuple[float, int, dict[int, float], list[float]]] = {}
+    found: dict[tuple[str, str, int], tuple[float, int, dict[int, float], dict[int, float]]] = {}
     for results in runs:
         for label in results.finished:
             facts = results.facts["contestants"][label]
@@ -80,12 +80,12 @@ def all_points(runs: Sequence[Results]) -> dict[str, list[tuple[float, Point]]]:
             model = facts["model"]
             shape = f"{model['d_model']} x {model['n_layers']}, heads {model['n_heads']}, d_ff {model['d_ff']}"
             key = (kind_of(label), shape, rung(flops))
-            _, _, nll, dev = found.setdefault(key, (flops, facts["parameters"], {}, []))
+            _, _, nll, dev = found.setdefault(key, (flops, facts["parameters"], {}, {}))
             nll |= {seed: end["final"]["nll"] for seed, end in ends.items()}
-            dev += [end["dev"]["nll"] for end in ends.values()]
+            dev |= {seed: end["dev"]["nll"] for seed, end in ends.items()}
     kinds: dict[str, list[tuple[float, Point]]] = {}
     for (kind, shape, _), (flops, parameters, nll, dev) in found.items():
-        kinds.setdefault(kind, []).append((sum(dev) / len(dev), Point(flops, parameters, nll, shape)))
+        kinds.setdefault(kind, []).append((sum(dev.values()) / len(dev), Point(flops, parameters, nll, shape)))
     return kinds
 
 

@@ -89,6 +89,14 @@ def test_sizes_of_equally_many_parameters_stay_apart(tmp_path: Path) -> None:
     assert one == pytest.approx({0: law(1.0, 0.2, 6e13) + 0.5})
 
 
+def test_a_seed_that_was_run_twice_counts_once(tmp_path: Path) -> None:
+    """The later run's numbers stand, on dev as on test."""
+    write_run(tmp_path / "a", [0, 1])
+    write_run(tmp_path / "b", [0], shift=0.5)
+    for dev, point in all_points([Results.load(tmp_path / name) for name in "ab"])["local"]:
+        assert dev == pytest.approx(point.mean) and point.nll[0] == pytest.approx(point.nll[1] + 0.5)
+
+
 def test_several_runs_are_one_page(tmp_path: Path) -> None:
     write_run(tmp_path / "a", [0])
     write_run(tmp_path / "b", [1, 2], shift=0.01)
