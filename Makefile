@@ -116,14 +116,14 @@ scaling: $(RUN_STAMP) ## does the lead last? four sizes, four budgets, side by s
 	$(PY) -m report.scaling runs/$(SCALING_NAME) runs/$(SCALING_NAME)-seeds
 
 LOCAL_OPTIONS := near=1,taps=1 near=3 near=3,taps=3 near=4,taps=4 near=0,taps=0 taps=0 taps=1 convolved=1 convolved=2 values=2 \
-	n_heads=1 n_heads=4 n_layers=2 n_layers=3 sides=one,near=3,taps=3 sides=one,near=3,taps=3,convolved=4 learning_rate=9e-3
+	grams=4096 grams=16384 n_heads=1 n_heads=4 n_layers=2 n_layers=3 sides=one,near=3,taps=3 sides=one,near=3,taps=3,convolved=4 learning_rate=9e-3
 
 # Each kind's learning rate at its best other settings, then the others one by one at its best learning rate.
 TUNED = $(foreach kind,local: tta: vanilla: vanilla:near=3$(comma),$(foreach rate,1.5e-3 3e-3 4.5e-3 6e-3,$(kind)learning_rate=$(rate))) \
 	$(foreach rate,0.15 0.2 0.4 0.5,vanilla:masking_rate=$(rate)) vanilla:masking_rate=0.4,final_masking_rate=0.15 \
 	$(foreach rate,0.2 0.4 0.5,$(NEAR),masking_rate=$(rate)) $(NEAR),taps=3 $(NEAR),n_heads=1 $(NEAR),n_layers=2 vanilla:n_layers=2 \
 	vanilla:near=2$(comma)learning_rate=4.5e-3 $(foreach kind,local: tta: vanilla: $(NEAR)$(comma),$(kind)head=dense) \
-	$(foreach option,$(LOCAL_OPTIONS),local:$(option)) \
+	$(foreach rows,4096 16384,vanilla:grams=$(rows)) $(NEAR),grams=16384 $(foreach option,$(LOCAL_OPTIONS),local:$(option)) \
 	$(foreach width,16 32 64,bicausal:width=$(width))
 comma := ,
 

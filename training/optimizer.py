@@ -58,7 +58,7 @@ class Optimizers:
         muon = {id(p) for p in matrices}
         rest = [p for p in self.parameters if id(p) not in muon]
         # Norms, biases and embedding rows are not decayed: decay is for weights that multiply activations.
-        tables = {id(m.weight) for m in model.modules() if isinstance(m, nn.Embedding)}
+        tables = {id(m.weight) for m in model.modules() if isinstance(m, nn.Embedding | nn.EmbeddingBag)}
         decayed = [p for p in rest if p.ndim >= 2 and id(p) not in tables]
         plain = [p for p in rest if p.ndim < 2 or id(p) in tables]
         groups = [{"params": decayed, "weight_decay": config.weight_decay}, {"params": plain, "weight_decay": 0.0}]

@@ -14,6 +14,7 @@ With `sides=one` a key is convolved from the side that its reader is not on, and
     layer l   one softmax over  K_l e_j + sum_t c_t K_l e_(j-t) for j < i,  K_l e_j + sum_t c'_t K_l e_(j+t) for j > i
 
 `convolved=n`: the first n layers alone (by default all of them, of one side two); the others read raw keys of all j != i.
+`grams=n` looks pairs of neighbours up in tables of n rows (model/grams.py) and adds what it finds to the query's start.
 `values=n` adds a row of a table to the values of each token in n layers: static content may be any function of the token
 (value embeddings of the modded-nanogpt speedruns, 2024).
 """
@@ -32,6 +33,7 @@ from kernels.one_sided import one_sided, two_sided
 from model.architectures.base import Architecture, flat_places
 from model.config import ModelConfig
 from model.convolved import attention_without, parts
+from model.grams import Grams
 from model.layers import Block, by_layer, projected
 from model.neighbours import Near
 
@@ -46,11 +48,13 @@ class Local(Architecture):
         sides: Literal["both", "one"] = "both"
         convolved: int | None = None
         values: int = 0
+        grams: int = 0
 
         def __post_init__(self) -> None:
-            if min(self.near, self.taps, self.values) < 0:
+            if min(self.near, self.taps, self.values, self.grams) < 0:
                 raise ValueError(
-                    f"near is {self.near}, taps is {self.taps} and values is {self.values}; they must be 0 (off) or more."
+                    f"near is {self.near}, taps is {self.taps}, values is {self.values} and grams is {self.grams}; they must "
+                    "be 0 (off) or more."
                 )
             if self.sides == "both" and self.near < self.taps:
                 raise ValueError(
@@ -64,6 +68,7 @@ class Local(Architecture):
         super().__init__(config)
         self.blocks = nn.ModuleList(Block(config) for _ in range(config.n_layers))
         self.near = Near(config, self.options.near) if self.options.near else None
+        self.grams = Grams(config, self.options.grams) if self.options.grams else None
         n = self.options.convolved
         if n is None:
             n = config.n_layers if self.options.sides == "both" else min(2, config.n_layers)
@@ -130,6 +135,8 @@ class Local(Architecture):
     def query_start(self, content: Tensor, batch: Batch, towers: Any, hidden: Tensor | None) -> Tensor:
         """Where queries start: (B, N, D), or one vector for all places."""
         query = self.embedding.queries(batch.tokens, batch.documents)
+        if self.grams is not None:
+            query = query + self.grams(batch.tokens, batch.layout, hidden)
         return query if self.near is None else query + self.near(content, batch.layout, hidden)
 
     def raw(self, content: Tensor, batch: Batch, layers: range) -> Tensor:

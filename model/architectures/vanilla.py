@@ -16,6 +16,7 @@ from data.batches import Masking
 from kernels.one_sided import two_sided
 from model.architectures.base import Architecture, a_copy_for_each
 from model.config import ModelConfig
+from model.grams import Grams
 from model.layers import Block
 from model.neighbours import Near
 
@@ -31,10 +32,13 @@ class Vanilla(Architecture):
         masking_scheme: Literal["mask", "bert"] = "mask"
         near: int = 0
         taps: int = 0
+        grams: int = 0
 
         def __post_init__(self) -> None:
-            if self.near < 0 or self.taps < 0:
-                raise ValueError(f"near is {self.near} and taps is {self.taps}; they must be 0 (off) or more.")
+            if min(self.near, self.taps, self.grams) < 0:
+                raise ValueError(
+                    f"near is {self.near}, taps is {self.taps} and grams is {self.grams}; they must be 0 (off) or more."
+                )
 
         def masking(self, fraction: float = 0.0) -> Masking:
             """Falling (or rising) from the first rate to the final one as the budget is spent, if one is given."""
@@ -50,6 +54,7 @@ class Vanilla(Architecture):
         # The tricks of `local`, for a comparison without them is worth little. Masked tokens leak nothing, so both sides
         # are convolved for every reader.
         self.near = Near(config, self.options.near) if self.options.near else None
+        self.grams = Grams(config, self.options.grams) if self.options.grams else None
         shape = (config.n_layers, 2, self.options.taps, 2 * config.d_model)
         self.taps = nn.Parameter(torch.zeros(shape)) if self.options.taps else None
 
@@ -68,9 +73,11 @@ class Vanilla(Architecture):
 
     def stream(self, tokens: Tensor, batch: Batch, places: Tensor | None = None) -> Tensor:
         """Only `places` of the last layer are computed beyond its attention, if they are given."""
-        x = self.embedding(tokens, batch.documents)  # (B, N, D)
+        x = raw = self.embedding(tokens, batch.documents)  # (B, N, D)
         if self.near is not None:
-            x = x + self.near(x, batch.layout)
+            x = x + self.near(raw, batch.layout)
+        if self.grams is not None:
+            x = x + self.grams(tokens, batch.layout)
         last = len(self.blocks) - 1
         for i, block in enumerate(self.blocks):
             mix = None if self.taps is None else partial(two_sided, weight=self.taps[i], documents=batch.layout)

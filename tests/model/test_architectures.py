@@ -213,7 +213,7 @@ def test_local_without_its_options_is_tta(options: dict) -> None:
 
 
 @pytest.mark.parametrize("architecture", ["local", "vanilla"])
-@pytest.mark.parametrize("options", [{"near": 2}, {"taps": 2, "sides": "one"}, {"near": 3, "taps": 3}])
+@pytest.mark.parametrize("options", [{"near": 2}, {"taps": 2, "sides": "one"}, {"near": 3, "taps": 3}, {"grams": 64}])
 def test_neighbours_and_convolution_respect_documents(architecture: str, options: dict) -> None:
     """Packed, a document is predicted as if alone; with every parameter random, the taps too."""
     options = {"near": 0, "taps": 0} | options
@@ -226,8 +226,9 @@ def test_neighbours_and_convolution_respect_documents(architecture: str, options
     assert_documents_alone(model, 1e-4)
 
 
-@pytest.mark.parametrize(("architecture", "option"), [("local", "near"), ("local", "taps"), ("vanilla", "near")])
-def test_impossible_reach_is_refused(architecture: str, option: str) -> None:
+@pytest.mark.parametrize("name", ["local near", "local taps", "local grams", "vanilla near", "vanilla grams"])
+def test_impossible_reach_is_refused(name: str) -> None:
+    architecture, option = name.split()
     with pytest.raises(ValueError, match=r"they must be 0 (\(off\) )?or more"):
         tiny_model(architecture, options=((option, -1),))
 

@@ -223,6 +223,7 @@ FEATURES = [
     ("permuted", {"near": 2}),
     *(("rtd", {"generator": generator}) for generator in ("local", "bicausal")),
     *(("vanilla", {"near": near, "taps": taps}) for near, taps in ((3, 0), (0, 3), (2, 4))),
+    *((architecture, {"grams": 64}) for architecture in ("local", "bicausal", "vanilla")),
 ]
 
 

@@ -26,8 +26,11 @@ def test_muon_holds_the_matrices_that_the_architecture_names_and_nothing_else() 
     assert held == expected | {id(model.architecture.extra.weight)}
 
 
-def test_tables_norms_and_biases_are_not_decayed() -> None:
-    model = tiny_model("tta", "bert")
+@pytest.mark.parametrize(
+    ("architecture", "preset", "options"), [("tta", "bert", ()), ("local", "modern", (("grams", 8),))]
+)
+def test_tables_norms_and_biases_are_not_decayed(architecture: str, preset: str, options: tuple) -> None:
+    model = tiny_model(architecture, preset, options=options)
     adamw = Optimizers(model, OptimizerConfig(name="adamw")).optimizers[0]
     decayed = {id(p) for group in adamw.param_groups if group["weight_decay"] for p in group["params"]}
     names = {name for name, p in model.named_parameters() if id(p) in decayed}
