@@ -139,12 +139,15 @@ def load_model_from(path: Path, device: torch.device | str = "cpu") -> MaskedLM:
     else:
         verify(path)
     config = ModelConfig.from_json((path / "config.json").read_text())
-    known = {field.name for field in dataclasses.fields(architecture_class(config.architecture).Options)}
-    if missing := sorted(known - dict(config.options).keys()):
+    architecture = architecture_class(config.architecture)
+    told = dict(architecture.before) | dict(config.options)
+    known = {field.name for field in dataclasses.fields(architecture.Options)}
+    if missing := sorted(known - told.keys()):
         raise ValueError(
             f"{path} was written before {config.architecture} had the option {' and '.join(missing)}, and may not be what the "
             "defaults make of it; read it with the revision of its run's report, or train it again."
         )
+    config = dataclasses.replace(config, options=tuple(told.items()))
     model = MaskedLM(config)
     try:
         load_model(model, str(path / "model.safetensors"))

@@ -42,6 +42,10 @@ class Architecture(nn.Module):
     learning_rate: float = 3e-3
     """What a race trains with where no rate is given: the best of a sweep (docs/tuning.md)."""
 
+    before: tuple[tuple[str, Any], ...] = ()
+    """Options that came later, each with the value that means what the architecture was without it: checkpoints that do not
+    name them are read so. One that does not name any other option is refused."""
+
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
         self.config = config

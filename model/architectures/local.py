@@ -63,6 +63,7 @@ class Local(Architecture):
                 )
 
     learning_rate = 4.5e-3
+    before = (("grams", 0),)
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__(config)

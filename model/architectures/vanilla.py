@@ -24,6 +24,7 @@ from model.neighbours import Near
 class Vanilla(Architecture):
     without_self = False
     passes_each = True
+    before = (("grams", 0),)
 
     @dataclass(frozen=True)
     class Options:

@@ -44,6 +44,25 @@ def test_options_are_kept_and_one_that_came_later_is_not_guessed(
         checkpoint.load_model_from(path)
 
 
+@pytest.mark.parametrize("architecture", ["local", "vanilla"])
+def test_a_checkpoint_from_before_an_option_that_was_off_is_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, architecture: str
+) -> None:
+    """Also once the option is no longer off by default."""
+    model = tiny_model(architecture)
+    path = checkpoint.save(tmp_path, 3, model, STATE, b"tokenizer")
+    config = json.loads((path / "config.json").read_text())
+    config["options"] = [pair for pair in config["options"] if pair[0] != "grams"]
+    (path / "config.json").write_text(json.dumps(config))
+    monkeypatch.setattr(checkpoint, "verify", lambda path: None)  # it was written so
+    kind = type(model.architecture)
+    later = make_dataclass("Options", [("grams", int, field(default=64))], bases=(kind.Options,), frozen=True)
+    monkeypatch.setattr(kind, "Options", later)
+    loaded = checkpoint.load_model_from(path)
+    assert loaded.architecture.options.grams == 0
+    assert all(torch.equal(ours, loaded.state_dict()[name]) for name, ours in model.state_dict().items())
+
+
 def test_weights_that_no_longer_fit_are_one_sentence(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The generator of `rtd` has the defaults of its architecture, which may change."""
     path = checkpoint.save(tmp_path, 3, tiny_model("rtd", options=(("generator", "local"),)), STATE, b"tokenizer")

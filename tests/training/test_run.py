@@ -265,4 +265,5 @@ def test_a_checkpoint_names_every_option_of_its_architecture() -> None:
         "sides": "both",
         "convolved": None,
         "values": 0,
+        "grams": 0,
     }
