@@ -74,9 +74,9 @@ class Vanilla(Architecture):
 
     def stream(self, tokens: Tensor, batch: Batch, places: Tensor | None = None) -> Tensor:
         """Only `places` of the last layer are computed beyond its attention, if they are given."""
-        x = raw = self.embedding(tokens, batch.documents)  # (B, N, D)
+        x = self.embedding(tokens, batch.documents)  # (B, N, D)
         if self.near is not None:
-            x = x + self.near(raw, batch.layout)
+            x = x + self.near(x, batch.layout)
         if self.grams is not None:
             x = x + self.grams(tokens, batch.layout)
         last = len(self.blocks) - 1
