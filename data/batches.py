@@ -11,6 +11,8 @@ from data.batch import Batch
 from data.permutation import hash64, permute, uniform
 from data.shards import Shards
 from data.tokenizer import Vocabulary
+from data.words import Words
+from kernels.attention import Spans
 
 SHORTEST = 8  # tokens of a window; from here on every window holds an ordinary token to mask
 
@@ -26,26 +28,34 @@ class Masking:
             tokens where these are fewer, as among documents of one word.
     scheme: "mask" puts [MASK] there; "bert" [MASK] on 80%, a random ordinary token on 10%, the token itself on 10%
             (Devlin et al., 2019, section 3.1).
+    words:  the share of the rows in which whole words are masked (BERT's whole-word masking): words in a random order, as long
+            as they fit into the rate.
 
     Specials are never masked.
     """
 
     rate: float = 0.15
     scheme: Literal["mask", "bert"] = "mask"
+    words: float = 0.0
 
     def __post_init__(self):
         if isinstance(self.rate, bool) or not isinstance(self.rate, int | float) or not 0 < self.rate < 1:
             raise ValueError(f"found a masking rate of {self.rate!r}, expected a number between 0 and 1")
         if self.scheme not in ("mask", "bert"):
             raise ValueError(f"found the masking scheme {self.scheme!r}, expected 'mask' or 'bert'")
+        if not 0 <= self.words <= 1:
+            raise ValueError(
+                f"found {self.words!r} as the share of rows masked by words, expected a number from 0 to 1"
+            )
 
     def apply(
-        self, tokens: np.ndarray, vocabulary: Vocabulary, seed: int, samples: np.ndarray
+        self, tokens: np.ndarray, vocabulary: Vocabulary, seed: int, samples: np.ndarray, words: Words | None = None
     ) -> tuple[np.ndarray, np.ndarray]:
         """tokens (B, N) -> corrupted (B, N) and masked (B, N) bool.
 
         samples: (B,) the number of each row in the order of the data. What is drawn for a row depends on the seed and
         on its number alone: not on the batch it stands in, nor on other rows.
+        words: needed where whole words are masked.
         """
         length = tokens.shape[1]
         is_special = np.zeros(vocabulary.size, bool)
@@ -58,6 +68,9 @@ class Masking:
         order = np.argpartition(scores, min(wanted, length - 1), axis=1)[:, :wanted]  # the lowest, in any order
         masked = np.zeros(tokens.shape, bool)
         np.put_along_axis(masked, order, True, axis=1)
+        if self.words:
+            by_words = uniform(hash64(seed, _MASKING, 3), samples) < self.words
+            masked[by_words] = self._whole_words(scores, words.bounds(tokens, seed, samples), wanted)[by_words]
         masked &= ~special
         if self.scheme == "mask":
             return np.where(masked, vocabulary.mask_id, tokens), masked
@@ -67,6 +80,19 @@ class Masking:
         replaced = np.where(lot < 0.8, vocabulary.mask_id, np.where(lot < 0.9, drawn, tokens))
         return np.where(masked, replaced, tokens), masked
 
+    @staticmethod
+    def _whole_words(scores: np.ndarray, bounds: tuple[np.ndarray, np.ndarray], wanted: int) -> np.ndarray:
+        """(B, N) bool: the words with the lowest scores of their first tokens, as long as at most `wanted` tokens are masked."""
+        first, last = bounds
+        of_word = np.take_along_axis(scores, first, 1)
+        order = np.argsort(of_word, axis=1, kind="stable")  # tokens of a word side by side
+        end = np.take_along_axis(last - np.arange(scores.shape[1]), order, 1) + np.arange(scores.shape[1])
+        masked = np.zeros(scores.shape, bool)
+        np.put_along_axis(masked, order, end < wanted, axis=1)
+        none = ~masked.any(1)  # the first word is longer than all that is wanted: it is masked
+        masked[none] = (of_word == of_word.min(1, keepdims=True))[none]
+        return masked
+
 
 @dataclass(frozen=True)
 class Batches:
@@ -74,7 +100,9 @@ class Batches:
 
     In each epoch the stream of tokens, seen as a circle, is cut into tokens // sequence_length windows from a random
     place on, and the windows come in a random order: each token appears once, but for the fewer than sequence_length
-    that are left over, which are others in each epoch. The tokens at a step do not depend on `masking`.
+    that are left over, which are others in each epoch. The tokens at a step do not depend on `masking` or on what is hidden.
+
+    hidden_words: the share of the `words` that are hidden whole from each of their positions (`Batch.spans`).
     """
 
     shards: Shards
@@ -82,8 +110,12 @@ class Batches:
     sequence_length: int
     seed: int = 0
     masking: Masking | None = None
+    words: Words | None = None
+    hidden_words: float = 0.0
 
     def __post_init__(self):
+        if self.words is None and (self.hidden_words or (self.masking is not None and self.masking.words)):
+            raise ValueError("words are to be hidden and none were given; give Batches the corpus's Words")
         _check_window(self.sequence_length)
         if self.batch_size < 1 or self.seed < 0:
             raise ValueError(f"found batch size {self.batch_size} and seed {self.seed}, expected at least 1 and 0")
@@ -107,10 +139,13 @@ class Batches:
         samples = step * self.batch_size + np.arange(self.batch_size)
         tokens = self.shards.windows(self._starts(samples), self.sequence_length)
         batch = replace(_batch(tokens, self.shards.vocabulary), samples=tuple(samples.tolist()))
+        if self.hidden_words:
+            first, last = self.words.hidden(tokens, self.hidden_words, self.seed, samples)
+            batch = replace(batch, spans=Spans(torch.from_numpy(first).int(), torch.from_numpy(last).int()))
         masking = masking or self.masking
         if masking is None:
             return batch
-        corrupted, masked = masking.apply(tokens, self.shards.vocabulary, self.seed, samples)
+        corrupted, masked = masking.apply(tokens, self.shards.vocabulary, self.seed, samples, self.words)
         return replace(batch, corrupted=torch.from_numpy(corrupted), masked=torch.from_numpy(masked))
 
     def _starts(self, sample: np.ndarray) -> np.ndarray:

@@ -7,13 +7,14 @@ An all-position model reads the slot like any other place, in one pass; it does 
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
 
 from data.batches import padded
 from data.tokenizer import Tokenizer
+from kernels.attention import spans_of
 from model import MaskedLM
 from training.machine import precision
 
@@ -89,12 +90,13 @@ def label_scores(model: MaskedLM, tokenizer: Tokenizer, clozes: Sequence[Cloze])
         batch = batch.to(device)
         first = torch.tensor([len(clozes[i].before) for i in asked], device=device)
         places = first[:, None] + torch.arange(k, device=device)  # (asked, k)
-        hidden = None
         if k > 1:
-            every = torch.arange(batch.tokens.shape[1], device=device)
-            slot = (every >= first[:, None]) & (every < first[:, None] + k)
-            hidden = (slot[:, :, None] & slot[:, None, :]) | torch.eye(len(every), dtype=torch.bool, device=device)
-        states, _ = model.architecture.leave_one_out(batch, places, hidden)  # (asked, k, D)
+            every = torch.arange(batch.tokens.shape[1])
+            start = torch.tensor([len(clozes[i].before) for i in asked])[:, None]
+            slot = (every >= start) & (every < start + k)
+            spans = spans_of(torch.where(slot, start, every), torch.where(slot, start + k - 1, every))
+            batch = replace(batch, spans=spans.to(device))
+        states, _ = model.architecture.leave_one_out(batch, places)  # (asked, k, D)
         log_p = model.head.logits(states).float().log_softmax(-1)  # (asked, k, V)
         entries = [
             (a, i, j, word) for a, i in enumerate(asked) for j, word in enumerate(clozes[i].words) if len(word) == k

@@ -16,7 +16,7 @@ import itertools
 import sys
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -32,9 +32,10 @@ from data.files import to_json
 from data.options import check_types
 from data.tokenizer import Tokenizer
 from eval.command import command, open_checkpoint
+from kernels.attention import spans_of
 from model import MaskedLM
 from model.architectures.base import tokens_of_a_pass
-from training.leave_one_out import word_numbers
+from training.leave_one_out import words_of
 
 Variant = Literal["original", "within_word_l2r", "whole_word"]
 
@@ -121,14 +122,12 @@ def _log_probs(model: MaskedLM, batch: Batch, tokenizer: Tokenizer, variant: Var
     rows, length = batch.tokens.shape
     device = next(model.parameters()).device
     places = torch.arange(1, length - 1, device=device).expand(rows, -1)
-    hidden = None
     if variant != "original":
-        number, _ = word_numbers(batch.tokens, batch.documents, tokenizer)
-        hidden = number[:, :, None] == number[:, None, :]
+        first, last = words_of(batch, tokenizer)
         if variant == "within_word_l2r":
-            hidden &= torch.ones(length, length, dtype=torch.bool).triu()  # the place itself and what comes after it
-        hidden = hidden.to(device)
-    scored = model.leave_one_out(batch.to(device), places, k=0, hidden=hidden)
+            first = torch.arange(length).expand_as(first)  # the place itself and what comes after it
+        batch = replace(batch, spans=spans_of(first, last))
+    scored = model.leave_one_out(batch.to(device), places, k=0)
     return -scored.nll.float().cpu(), scored.passes
 
 

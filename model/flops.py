@@ -30,7 +30,7 @@ class StepFlops:
 @lru_cache(maxsize=64)
 def step_flops(config: ModelConfig, rows: int, length: int) -> StepFlops:
     """Forward and backward of the loss over a batch (rows, length) without document boundaries."""
-    few, all_places = 1, rows * length
+    few, all_places = rows, rows * length  # as many in each row
     with torch.device("meta"):
         model = MaskedLM(config)
     if model.architecture.masking is None:

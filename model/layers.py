@@ -16,7 +16,7 @@ from einops import rearrange
 from torch import Tensor, nn
 
 from data.permutation import hash64
-from kernels.attention import attention
+from kernels.attention import Spans, attention
 from kernels.attention.layout import Layout
 from model.config import ModelConfig
 
@@ -73,6 +73,12 @@ def rotary_table(length: int, d_head: int, dtype: torch.dtype, device: torch.dev
     angle = torch.outer(torch.arange(length, dtype=torch.float64), inverse_frequency)  # (N, K/2)
     cos, sin = angle.cos().repeat(1, 2), torch.cat([-angle.sin(), angle.sin()], dim=1)
     return cos[:, None].to(device, dtype), sin[:, None].to(device, dtype)
+
+
+def rotate_at(x: Tensor, position: Tensor, length: int) -> Tensor:
+    """Rotary positions on (B, M, H, K), whose rows stand at `position` (B, M) of a window of `length`."""
+    cos, sin = (table[:, 0][position][:, :, None] for table in rotary_table(length, x.shape[-1], x.dtype, x.device))
+    return torch.addcmul(x * cos, x.roll(x.shape[-1] // 2, dims=-1), sin)
 
 
 def rotate(x: Tensor) -> Tensor:
@@ -174,9 +180,11 @@ class Block(nn.Module):
         x = x.unflatten(-1, (self.n_heads, -1))
         return (rotate(x) if rotary else x).transpose(1, 2)
 
-    def keys_values(self, content: Tensor) -> tuple[Tensor, Tensor]:
-        """Keys (with their places) and values of content (B, N, D'), each (B, H, N, K)."""
-        return self.heads(self.key(content), self.rotary), self.heads(self.value(content))
+    def keys_values(self, content: Tensor, mix: Callable[[Tensor], Tensor] | None = None) -> tuple[Tensor, Tensor]:
+        """Keys (with their places) and values of content (B, N, D'), each (B, H, N, K). mix: as in `self_attention`."""
+        kv = projected([self], content)
+        k, v = (kv if mix is None else mix(kv)).chunk(2, -1)
+        return self.heads(k, self.rotary), self.heads(v)
 
     def queries(self, x: Tensor, shape: torch.Size) -> Tensor:
         """Queries of a stream (B, N, D), or of one vector (1, 1, D) that stands at all places: (B, H, N, K)."""
@@ -193,10 +201,20 @@ class Block(nn.Module):
         visibility: str,
         documents: Tensor | Layout | None = None,
         places: Tensor | None = None,
+        spans: Spans | None = None,
     ) -> Tensor:
         """One layer of a stream over keys and values (B, H, N, K). See `update` for `places`."""
         q = self.queries(x, torch.Size((k.shape[0], k.shape[2])))
-        return self.update(x, attention(q, k, v, visibility, documents=documents), places)
+        return self.update(x, attention(q, k, v, visibility, documents=documents, spans=spans), places)
+
+    def some_rows(self, x: Tensor, position: Tensor, k: Tensor, v: Tensor, seen: Tensor | None) -> Tensor:
+        """One layer of some rows of a stream, (B, M, D) at `position` (B, M), over keys and values of all, (B, H, N, K).
+
+        seen: (B, 1, M, N) bool, what each row reads; None: everything.
+        """
+        q = self.query(self.read(x)).unflatten(-1, (self.n_heads, -1))
+        q = (rotate_at(q, position, k.shape[2]) if self.rotary else q).transpose(1, 2)
+        return self.update(x, F.scaled_dot_product_attention(q, k, v, seen))
 
     def self_attention(
         self,
@@ -271,7 +289,7 @@ def hoisted_keys_values(blocks: nn.ModuleList, content: Tensor) -> list[tuple[Te
     return by_layer(blocks, projected(blocks, content))
 
 
-def projected(blocks: nn.ModuleList, content: Tensor) -> Tensor:
+def projected(blocks: Sequence["Block"], content: Tensor) -> Tensor:
     """Keys of all blocks, then their values, of content (B, N, D) side by side and without places: (B, N, 2 L D)."""
     linears = [block.key for block in blocks] + [block.value for block in blocks]
     bias = None if linears[0].bias is None else torch.cat([linear.bias for linear in linears])

@@ -60,13 +60,13 @@ class MaskedLM(nn.Module):
         return self.architecture.encode(batch, with_self=with_self)
 
     @torch.no_grad()
-    def leave_one_out(self, batch: Batch, places: Tensor, k: int = 1, hidden: Tensor | None = None) -> LeaveOneOut:
-        """Score the tokens at `places` (B, P), each predicted from all others. Call in eval mode.
+    def leave_one_out(self, batch: Batch, places: Tensor, k: int = 1) -> LeaveOneOut:
+        """Score the tokens at `places` (B, P), each predicted from all others, or from all outside of its span where
+        `batch.spans` says so. Call in eval mode.
 
         k: likeliest tokens that are wanted too; without any it is faster.
-        hidden: (B, N, N) bool, true where place i must not see place j either, as the other places of its word.
         """
-        states, passes = self.architecture.leave_one_out(batch, places, hidden)
+        states, passes = self.architecture.leave_one_out(batch, places)
         scored = self.head.score(states.flatten(0, 1), batch.tokens.gather(1, places).flatten(), k)
         nll, top, log_probabilities = (
             x.unflatten(0, places.shape) for x in (scored.nll, scored.indices, scored.log_probabilities)

@@ -140,7 +140,7 @@ def load_model_from(path: Path, device: torch.device | str = "cpu") -> MaskedLM:
         verify(path)
     config = ModelConfig.from_json((path / "config.json").read_text())
     architecture = architecture_class(config.architecture)
-    told = dict(architecture.before) | dict(config.options)
+    told = dict(architecture.added_options) | dict(config.options)
     known = {field.name for field in dataclasses.fields(architecture.Options)}
     if missing := sorted(known - told.keys()):
         raise ValueError(

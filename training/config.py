@@ -27,9 +27,9 @@ class EvaluationConfig:
     of the dev half, for choosing settings."""
     curve_tokens: int = 1024
     """The first of the dev half's, scored at each point of the curve."""
-    words: int = 512
-    """Words of the test half scored whole, all their tokens hidden together: the number that compares tokenizers.
-    0 scores none."""
+    words: int = 1024
+    """Words of the test half scored whole, all their tokens hidden together: the number that compares tokenizers. As many of
+    the dev half. 0 scores none."""
     points: int = 16
     """Evaluations along the budget, denser at its start, where the curves fall fastest."""
     places: int = 16

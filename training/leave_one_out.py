@@ -4,12 +4,10 @@ MLM loss at 15%, at 40% and the loss over all positions are different quantities
 every architecture. Vanilla masks one token at a time and needs a pass for each; two-stream models need one pass.
 
 Leave-one-out of tokens does not compare tokenizers: a token whose neighbours are pieces of the same word is easy, and the
-easier the finer the pieces. Whole-word leave-one-out does: the places of a word are hidden together, and what the word
-costs is divided by its characters.
+easier the finer the pieces. `whole_words.py` asks for whole words, and is reported beside it, always.
 """
 
-import math
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import torch
@@ -18,11 +16,14 @@ from torch import Tensor
 from data.batch import Batch
 from data.batches import HeldOut
 from data.tokenizer import Tokenizer
+from data.words import word_bounds, word_starts
 from model import MaskedLM
 from report.statistics import clustered_mean
 
 WINDOWS_PER_BATCH = 16
-FEWEST_WORDS = 0.1  # share of tokens that begin a word, below which the text is taken to be written without spaces
+KINDS = ("one-piece word", "first piece", "later piece", "copied", "not copied")
+"""Of scored tokens: by their place in their word, and by whether their two neighbours stand around another place of the window
+too, from where a model could copy what stands between them."""
 
 
 @dataclass(frozen=True)
@@ -34,16 +35,19 @@ class Clusters:
     sums: list[float]
 
     @classmethod
-    def of(cls, values: np.ndarray, documents: np.ndarray) -> "Clusters":
+    def of(cls, values: np.ndarray, documents: np.ndarray, counts: np.ndarray | None = None) -> "Clusters":
+        """counts: what each value counts for, as the characters of a word; by default 1."""
         names, index = np.unique(documents, return_inverse=True)
         sums = np.bincount(index, values, len(names))
-        return cls(names.tolist(), np.bincount(index, minlength=len(names)).tolist(), sums.tolist())
+        counts = np.bincount(index, counts, len(names)).astype(int)
+        return cls(names.tolist(), counts.tolist(), sums.tolist())
 
 
 @dataclass(frozen=True)
 class LeaveOneOutScore:
     """nll: mean, nats a token; standard_error: of that mean, clustered by document; accuracy: share of places whose top
-    token is right; passes: forward passes a sentence took; tokens: scored; clusters: what the errors are made from."""
+    token is right; passes: forward passes a sentence took; tokens: scored; clusters: what the errors are made from; kinds: for
+    each of KINDS that was told apart, how many tokens it has and the sum of their NLL."""
 
     nll: float
     standard_error: float | None
@@ -51,15 +55,7 @@ class LeaveOneOutScore:
     passes: int
     tokens: int
     clusters: Clusters
-
-
-@dataclass(frozen=True)
-class WholeWordScore:
-    """bits_per_character of words hidden whole, nats_per_word, and how many words were scored."""
-
-    bits_per_character: float
-    nats_per_word: float
-    words: int
+    kinds: dict[str, tuple[int, float]]
 
 
 @dataclass(frozen=True)
@@ -67,19 +63,28 @@ class Yardstick:
     """Held-out windows and the sampled places that every model is scored on.
 
     tokens (W, N) int64, documents (W, N) int32 or None, places (W, P) int64, origin (W, N) the held-out document of each
-    place.
+    place, kinds: by name of KINDS, (W, P) bool.
     """
 
     tokens: Tensor
     documents: Tensor | None
     places: Tensor
     origin: np.ndarray
+    kinds: dict[str, Tensor] = field(default_factory=dict)
 
     @classmethod
-    def sample(cls, held_out: HeldOut, special_ids: tuple[int, ...], places: int, seed: int) -> "Yardstick":
+    def sample(
+        cls,
+        held_out: HeldOut,
+        special_ids: tuple[int, ...],
+        places: int,
+        seed: int,
+        starts_word: np.ndarray | None = None,
+    ) -> "Yardstick":
         """At most `places` ordinary tokens from each window, without replacement, a pure function of the seed.
 
-        As many from each: the fewest that any window has. Raises ValueError if a window has no ordinary token.
+        As many from each: the fewest that any window has. starts_word, of the tokenizer: with it tokens are told apart by kind.
+        Raises ValueError if a window has no ordinary token.
         """
         batch = held_out.batch
         ordinary = ~torch.isin(batch.tokens, torch.tensor(special_ids))
@@ -92,7 +97,8 @@ class Yardstick:
         generator = torch.Generator().manual_seed(seed)
         noise = torch.rand(batch.tokens.shape, generator=generator).masked_fill(~ordinary, -1.0)
         chosen = noise.topk(min(places, fewest), dim=1).indices.sort(dim=1).values
-        return cls(batch.tokens, batch.documents, chosen, held_out.document)
+        kinds = {} if starts_word is None else kinds_of(batch, chosen, starts_word, special_ids)
+        return cls(batch.tokens, batch.documents, chosen, held_out.document, kinds)
 
     @property
     def scored(self) -> int:
@@ -108,15 +114,16 @@ class Yardstick:
             documents=documents,
             places=self.places[:windows],
             origin=self.origin[:windows],
+            kinds={name: found[:windows] for name, found in self.kinds.items()},
         )
 
     @torch.no_grad()
     def measure(self, model: MaskedLM) -> LeaveOneOutScore:
         """Score a model in eval mode (training mode is restored). The caller sets precision by autocast."""
         nll, right, passes = [], 0, 1
-        with _evaluating(model):
+        with evaluating(model):
             for rows in self._chunks():
-                batch, places = self._batch(rows, model), self.places[rows].to(_device(model))
+                batch, places = self._batch(rows, model), self.places[rows].to(device_of(model))
                 scored = model.leave_one_out(batch, places)
                 nll.append(scored.nll.flatten().double().cpu())
                 right += int((scored.top[..., 0] == batch.tokens.gather(1, places)).sum())
@@ -132,77 +139,66 @@ class Yardstick:
             passes=1 if passes == 1 else self.tokens.shape[1],
             tokens=len(every),
             clusters=clusters,
+            kinds={
+                name: (int(own.sum()), float(every[own.flatten().numpy()].sum())) for name, own in self.kinds.items()
+            },
         )
 
-    @torch.no_grad()
-    def measure_words(self, model: MaskedLM, tokenizer: Tokenizer, words: int) -> WholeWordScore | None:
-        """About `words` words, the same number from each window, each with all of its places hidden together.
-
-        None where the text has too few words between spaces, as Chinese, or the architecture cannot hide words.
-        """
-        number, begins = word_numbers(self.tokens, self.documents, tokenizer)
-        if begins < FEWEST_WORDS:
-            return None
-        each = max(1, -(-words // len(self.tokens)))
-        total, characters, count = 0.0, 0, 0
-        with _evaluating(model):
-            for rows in self._chunks():
-                chosen = [_some_words(number[r], self.places[r], each) for r in range(rows.start, rows.stop)]
-                width = max(1, max(map(len, chosen)))
-                places = torch.tensor([c + c[:1] * (width - len(c)) if c else [0] * width for c in chosen])
-                real = torch.tensor([[True] * len(c) + [False] * (width - len(c)) for c in chosen])
-                batch = self._batch(rows, model)
-                same_word = (number[rows, :, None] == number[rows, None, :]).to(_device(model))
-                try:
-                    scored = model.leave_one_out(batch, places.to(_device(model)), hidden=same_word)
-                except ValueError:
-                    return None
-                total += float(scored.nll.double().cpu()[real].sum())
-                for row, own in zip(range(rows.start, rows.stop), chosen):
-                    characters += len(tokenizer.text_of(self.tokens[row, own].tolist()))
-                    count += len({int(number[row, place]) for place in own})
-            if not characters:
-                return None
-        return WholeWordScore(total / math.log(2) / characters, total / count, count)
-
     def _chunks(self) -> list[slice]:
-        starts = range(0, len(self.tokens), WINDOWS_PER_BATCH)
-        return [slice(start, min(start + WINDOWS_PER_BATCH, len(self.tokens))) for start in starts]
+        return chunks(len(self.tokens))
 
     def _batch(self, rows: slice, model: MaskedLM) -> Batch:
-        documents = None if self.documents is None else self.documents[rows]
-        if documents is not None and bool((documents == documents[:, :1]).all()) and bool((documents >= 0).all()):
-            documents = None  # whole rows: no mask needed
-        return Batch(self.tokens[rows], documents).to(_device(model))
+        return rows_of(self.tokens, self.documents, rows).to(device_of(model))
 
 
-def word_numbers(tokens: Tensor, documents: Tensor | None, tokenizer: Tokenizer) -> tuple[Tensor, float]:
-    """(W, N) int64, the word of its row that each place belongs to, and the share of tokens that begin one.
-
-    A word is what stands between spaces. Specials, and the first place of a document, begin words of their own.
-    """
-    starts = torch.from_numpy(tokenizer.starts_word)[tokens]
-    share = float(starts.double().mean())
-    special = torch.isin(tokens, torch.tensor(tokenizer.special_ids))
-    starts = starts | special
-    starts[:, 1:] |= special[:, :-1]
-    if documents is not None:
-        starts[:, 1:] |= documents[:, 1:] != documents[:, :-1]
-    return starts.long().cumsum(1), share
+def chunks(windows: int) -> list[slice]:
+    """Of the windows that are scored together."""
+    starts = range(0, windows, WINDOWS_PER_BATCH)
+    return [slice(start, min(start + WINDOWS_PER_BATCH, windows)) for start in starts]
 
 
-def _some_words(number: Tensor, places: Tensor, count: int) -> list[int]:
-    """All places of the first `count` words that hold one of `places`, in a row; words cut by the window are left out."""
-    whole = [int(number[p]) for p in places.tolist() if number[p] not in (number[0], number[-1])]
-    wanted = list(dict.fromkeys(whole))[:count]
-    return [i for word in wanted for i in (number == word).nonzero()[:, 0].tolist()]
+def rows_of(tokens: Tensor, documents: Tensor | None, rows: slice) -> Batch:
+    """Some windows as a batch, without documents where each is a whole one: kernels then need no mask."""
+    documents = None if documents is None else documents[rows]
+    if documents is not None and bool((documents == documents[:, :1]).all()) and bool((documents >= 0).all()):
+        documents = None
+    return Batch(tokens[rows], documents)
 
 
-def _device(model: MaskedLM) -> torch.device:
+def kinds_of(batch: Batch, places: Tensor, starts_word: np.ndarray, special_ids: tuple[int, ...]) -> dict[str, Tensor]:
+    """For each of KINDS which of the places (W, P) are of it."""
+    tokens = batch.tokens.numpy()
+    documents = None if batch.documents is None else batch.documents.numpy()
+    starts = word_starts(tokens, starts_word, special_ids, documents)
+    first, last = word_bounds(starts)
+    position = np.arange(tokens.shape[1])
+    pair = np.full(tokens.shape, -1, np.int64)  # the two neighbours as one number
+    pair[:, 1:-1] = tokens[:, :-2] * (int(tokens.max()) + 1) + tokens[:, 2:]
+    copied = np.array([np.isin(row, doubles(row)) for row in pair]) & (pair >= 0)
+    found = (first == last, (first == position) & (last > first), first < position, copied, ~copied)
+    return {name: torch.from_numpy(own).gather(1, places) for name, own in zip(KINDS, found)}
+
+
+def doubles(row: np.ndarray) -> np.ndarray:
+    """What stands more than once in a row."""
+    values, count = np.unique(row, return_counts=True)
+    return values[count > 1]
+
+
+def words_of(batch: Batch, tokenizer: Tokenizer) -> tuple[Tensor, Tensor]:
+    """first, last (B, N) int64: the word around each place. A word is what stands between spaces; specials, and the first place
+    of a document, begin words of their own."""
+    documents = None if batch.documents is None else batch.documents.numpy()
+    starts = word_starts(batch.tokens.numpy(), tokenizer.starts_word, tokenizer.special_ids, documents)
+    first, last = word_bounds(starts)
+    return torch.from_numpy(first), torch.from_numpy(last)
+
+
+def device_of(model: MaskedLM) -> torch.device:
     return next(model.parameters()).device
 
 
-class _evaluating:
+class evaluating:
     """Eval mode inside, the mode before afterwards."""
 
     def __init__(self, model: MaskedLM) -> None:

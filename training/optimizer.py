@@ -8,6 +8,7 @@ from torch import nn
 
 from data.options import check_types
 from model import MaskedLM
+from model.neighbours import SpanEnds
 from training.muon import Muon
 
 
@@ -58,7 +59,8 @@ class Optimizers:
         muon = {id(p) for p in matrices}
         rest = [p for p in self.parameters if id(p) not in muon]
         # Norms, biases and embedding rows are not decayed: decay is for weights that multiply activations.
-        tables = {id(m.weight) for m in model.modules() if isinstance(m, nn.Embedding | nn.EmbeddingBag)}
+        tables = {id(m.weight) for m in model.modules() if isinstance(m, nn.Embedding)}
+        tables |= {id(m.table) for m in model.modules() if isinstance(m, SpanEnds)}
         decayed = [p for p in rest if p.ndim >= 2 and id(p) not in tables]
         plain = [p for p in rest if p.ndim < 2 or id(p) in tables]
         groups = [{"params": decayed, "weight_decay": config.weight_decay}, {"params": plain, "weight_decay": 0.0}]

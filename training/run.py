@@ -14,6 +14,7 @@ import contextlib
 import dataclasses
 import hashlib
 import json
+import math
 import re
 import time
 import urllib.parse
@@ -27,6 +28,7 @@ from torch.utils.tensorboard import SummaryWriter
 from data.batches import Batches, held_out_windows
 from data.files import held, to_json, write_atomically
 from data.prepare import PreparedCorpus, prepare
+from data.words import Words
 from model import MaskedLM, ModelConfig
 from training.budget import Budget
 from training.config import PretrainConfig
@@ -35,6 +37,7 @@ from training.entry import Entry
 from training.leave_one_out import Yardstick
 from training.machine import Machine, default_device, has_fast_bf16
 from training.memory import training_memory_bytes
+from training.whole_words import WholeWords
 
 
 def resolve_device(name: str) -> torch.device:
@@ -107,8 +110,8 @@ class Run:
         self.tokenizer = self.corpus.tokenizer
         self.notes = list(self.corpus.notes)  # what a user should know, a sentence each
         evaluation = config.evaluation
-        self.dev = self._yardstick("dev", evaluation.tokens)
-        self.test = self._yardstick("test", evaluation.tokens)
+        self.dev, self.dev_words = self._yardstick("dev", evaluation.tokens)
+        self.test, self.test_words = self._yardstick("test", evaluation.tokens)
         self.contestants = [
             make_contestant(
                 config,
@@ -193,23 +196,29 @@ class Run:
                 "old text back, or start a new run."
             )
 
-    def _yardstick(self, part: str, tokens: int) -> Yardstick:
-        """On as many of the asked-for tokens as the held-out text has; what is missing is said."""
+    def _yardstick(self, part: str, tokens: int) -> tuple[Yardstick, WholeWords | None]:
+        """On as many of the asked-for tokens and words as the held-out text has; what is missing is said."""
         evaluation, valid = self.config.evaluation, self.corpus.valid
         windows = -(-tokens // evaluation.places)
         held_out = held_out_windows(valid, self.config.sequence_length, part, windows, evaluation.seed)
-        found = Yardstick.sample(held_out, self.tokenizer.special_ids, evaluation.places, evaluation.seed)
+        special, starts = self.tokenizer.special_ids, self.tokenizer.starts_word
+        found = Yardstick.sample(held_out, special, evaluation.places, evaluation.seed, starts)
         if found.scored < tokens:
             self.notes.append(
                 f"The held-out text has {len(found.tokens)} {part} windows of {self.config.sequence_length} tokens with "
                 f"at least {found.places.shape[1]} ordinary tokens each: models are scored on {found.scored:,} of them, "
                 f"not on the {tokens:,} asked for. More text, or a larger --held-out, gives surer numbers."
             )
-        return found
+        words = None
+        if evaluation.words:
+            words = WholeWords.sample(held_out, self.tokenizer, evaluation.words, evaluation.seed)
+        return found, words
 
     def _batches(self, model: MaskedLM, seed: int) -> Batches:
         config = self.config
-        return Batches(self.corpus.train, config.batch_size, config.sequence_length, seed, model.architecture.masking)
+        words = Words(self.tokenizer.starts_word, self.tokenizer.special_ids)
+        masking, hidden = model.architecture.masking, model.architecture.hidden_words
+        return Batches(self.corpus.train, config.batch_size, config.sequence_length, seed, masking, words, hidden)
 
     def begin(self, contestant: Contestant) -> None:
         """Note on which machine it trains from here on."""
@@ -232,15 +241,15 @@ class Run:
     def evaluate(self, contestant: Contestant) -> None:
         """Score on the curve's places, at the end on all of dev and test, and add the record to the history."""
         evaluation, progress = self.config.evaluation, contestant.progress
-        scores: dict[str, Any] = {"curve": None, "dev": None, "final": None, "words": None}
+        scores: dict[str, Any] = dict.fromkeys(("curve", "dev", "final", "dev_words", "words"))
         if progress.diverged is None:
             with contestant.precision():
                 scores["curve"] = self.dev.first(evaluation.curve_tokens).measure(contestant.model)
                 if contestant.finished:
                     scores["dev"], scores["final"] = (y.measure(contestant.model) for y in (self.dev, self.test))
-                    if evaluation.words:
-                        scores["words"] = self.test.measure_words(contestant.model, self.tokenizer, evaluation.words)
-            if not all(torch.tensor(s.nll).isfinite() for name, s in scores.items() if s and name != "words"):
+                    for name, words in (("dev_words", self.dev_words), ("words", self.test_words)):
+                        scores[name] = words.measure(contestant.model) if words else None
+            if not all(math.isfinite(s.nll) for name, s in scores.items() if s and not name.endswith("words")):
                 contestant.diverge()
                 scores = dict.fromkeys(scores)
         spent = progress.spent

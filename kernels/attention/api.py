@@ -13,7 +13,8 @@ from ..dispatch import autocast_dtype, choose_backend
 from . import reference
 from .layout import Layout, layout_of, rank_order
 from .operators import attend, in_rank_order
-from .visibility import TWO_STREAM, is_visibility, unknown, visible_BNN, visible_NN
+from .spans import Spans
+from .visibility import TWO_STREAM, is_visibility, takes_spans, unknown, visible_BNN
 
 DTYPES = (torch.float32, torch.float16, torch.bfloat16, torch.float64)
 
@@ -26,6 +27,7 @@ def attention(
     *,
     documents: Tensor | Layout | None = None,
     rank: Tensor | None = None,
+    spans: Spans | None = None,
     scale: float | None = None,
     return_lse: bool = False,
     backend: str | None = None,
@@ -35,11 +37,13 @@ def attention(
     Args:
         q, k, v: (B, H, N, K), one dtype of float32, float16, bfloat16; autocast casts them as it casts for SDPA.
         visibility: full, exclude_self, beyond_N, before(_strict), after(_strict), rank(_strict); or (B, N, N) bool, true
-            where row i sees key j. Such a mask of one's own goes through PyTorch's SDPA, for evaluation, not training.
+            where row i sees key j. Such a mask of one's own goes through PyTorch's SDPA, to try an idea out.
         documents: (B, N) int32, the document of each place, -1 for padding; the places of a document are contiguous.
             None: every row of the batch is one whole document. Documents never see each other. A `Layout` made of them
             saves a GPU the wait for its contents.
         rank: (B, N) integers, for rank and rank_strict only: within each document a permutation of 0..n-1.
+        spans: for exclude_self and beyond_N, the span that is hidden from each row in place of the place alone; from
+            `spans_of`.
         scale: multiplies q . k; K ** -0.5 by default.
         return_lse: also return the log-sum-exp (B, H, N) of each row, float32. No gradient flows through it.
         backend: overrides the choice of `kernels.dispatch`.
@@ -52,14 +56,14 @@ def attention(
     """
     if isinstance(visibility, Tensor):
         q, k, v = _autocast(q, k, v)
-        _check(q, {"k": k, "v": v}, documents, rank, "a mask")
+        _check(q, {"k": k, "v": v}, documents, rank, "a mask", spans)
         return _masked(q, k, v, visibility, documents, scale, return_lse)
     if not is_visibility(visibility):
         raise ValueError(unknown(visibility))
     q, k, v = _autocast(q, k, v)
-    _check(q, {"k": k, "v": v}, documents, rank, visibility)
+    _check(q, {"k": k, "v": v}, documents, rank, visibility, spans)
     scale = q.shape[-1] ** -0.5 if scale is None else float(scale)
-    outs, lses = _run(backend, (q,), (k, v), visibility, documents, rank, scale, return_lse)
+    outs, lses = _run(backend, (q,), (k, v), visibility, documents, rank, scale, return_lse, spans)
     return (*outs, *lses) if return_lse else outs[0]
 
 
@@ -106,63 +110,60 @@ def union_attention(
     k_future: Tensor,
     v_future: Tensor,
     *,
-    mask: Tensor | None = None,
     documents: Tensor | Layout | None = None,
+    spans: Spans | None = None,
     scale: float | None = None,
     return_lse: bool = False,
     backend: str | None = None,
 ) -> Tensor | tuple[Tensor, Tensor]:
-    """One softmax over two sets of keys: row i sees the past keys j < i and the future keys j > i.
+    """One softmax over two sets of keys: row i sees the past keys j < i and the future keys j > i; with spans those before its
+    span and those after it.
 
     With the same set given twice this is `attention(..., "exclude_self")`.
 
     Args:
         q, k_past, v_past, k_future, v_future: (B, H, N, K). The others are those of `attention`.
-        mask: (B, N, N) bool, false where row i must not see place j of either set. Through PyTorch's SDPA, for evaluation.
 
     Returns, raises: as `attention`.
     """
     q, k_past, v_past, k_future, v_future = _autocast(q, k_past, v_past, k_future, v_future)
     others = {"k_past": k_past, "v_past": v_past, "k_future": k_future, "v_future": v_future}
-    _check(q, others, documents, None, "union")
+    _check(q, others, documents, None, "union", spans)
     scale = q.shape[-1] ** -0.5 if scale is None else float(scale)
     kv = (k_past, v_past, k_future, v_future)
-    if mask is not None:
-        sides = [mask & visible_NN(side, q.shape[2], q.device) for side in ("before_strict", "after_strict")]
-        keys, values = torch.cat((k_past, k_future), 2), torch.cat((v_past, v_future), 2)
-        return _masked(q, keys, values, torch.cat(sides, -1), documents, scale, return_lse)
-    outs, lses = _run(backend, (q,), kv, "union", documents, None, scale, return_lse)
+    outs, lses = _run(backend, (q,), kv, "union", documents, None, scale, return_lse, spans)
     return (*outs, *lses) if return_lse else outs[0]
 
 
-def _run(backend, qs, kv, visibility, documents, rank, scale, with_lse) -> tuple[list[Tensor], list[Tensor]]:
+def _run(
+    backend, qs, kv, visibility, documents, rank, scale, with_lse, spans=None
+) -> tuple[list[Tensor], list[Tensor]]:
     """On the chosen backend; in compiled code the operator chooses when it runs."""
     chosen = (backend or "") if torch.compiler.is_compiling() else choose_backend(qs[0].device, backend)
     if chosen != "reference":
-        return _fast(chosen, qs, kv, visibility, documents, rank, scale, with_lse)
+        return _fast(chosen, qs, kv, visibility, documents, rank, scale, with_lse, spans)
     _check_contents(documents, rank)
-    found = attend(chosen, qs, kv, visibility, documents, scale, True, rank)
+    found = attend(chosen, qs, kv, visibility, documents, scale, True, rank, spans)
     return [_as_stored(q, out) for q, out in zip(qs, found[0])], [lse.detach().float() for lse in found[1]]
 
 
 def _masked(q, k, v, seen, documents, scale, return_lse) -> Tensor:
-    """Under a mask of the caller's own, (B, N, M) bool, inside the documents; M is N or, for a union, 2N."""
+    """Under a mask of the caller's own, (B, N, N) bool, inside the documents."""
     if seen.shape != (q.shape[0], q.shape[2], k.shape[2]) or seen.dtype != torch.bool:
         wanted = (q.shape[0], q.shape[2], k.shape[2])
         raise ValueError(f"the mask had shape {tuple(seen.shape)} and dtype {seen.dtype}; it must be {wanted} bool")
     if return_lse:
         raise ValueError("return_lse was True; a mask of one's own gives no log-sum-exp")
     if documents is not None:
-        same = visible_BNN("full", reference.ids_of(q, documents))
-        seen = seen & same.repeat(1, 1, k.shape[2] // q.shape[2])
+        seen = seen & visible_BNN("full", reference.ids_of(q, documents))
     out = F.scaled_dot_product_attention(q, k, v, attn_mask=seen[:, None], scale=scale)
     return out.masked_fill(~seen.any(-1)[:, None, :, None], 0.0)
 
 
-def _fast(backend, qs, kv, visibility, documents, rank, scale, with_lse) -> tuple[list[Tensor], list[Tensor]]:
+def _fast(backend, qs, kv, visibility, documents, rank, scale, with_lse, spans) -> tuple[list[Tensor], list[Tensor]]:
     """On the torch or Triton backend. Rank is `before` once every document stands in the order of its ranks."""
     if not visibility.startswith("rank"):
-        return attend(backend, qs, kv, visibility, documents, scale, with_lse)
+        return attend(backend, qs, kv, visibility, documents, scale, with_lse, spans=spans)
     order, slot = in_rank_order(rank, documents)
     qs, kv = [_Reorder.apply(q, order, slot) for q in qs], [_Reorder.apply(x, order, slot) for x in kv]
     outs, lses = attend(backend, qs, kv, visibility.replace("rank", "before"), documents, scale, with_lse)
@@ -202,7 +203,7 @@ def _autocast(*tensors: Tensor) -> tuple[Tensor, ...]:
     return tuple(x.to(dtype) if x.is_floating_point() and x.dtype != torch.float64 else x for x in tensors)
 
 
-def _check(q, others, documents, rank, visibility, first="q") -> None:
+def _check(q, others, documents, rank, visibility, spans=None, first="q") -> None:
     """Shapes, dtypes and devices; nothing that reads contents."""
     if q.dim() != 4:
         raise ValueError(f"{first} had shape {tuple(q.shape)}; it must be (B, H, N, K)")
@@ -219,7 +220,9 @@ def _check(q, others, documents, rank, visibility, first="q") -> None:
         raise ValueError(f"rank was None; visibility {visibility!r} needs a (B, N) tensor of ranks")
     if rank is not None and not visibility.startswith("rank"):
         raise ValueError(f"rank was given, but visibility {visibility!r} does not read it; it must be None")
-    for name, ids in (("documents", documents), ("rank", rank)):
+    if spans is not None and not takes_spans(visibility):
+        raise ValueError(f"spans were given, but visibility {visibility!r} does not read them; they must be None")
+    for name, ids in (("documents", documents), ("rank", rank), ("spans", spans)):
         if ids is None:
             continue
         if ids.shape != (q.shape[0], q.shape[2]):

@@ -104,6 +104,7 @@ def aot_cases() -> Iterator[dict]:
         for kernel in ("forward", "backward_q"):
             for documents in (False, True):
                 yield _case(kernel, arch, "bf16", 64, "union", 1, documents)
+            yield _case(kernel, arch, "bf16", 64, "union", 1, True, spans=True)
         for dtype, width in (("bf16", 32), ("bf16", 96), ("bf16", 128), ("fp16", 64), ("fp32", 64), ("fp32", 128)):
             for kernel in ("forward", "backward_kv", "backward_q"):
                 yield _case(kernel, arch, dtype, width, "exclude_self", 1)
@@ -112,12 +113,20 @@ def aot_cases() -> Iterator[dict]:
         for kernel in ("forward", "backward_kv", "backward_q"):
             for documents in (False, True):
                 yield _case(kernel, arch, "bf16", 64, BEYOND_2, 1, documents)
+                yield _case(kernel, arch, "bf16", 64, BEYOND_2, 1, documents, spans=True)
         for dtype in ("bf16", "fp32"):
             yield _case("backward_delta", arch, dtype, 64, "full", 1)
 
 
 def _case(
-    kernel: str, arch: int, dtype: str, width: int, visibility: str, streams: int, documents: bool = False
+    kernel: str,
+    arch: int,
+    dtype: str,
+    width: int,
+    visibility: str,
+    streams: int,
+    documents: bool = False,
+    spans: bool = False,
 ) -> dict:
     from . import triton_backward, triton_forward
 
@@ -133,7 +142,7 @@ def _case(
         constexprs = {"WIDTH": width, "BLOCK_M": chosen.block_m, "BLOCK_D": padded(width)}
     else:
         chosen = config(kernel, arch, width, dtype == "fp32")
-        constexprs = constants(chosen, width, "before" if union else visibility, True, streams, documents)
+        constexprs = constants(chosen, width, "before" if union else visibility, True, streams, documents, spans)
         if kernel != "backward_kv":
             constexprs["UNION"] = union
     types = {}
@@ -145,10 +154,15 @@ def _case(
         elif name == "scale" or name.startswith(("LSE", "DELTA")):
             types[name] = "fp32" if name == "scale" else "*fp32"
         else:
-            types[name] = "*i32" if name in ("START", "END") else "*" + dtype
+            types[name] = "*i32" if name in ("START", "END", "FIRST", "LAST") else "*" + dtype
     group = kernel + ("_two_stream" if streams == 2 else "_union" if union else "")
     matrix = dtype != "fp32" and kernel != "backward_delta"
-    label = ("two_stream-" if streams == 2 else "") + visibility + ("-documents" if documents else "")
+    label = (
+        ("two_stream-" if streams == 2 else "")
+        + visibility
+        + ("-documents" if documents else "")
+        + ("-spans" if spans else "")
+    )
     return {
         "name": f"{kernel}-{label}-{dtype}-{width}-sm{arch}",
         "fn": fn,
@@ -165,7 +179,9 @@ def _case(
     }
 
 
-def constants(chosen: Config, width: int, mode: str, strict: bool, streams: int, documents: bool) -> dict:
+def constants(
+    chosen: Config, width: int, mode: str, strict: bool, streams: int, documents: bool, spans: bool = False
+) -> dict:
     """The compile-time arguments that `forward`, `backward_kv` and `backward_q` share."""
     gap = gap_of(mode)
     return {
@@ -178,5 +194,6 @@ def constants(chosen: Config, width: int, mode: str, strict: bool, streams: int,
         "STRICT": int(strict),
         "STREAMS": streams,
         "DOCUMENTS": documents,
+        "SPANS": spans,
         "BRANCH": chosen.branch,
     }

@@ -25,25 +25,25 @@ def is_clean(tensors: Sequence[Tensor]) -> bool:
         )
 
 
-def forward(qs, kv, visibility, documents, rank, scale) -> tuple[list[Tensor], list[Tensor]]:
+def forward(qs, kv, visibility, documents, rank, scale, spans=None) -> tuple[list[Tensor], list[Tensor]]:
     """Arguments and results of `reference.attention`."""
     outs, lses = reference.attention(
-        [_clean(q) for q in qs], [_clean(x) for x in kv], visibility, documents, rank, scale
+        [_clean(q) for q in qs], [_clean(x) for x in kv], visibility, documents, rank, scale, spans
     )
-    for q, seen, out, lse in zip(qs, _seen(qs, visibility, documents, rank), outs, lses):
+    for q, seen, out, lse in zip(qs, _seen(qs, visibility, documents, rank, spans), outs, lses):
         bad = _bad_rows(q, kv, seen)
         out.masked_fill_(bad[..., None], NAN)
         lse.masked_fill_(bad, NAN)
     return outs, lses
 
 
-def backward(grads, qs, kv, visibility, documents, rank, scale) -> tuple[list[Tensor], list[Tensor]]:
+def backward(grads, qs, kv, visibility, documents, rank, scale, spans=None) -> tuple[list[Tensor], list[Tensor]]:
     """The gradients of qs and kv, given those of the outputs."""
     leaves = [_clean(x).double().requires_grad_() for x in (*qs, *kv)]
     with torch.enable_grad():
-        outs, _ = reference.attention(leaves[: len(qs)], leaves[len(qs) :], visibility, documents, rank, scale)
+        outs, _ = reference.attention(leaves[: len(qs)], leaves[len(qs) :], visibility, documents, rank, scale, spans)
     found = list(torch.autograd.grad(outs, leaves, [_clean(g).double() for g in grads]))
-    for s, (q, grad, seen) in enumerate(zip(qs, grads, _seen(qs, visibility, documents, rank))):
+    for s, (q, grad, seen) in enumerate(zip(qs, grads, _seen(qs, visibility, documents, rank, spans))):
         visible = seen.any(-1)[:, None]  # a row that sees nothing has no gradient
         bad = (_bad_rows(q, kv, seen) & grad.ne(0).any(-1)) | (_not_finite(grad) & visible)  # (B, H, N)
         found[s].masked_fill_(bad[..., None], NAN)
@@ -54,8 +54,8 @@ def backward(grads, qs, kv, visibility, documents, rank, scale) -> tuple[list[Te
     return found[: len(qs)], found[len(qs) :]
 
 
-def _seen(qs, visibility, documents, rank) -> list[Tensor]:
-    return reference.seen_by(len(qs), visibility, reference.ids_of(qs[0], documents), rank)
+def _seen(qs, visibility, documents, rank, spans) -> list[Tensor]:
+    return reference.seen_by(len(qs), visibility, reference.ids_of(qs[0], documents), rank, spans)
 
 
 def _bad_rows(q: Tensor, kv: Sequence[Tensor], seen_BNM: Tensor) -> Tensor:

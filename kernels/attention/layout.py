@@ -51,7 +51,7 @@ class Layout:
         return Layout(self.start.pin_memory(), self.end.pin_memory())
 
 
-class _Memory:
+class Memory:
     """The last few results of a function of tensors, found again by the bytes of the tensors."""
 
     def __init__(self) -> None:
@@ -71,7 +71,7 @@ class _Memory:
         return self.known[key]
 
 
-_layouts, _orders, _parts = _Memory(), _Memory(), _Memory()
+_layouts, _orders, _parts = Memory(), Memory(), Memory()
 
 
 def layout_of(documents: Tensor | Layout) -> Layout:

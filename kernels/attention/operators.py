@@ -15,6 +15,7 @@ from ..dispatch import choose_backend, operators_wanted
 from ..first_order import first_order_only
 from . import guarded, reference
 from .layout import Layout, layout_of, rank_order, remembered
+from .spans import Spans, remembered_spans
 
 _MODULES = {"torch": ".torch_path", "triton": ".triton_path"}
 
@@ -28,6 +29,7 @@ def attend(
     scale: float,
     with_lse: bool,
     rank: Tensor | None = None,
+    spans: Spans | None = None,
 ) -> tuple[list[Tensor], list[Tensor]]:
     """qs: (B, H, N, K) of each stream; kv: k, v or k_past, v_past, k_future, v_future; rank for the reference alone.
 
@@ -35,13 +37,13 @@ def attend(
     asked for.
     """
     if torch.compiler.is_compiling() or operators_wanted():
-        start, end = ranges_of(documents)
-        results = _operator(list(qs), list(kv), visibility, start, end, scale, backend)
+        ranges = (*ranges_of(documents), *((None, None) if spans is None else (spans.first, spans.last)))
+        results = _operator(list(qs), list(kv), visibility, *ranges, scale, backend)
     elif backend == "reference" and guarded.is_clean((*qs, *kv)):
-        return reference.attention(qs, kv, visibility, documents, rank, scale)
+        return reference.attention(qs, kv, visibility, documents, rank, scale, spans)
     else:
         keep = torch.is_grad_enabled() and any(x.requires_grad for x in (*qs, *kv))
-        results = _Attend.apply(backend, len(qs), visibility, documents, rank, scale, with_lse, keep, *qs, *kv)
+        results = _Attend.apply(backend, len(qs), visibility, documents, rank, spans, scale, with_lse, keep, *qs, *kv)
     return list(results[: len(qs)]), list(results[len(qs) :])
 
 
@@ -91,21 +93,21 @@ def _backend(name: str, device: torch.device):
 
 class _Attend(torch.autograd.Function):
     @staticmethod
-    def forward(ctx, backend, streams, visibility, documents, rank, scale, with_lse, keep, *tensors):
+    def forward(ctx, backend, streams, visibility, documents, rank, spans, scale, with_lse, keep, *tensors):
         qs, kv = tensors[:streams], tensors[streams:]
         outs, lses, kept, module, layout = [], [], [], None, None
         if backend == "reference" or (backend == "torch" and not guarded.is_clean(tensors)):
-            outs, lses = guarded.forward(qs, kv, visibility, documents, rank, scale)
+            outs, lses = guarded.forward(qs, kv, visibility, documents, rank, scale, spans)
             if backend != "reference":
                 outs = [out.to(q.dtype).transpose(1, 2).contiguous().transpose(1, 2) for q, out in zip(qs, outs)]
                 lses = [lse.float() for lse in lses]
         else:
             module, layout = _backend(backend, qs[0].device), None if documents is None else layout_of(documents)
-            outs, lses, kept = module.forward(qs, kv, visibility, layout, scale, with_lse, keep)
+            outs, lses, kept = module.forward(qs, kv, visibility, layout, scale, with_lse, keep, spans)
         results = [*outs, *lses] if module is not None and module.KEEPS_RESULTS else []
         ctx.save_for_backward(*qs, *kv, *results, *kept)
         ctx.call = module, streams, len(kv), len(results), visibility, layout, scale
-        ctx.documents, ctx.rank = documents, rank
+        ctx.documents, ctx.rank, ctx.spans = documents, rank, spans
         ctx.mark_non_differentiable(*lses)
         return *outs, *lses
 
@@ -117,12 +119,12 @@ class _Attend(torch.autograd.Function):
         grads, outs, lses = grads[:streams], results[:streams], results[streams:]
         with torch.no_grad():
             if module is None or (module.CHECKS and not guarded.is_clean(grads)):
-                dqs, dkv = guarded.backward(grads, qs, kv, visibility, ctx.documents, ctx.rank, scale)
+                dqs, dkv = guarded.backward(grads, qs, kv, visibility, ctx.documents, ctx.rank, scale, ctx.spans)
                 dqs, dkv = ([g.to(x.dtype) for g, x in zip(found, xs)] for found, xs in ((dqs, qs), (dkv, kv)))
             else:
-                dqs, dkv = module.backward(grads, qs, kv, outs, lses, kept, visibility, layout, scale)
+                dqs, dkv = module.backward(grads, qs, kv, outs, lses, kept, visibility, layout, scale, ctx.spans)
         gradients = first_order_only("attention", [*dqs, *dkv], (*grads, *qs, *kv))
-        return None, None, None, None, None, None, None, None, *gradients
+        return (None,) * 9 + tuple(gradients)
 
 
 @torch.library.custom_op("twostream::attention", mutates_args=())
@@ -132,16 +134,19 @@ def _operator(
     visibility: str,
     start: Tensor | None,
     end: Tensor | None,
+    first: Tensor | None,
+    last: Tensor | None,
     scale: float,
     backend: str,
 ) -> list[Tensor]:
     module = _backend(backend, qs[0].device)
-    outs, lses, _ = module.forward(qs, kv, visibility, remembered(start, end), scale, True, False)
+    ranges = remembered(start, end), remembered_spans(first, last)
+    outs, lses, _ = module.forward(qs, kv, visibility, ranges[0], scale, True, False, ranges[1])
     return outs + lses
 
 
 @_operator.register_fake
-def _(qs, kv, visibility, start, end, scale, backend):
+def _(qs, kv, visibility, start, end, first, last, scale, backend):
     return [_like(q) for q in qs] + [q.new_empty(q.shape[:3], dtype=torch.float32) for q in qs]
 
 
@@ -154,34 +159,38 @@ def _operator_backward(
     visibility: str,
     start: Tensor | None,
     end: Tensor | None,
+    first: Tensor | None,
+    last: Tensor | None,
     scale: float,
     backend: str,
 ) -> list[Tensor]:
     outs, lses = results[: len(qs)], results[len(qs) :]
     module, layout = _backend(backend, qs[0].device), remembered(start, end)
-    dqs, dkv = module.backward(grads, qs, kv, outs, lses, [], visibility, layout, scale)
+    spans = remembered_spans(first, last)
+    dqs, dkv = module.backward(grads, qs, kv, outs, lses, [], visibility, layout, scale, spans)
     return [*dqs, *dkv]
 
 
 @_operator_backward.register_fake
-def _(grads, qs, kv, results, visibility, start, end, scale, backend):
+def _(grads, qs, kv, results, visibility, start, end, first, last, scale, backend):
     return [_like(x) for x in (*qs, *kv)]
 
 
 def _remember(ctx, inputs, output):
-    qs, kv, visibility, start, end, scale, backend = inputs
-    ctx.save_for_backward(*qs, *kv, *output, *(() if start is None else (start, end)))
-    ctx.call = len(qs), len(kv), visibility, scale, backend
+    qs, kv, visibility, *ranges, scale, backend = inputs
+    ctx.save_for_backward(*qs, *kv, *output, *(x for x in ranges if x is not None))
+    ctx.call = len(qs), len(kv), [x is not None for x in ranges], visibility, scale, backend
 
 
 def _differentiate(ctx, grads):
-    streams, sets, visibility, scale, backend = ctx.call
+    streams, sets, given, visibility, scale, backend = ctx.call
     qs, kv, results, ranges = _split(ctx.saved_tensors, streams, sets, 2 * streams)
-    start, end = ranges or (None, None)
+    each = iter(ranges)
+    ranges = [next(each) if there else None for there in given]
     found = torch.ops.twostream.attention_backward(
-        grads[:streams], qs, kv, results, visibility, start, end, scale, backend
+        grads[:streams], qs, kv, results, visibility, *ranges, scale, backend
     )
-    return found[:streams], found[streams:], None, None, None, None, None
+    return found[:streams], found[streams:], *(None,) * 7
 
 
 _operator.register_autograd(_differentiate, setup_context=_remember)

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from .layout import Layout
+from .spans import Spans
 from .visibility import TWO_STREAM, visible_BNN
 
 
@@ -21,10 +22,11 @@ def attention(
     documents: Tensor | Layout | None,
     rank: Tensor | None,
     scale: float,
+    spans: Spans | None = None,
 ) -> tuple[list[Tensor], list[Tensor]]:
     """One or two streams of rows over one set of keys, or one stream over two sets; both results in float64."""
     k, v = torch.cat(list(kv[0::2]), 2), torch.cat(list(kv[1::2]), 2)
-    seen = seen_by(len(qs), visibility, ids_of(qs[0], documents), rank)
+    seen = seen_by(len(qs), visibility, ids_of(qs[0], documents), rank, spans)
     return tuple(map(list, zip(*(attend(q, k, v, own, scale) for q, own in zip(qs, seen)))))
 
 
@@ -39,12 +41,14 @@ def attend(q: Tensor, k: Tensor, v: Tensor, seen_BNM: Tensor, scale: float) -> t
     return p @ v, lse.masked_fill(empty, float("-inf")).squeeze(-1)
 
 
-def seen_by(streams: int, visibility: str, documents_BN: Tensor, rank: Tensor | None) -> list[Tensor]:
+def seen_by(
+    streams: int, visibility: str, documents_BN: Tensor, rank: Tensor | None, spans: Spans | None = None
+) -> list[Tensor]:
     """For each stream of rows what it sees, (B, N, M) bool: M = N, or 2N over [past; future] for a union."""
     if visibility == "union":
-        return [torch.cat([visible_BNN(v, documents_BN) for v in ("before_strict", "after_strict")], -1)]
+        return [torch.cat([visible_BNN(v, documents_BN, spans=spans) for v in ("before_strict", "after_strict")], -1)]
     names = (visibility,) if streams == 1 else TWO_STREAM[visibility]
-    return [visible_BNN(name, documents_BN, rank) for name in names]
+    return [visible_BNN(name, documents_BN, rank, spans) for name in names]
 
 
 def ids_of(q: Tensor, documents: Tensor | Layout | None) -> Tensor:

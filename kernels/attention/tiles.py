@@ -1,13 +1,14 @@
 """Which blocks of rows the CPU path computes, over which window of keys, and what stays hidden inside the window."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 
 import torch
 from torch import Tensor
 
 from .layout import Layout
+from .spans import Spans
 from .visibility import gap_of, sees
 
 BLOCK = 128  # rows of a tile where the visibility lets tiles be skipped
@@ -22,6 +23,7 @@ class Tile:
         float32 of 0 and -inf. b is 1 or the number of batch rows in the chunk.
     gap: the rows do not see what is at most so many places away, and that is all they do not see; None for others.
     empty: (b, 1, rows, 1) bool, the rows that see nothing, or None.
+    spanned: what hidden spans hide beside all that: places in the scores (b heads, rows, columns), counted through, int64.
     """
 
     r0: int
@@ -31,11 +33,23 @@ class Tile:
     hidden: tuple[tuple[int, Tensor], ...]
     gap: int | None
     empty: Tensor | None
+    spanned: Tensor | None = None
 
 
 @torch.inference_mode(False)  # what is cached may serve training later
-def plan(b: int, h: int, n: int, visibility: str, layout: Layout | None) -> list[tuple[slice, tuple[Tile, ...]]]:
+def plan(
+    b: int, h: int, n: int, visibility: str, layout: Layout | None, spans: Spans | None = None
+) -> list[tuple[slice, tuple[Tile, ...]]]:
     """Chunks of the batch, each with its tiles. Together the tiles hold every row once."""
+    if spans is None:
+        return _plan(b, h, n, visibility, layout)
+    key = visibility, h, n
+    if key not in spans.plans or spans.plans[key][0] is not layout:
+        spans.plans[key] = layout, _spanned(_plan(b, h, n, visibility, layout), h, n, visibility, layout, spans)
+    return spans.plans[key][1]
+
+
+def _plan(b: int, h: int, n: int, visibility: str, layout: Layout | None) -> list[tuple[slice, tuple[Tile, ...]]]:
     ordered = visibility.startswith(("before", "after")) or visibility == "union"
     block = min(n, BLOCK if ordered or layout is not None else max(BLOCK, SCORES // n // BLOCK * BLOCK))
     chunk = max(1, SCORES // (h * block * n))
@@ -47,6 +61,40 @@ def plan(b: int, h: int, n: int, visibility: str, layout: Layout | None) -> list
         start, end = layout.start.cpu(), layout.end.cpu()
         layout.plans[key] = [(rows, _tiles(n, block, visibility, start[rows], end[rows])) for rows in chunks]
     return layout.plans[key]
+
+
+def _spanned(steps, h: int, n: int, visibility: str, layout: Layout | None, spans: Spans):
+    """A plan made without spans, with what they hide beside it. Few rows hide more than their own place, and these little."""
+    gap, union = gap_of(visibility) or 0, visibility == "union"
+    first, last = spans.first.cpu().long() - gap, spans.last.cpu().long() + gap
+    start = torch.zeros_like(first) if layout is None else layout.start.cpu()
+    end = start + n if layout is None else layout.end.cpu()
+    nothing = (start >= first) & (end <= last + 1)
+    found = []
+    for rows, tiles in steps:
+        own = []
+        for tile in tiles:
+            here = slice(tile.r0, tile.r1)
+            place = torch.arange(tile.r0, tile.r1)
+            low, high = first[rows, here], last[rows, here]
+            before = _run_of(low, (place - gap).expand_as(low), n if union else 0, tile, h)
+            after = _run_of((place + gap + 1).expand_as(high), high + 1, 0, tile, h)
+            empty = nothing[rows, None, here, None]
+            own.append(replace(tile, spanned=torch.cat([before, after]), empty=empty if empty.any() else None))
+        found.append((rows, tuple(own)))
+    return found
+
+
+def _run_of(start: Tensor, stop: Tensor, offset: int, tile: Tile, h: int) -> Tensor:
+    """Where the keys start..stop-1 (b, rows) of a set that begins at column `offset` stand in the tile's scores, of all heads."""
+    columns = tile.hi - tile.lo
+    start = (start + offset - tile.lo).clamp(0, columns)
+    count = ((stop + offset - tile.lo).clamp(0, columns) - start).clamp_min(0).flatten()
+    row = torch.arange(len(count)).repeat_interleave(count)
+    step = torch.arange(len(row)) - (count.cumsum(0) - count)[row]
+    batch, r = row // start.shape[1], row % start.shape[1]
+    head = torch.arange(h)[:, None]
+    return (((batch * h + head) * start.shape[1] + r) * columns + start.flatten()[row] + step).flatten()
 
 
 @lru_cache(maxsize=64)

@@ -26,32 +26,32 @@ CHECKS = True  # gradients that are not finite go to `guarded.py`
 KEEP = 2**25  # probabilities kept for one call: 128 MB in float32, 64 MB in bfloat16
 
 
-def forward(qs, kv, visibility: str, layout: Layout | None, scale: float, with_lse: bool, keep: bool):
+def forward(qs, kv, visibility: str, layout: Layout | None, scale: float, with_lse: bool, keep: bool, spans=None):
     """See `operators.attend`. Returns outs, log-sum-exps if asked for, and what to hand to the backward."""
     names = (visibility,) if len(qs) == 1 else TWO_STREAM[visibility]
     with exact_float32_products(qs[0]):
-        found = [_forward(q, kv, name, layout, scale, with_lse, keep) for q, name in zip(qs, names)]
+        found = [_forward(q, kv, name, layout, scale, with_lse, keep, spans) for q, name in zip(qs, names)]
     outs, lses, kept = zip(*found)
     return list(outs), list(lses) if with_lse else [], list(kept) if kept[0] is not None else []
 
 
-def backward(grads, qs, kv, outs, lses, kept, visibility: str, layout: Layout | None, scale: float):
+def backward(grads, qs, kv, outs, lses, kept, visibility: str, layout: Layout | None, scale: float, spans=None):
     """The gradients of qs and of kv."""
     names = (visibility,) if len(qs) == 1 else TWO_STREAM[visibility]
     kept = kept or [None] * len(qs)
     with exact_float32_products(qs[0]):
         streams = zip(grads, qs, names, kept)
-        found = [_backward(grad, q, kv, name, p, layout, scale) for grad, q, name, p in streams]
+        found = [_backward(grad, q, kv, name, p, layout, scale, spans) for grad, q, name, p in streams]
     dkv = found[0][1] if len(qs) == 1 else [one.add_(two) for one, two in zip(found[0][1], found[1][1])]
     return [dq for dq, _ in found], dkv
 
 
-def _forward(q, kv, visibility, layout, scale, with_lse, keep) -> tuple[Tensor, Tensor | None, Tensor | None]:
+def _forward(q, kv, visibility, layout, scale, with_lse, keep, spans) -> tuple[Tensor, Tensor | None, Tensor | None]:
     b, h, n, width = q.shape
     out = q.new_empty(b, n, h, width).transpose(1, 2)
     lse = q.new_empty(b, h, n, dtype=torch.float32) if with_lse else None
     wide, narrow = _precisions(q.dtype, with_lse)
-    steps = plan(b, h, n, visibility, layout)
+    steps = plan(b, h, n, visibility, layout, spans)
     offsets, total = _offsets(steps, h)
     kept = q.new_empty(total, dtype=narrow) if keep and total <= KEEP else None
 
@@ -83,12 +83,12 @@ def _forward(q, kv, visibility, layout, scale, with_lse, keep) -> tuple[Tensor, 
     return out, lse, kept
 
 
-def _backward(grad_out, q, kv, visibility, kept, layout, scale) -> tuple[Tensor, list[Tensor]]:
+def _backward(grad_out, q, kv, visibility, kept, layout, scale, spans) -> tuple[Tensor, list[Tensor]]:
     b, h, n, width = q.shape
     dq, *dkv = [x.new_empty(b, n, h, width).transpose(1, 2) for x in (q, *kv)]
     _, narrow = _precisions(q.dtype)
     wide = _wide(q.dtype)
-    steps = plan(b, h, n, visibility, layout)
+    steps = plan(b, h, n, visibility, layout, spans)
 
     def chunk(rows: slice, tiles: tuple[Tile, ...], at: int) -> None:
         q_c, k_c = _load("q", [q], rows, narrow), _load("k", kv[-2::-2], rows, narrow)
@@ -170,6 +170,8 @@ def _scores(q_c: Tensor, k_c: Tensor, tile: Tile, s: Tensor) -> Tensor:
     for first, mask in tile.hidden:
         part = s[..., first : first + mask.shape[-1]]
         part.view(mask.shape[0], -1, *part.shape[1:]).add_(mask.to(s.device, s.dtype))
+    if tile.spanned is not None:
+        s.view(-1).index_fill_(0, tile.spanned.to(s.device), float("-inf"))
     return s
 
 

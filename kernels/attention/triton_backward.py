@@ -10,7 +10,7 @@ is written once by one program: no atomics, so the same input gives the same bit
 import triton
 import triton.language as tl
 
-from .triton_tiles import AFTER, BEFORE, LOG2E, bounds, load_rows, needs_mask, reach, store_rows, visible
+from .triton_tiles import AFTER, BEFORE, LOG2E, bounds, ends_of, load_rows, needs_mask, reach, store_rows, visible
 
 
 @triton.jit
@@ -28,12 +28,12 @@ def backward_delta(OUT, GRAD, DELTA, rows, heads, n, WIDTH: tl.constexpr, BLOCK_
 
 @triton.jit
 def backward_kv(
-    Q0, Q1, K, V, GRAD0, GRAD1, LSE0, LSE1, DELTA0, DELTA1, DK, DV, START, END, scale, heads, n,
+    Q0, Q1, K, V, GRAD0, GRAD1, LSE0, LSE1, DELTA0, DELTA1, DK, DV, START, END, FIRST, LAST, scale, heads, n,
     stride_qb, stride_qh, stride_qn, stride_kb, stride_kh, stride_kn, stride_vb, stride_vh, stride_vn,
     stride_ob, stride_oh, stride_on,
     WIDTH: tl.constexpr, BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr, BLOCK_D: tl.constexpr, MODE: tl.constexpr,
     GAP: tl.constexpr, STRICT: tl.constexpr, STREAMS: tl.constexpr, DOCUMENTS: tl.constexpr,
-    BRANCH: tl.constexpr,
+    SPANS: tl.constexpr, BRANCH: tl.constexpr,
 ):  # fmt: skip
     """Grid: (tiles of keys) x (B * H), tiles fastest. Content rows, then query rows, add to the same dk and dv."""
     tiles = tl.cdiv(n, BLOCK_N)
@@ -54,6 +54,8 @@ def backward_kv(
     scale2 = scale * LOG2E
     START += b * n
     END += b * n
+    FIRST += b * n
+    LAST += b * n
     MIRROR: tl.constexpr = AFTER if MODE == BEFORE else (BEFORE if MODE == AFTER else MODE)
     lo, hi, clean_lo, clean_hi = reach(first, last, n, START, END, BLOCK_M, MIRROR, DOCUMENTS)
     for stream in tl.range(STREAMS):
@@ -69,9 +71,12 @@ def backward_kv(
             lse = tl.load(LSE + t, mask=t < n, other=0.0)
             lse2 = tl.where(lse == float("-inf"), 0.0, lse * LOG2E)  # a row that sees nothing: p = exp2(-inf)
             s = tl.dot(k, tl.trans(q), input_precision="ieee") * scale2
-            if needs_mask(at, clean_lo, clean_hi, first, last, BLOCK_M, MODE, GAP, BRANCH):
-                lower, upper, own = bounds(t, strict, START, END, n, MODE, GAP, DOCUMENTS)
-                seen = visible(key[:, None], lower[None, :], upper[None, :], own[None, :], MODE, GAP)
+            low, high = ends_of(at, tl.minimum(at + BLOCK_M, n) - 1, FIRST, LAST, SPANS)
+            if needs_mask(at, clean_lo, clean_hi, first, last, low, high, BLOCK_M, MODE, GAP, BRANCH):
+                lower, upper, begin, end = bounds(t, strict, START, END, FIRST, LAST, n, MODE, GAP, DOCUMENTS, SPANS)
+                seen = visible(
+                    key[:, None], lower[None, :], upper[None, :], begin[None, :], end[None, :], MODE, GAP
+                )  # fmt: skip
                 s = tl.where(seen, s, float("-inf"))
             p = tl.exp2(s - lse2[None, :])
             grad = load_rows(GRAD, GRAD, at, n, stride_on, WIDTH, BLOCK_M, BLOCK_D, 1)
@@ -87,19 +92,20 @@ def backward_kv(
 
 @triton.jit
 def _gradient(
-    dq, q, grad, lse2, delta, K, V, t, strict, first, last, n, START, END, stride_k, stride_v, scale2,
+    dq, q, grad, lse2, delta, K, V, t, strict, first, last, n, START, END, FIRST, LAST, stride_k, stride_v, scale2,
     WIDTH: tl.constexpr, BLOCK_N: tl.constexpr, BLOCK_D: tl.constexpr, MODE: tl.constexpr, GAP: tl.constexpr,
-    DOCUMENTS: tl.constexpr, BRANCH: tl.constexpr,
+    DOCUMENTS: tl.constexpr, SPANS: tl.constexpr, BRANCH: tl.constexpr,
 ):  # fmt: skip
     """What one set of keys adds to dq / scale."""
-    lower, upper, own = bounds(t, strict, START, END, n, MODE, GAP, DOCUMENTS)
+    lower, upper, begin, end = bounds(t, strict, START, END, FIRST, LAST, n, MODE, GAP, DOCUMENTS, SPANS)
     lo, hi, a, b = reach(first, last, n, START, END, BLOCK_N, MODE, DOCUMENTS)
+    low, high = ends_of(first, last, FIRST, LAST, SPANS)
     for at in tl.range(lo, hi, BLOCK_N):
         k = load_rows(K, K, at, n, stride_k, WIDTH, BLOCK_N, BLOCK_D, 1)
         s = tl.dot(q, tl.trans(k), input_precision="ieee") * scale2
-        if needs_mask(at, a, b, first, last, BLOCK_N, MODE, GAP, BRANCH):
+        if needs_mask(at, a, b, at, at + BLOCK_N - 1, low, high, BLOCK_N, MODE, GAP, BRANCH):
             key = at + tl.arange(0, BLOCK_N)
-            seen = visible(key[None, :], lower[:, None], upper[:, None], own[:, None], MODE, GAP)
+            seen = visible(key[None, :], lower[:, None], upper[:, None], begin[:, None], end[:, None], MODE, GAP)
             s = tl.where(seen, s, float("-inf"))
         p = tl.exp2(s - lse2[:, None])
         v = load_rows(V, V, at, n, stride_v, WIDTH, BLOCK_N, BLOCK_D, 1)
@@ -111,12 +117,12 @@ def _gradient(
 
 @triton.jit
 def backward_q(
-    Q0, Q1, K, V, K2, V2, GRAD0, GRAD1, LSE0, LSE1, DELTA0, DELTA1, DQ0, DQ1, START, END, scale, heads, n,
+    Q0, Q1, K, V, K2, V2, GRAD0, GRAD1, LSE0, LSE1, DELTA0, DELTA1, DQ0, DQ1, START, END, FIRST, LAST, scale, heads, n,
     stride_qb, stride_qh, stride_qn, stride_kb, stride_kh, stride_kn, stride_vb, stride_vh, stride_vn,
     stride_ob, stride_oh, stride_on,
     WIDTH: tl.constexpr, BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr, BLOCK_D: tl.constexpr, MODE: tl.constexpr,
     GAP: tl.constexpr, STRICT: tl.constexpr, STREAMS: tl.constexpr, UNION: tl.constexpr, DOCUMENTS: tl.constexpr,
-    BRANCH: tl.constexpr,
+    SPANS: tl.constexpr, BRANCH: tl.constexpr,
 ):  # fmt: skip
     """Grid and tiles as in the forward kernel."""
     PLACES: tl.constexpr = BLOCK_M // STREAMS
@@ -133,6 +139,8 @@ def backward_q(
     strict = r % 2 if STREAMS == 2 else tl.full([BLOCK_M], STRICT, tl.int32)
     START += b * n
     END += b * n
+    FIRST += b * n
+    LAST += b * n
     at_q = b * stride_qb + h * stride_qh
     at_o = b * stride_ob + h * stride_oh
     q = load_rows(Q0 + at_q, Q1 + at_q, first, n, stride_qn, WIDTH, BLOCK_M, BLOCK_D, STREAMS)
@@ -147,12 +155,12 @@ def backward_q(
     at_k = b * stride_kb + h * stride_kh
     at_v = b * stride_vb + h * stride_vh
     dq = _gradient(
-        dq, q, grad, lse2, delta, K + at_k, V + at_v, t, strict, first, last, n, START, END, stride_kn,
-        stride_vn, scale2, WIDTH, BLOCK_N, BLOCK_D, MODE, GAP, DOCUMENTS, BRANCH,
+        dq, q, grad, lse2, delta, K + at_k, V + at_v, t, strict, first, last, n, START, END, FIRST, LAST, stride_kn,
+        stride_vn, scale2, WIDTH, BLOCK_N, BLOCK_D, MODE, GAP, DOCUMENTS, SPANS, BRANCH,
     )  # fmt: skip
     if UNION:
         dq = _gradient(
-            dq, q, grad, lse2, delta, K2 + at_k, V2 + at_v, t, strict, first, last, n, START, END,
-            stride_kn, stride_vn, scale2, WIDTH, BLOCK_N, BLOCK_D, AFTER, GAP, DOCUMENTS, BRANCH,
+            dq, q, grad, lse2, delta, K2 + at_k, V2 + at_v, t, strict, first, last, n, START, END, FIRST, LAST,
+            stride_kn, stride_vn, scale2, WIDTH, BLOCK_N, BLOCK_D, AFTER, GAP, DOCUMENTS, SPANS, BRANCH,
         )  # fmt: skip
     store_rows(DQ0 + at_o, DQ1 + at_o, dq * scale, first, n, stride_on, WIDTH, BLOCK_M, BLOCK_D, STREAMS)

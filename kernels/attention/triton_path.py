@@ -18,13 +18,15 @@ KEEPS_RESULTS = True  # the backward needs the outputs and log-sum-exps
 CHECKS = False  # whether a gradient is finite is not known without waiting for the device
 
 
-def forward(qs, kv, visibility: str, layout: Layout | None, scale: float, with_lse: bool = True, keep: bool = True):
+def forward(
+    qs, kv, visibility: str, layout: Layout | None, scale: float, with_lse: bool = True, keep: bool = True, spans=None
+):
     """See `operators.attend`."""
     _check(qs, kv)
     qs, kv = _same_strides(qs), _paired(kv)
     outs = [_stored(q) for q in qs]
     lses = [torch.empty(q.shape[:3], dtype=torch.float32, device=q.device) for q in qs]
-    launch = _Launch(qs, kv, visibility, layout, scale)
+    launch = _Launch(qs, kv, visibility, layout, scale, spans)
     launch.run(
         forward_kernel, "forward", (qs[0], qs[-1], *kv[:2], *kv[-2:], outs[0], outs[-1], lses[0], lses[-1]), outs[0],
         UNION=launch.union,
@@ -32,12 +34,12 @@ def forward(qs, kv, visibility: str, layout: Layout | None, scale: float, with_l
     return outs, lses, []
 
 
-def backward(grads, qs, kv, outs, lses, kept, visibility: str, layout: Layout | None, scale: float):
+def backward(grads, qs, kv, outs, lses, kept, visibility: str, layout: Layout | None, scale: float, spans=None):
     """The gradients of qs and of kv, given those of the outputs."""
     qs, kv = _same_strides(qs), _paired(kv)
     grads = [g.transpose(1, 2).contiguous().transpose(1, 2) for g in grads]
     deltas = [_delta(out, grad) for out, grad in zip(outs, grads)]
-    launch = _Launch(qs, kv, visibility, layout, scale)
+    launch = _Launch(qs, kv, visibility, layout, scale, spans)
     rows = (grads[0], grads[-1], lses[0], lses[-1], deltas[0], deltas[-1])
     dqs = [_stored(q) for q in qs]
     launch.run(
@@ -55,14 +57,15 @@ def backward(grads, qs, kv, outs, lses, kept, visibility: str, layout: Layout | 
 class _Launch:
     """What the launches of one call share."""
 
-    def __init__(self, qs, kv, visibility, layout, scale):
+    def __init__(self, qs, kv, visibility, layout, scale, spans):
         q = qs[0]
         self.streams, self.union = len(qs), visibility == "union"
         self.mode = "before" if self.union else visibility.removesuffix("_strict")
         self.strict = visibility.endswith(("_strict", "union")) or gap_of(visibility) is not None
         self.shape = q.shape
-        self.scale, self.documents = scale, layout is not None
+        self.scale, self.documents, self.spans = scale, layout is not None, spans is not None
         self.ranges = (layout.start, layout.end) if layout is not None else (q, q)  # never read without documents
+        self.ranges += (spans.first, spans.last) if spans is not None else (q, q)
         self.inputs = q.stride()[:3] + kv[0].stride()[:3] + kv[1].stride()[:3]
         self.arch = 80 if q.device.type != "cuda" else _arch(q.device)
         self.fp32 = q.dtype == torch.float32
@@ -71,7 +74,7 @@ class _Launch:
         b, h, n, width = self.shape
         chosen = config(name, self.arch, width, self.fp32)
         mode = self.mode if MODE is None else MODE
-        constexprs |= constants(chosen, width, mode, self.strict, self.streams, self.documents)
+        constexprs |= constants(chosen, width, mode, self.strict, self.streams, self.documents, self.spans)
         owned = chosen.block_n if name == "backward_kv" else chosen.block_m // self.streams
         grid = (-(-n // owned) * b * h,)
         numbers = (self.scale, h, n, *self.inputs, *stored.stride()[:3])

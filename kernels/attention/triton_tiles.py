@@ -17,26 +17,42 @@ LN2: tl.constexpr = tl.constexpr(0.6931471805599453)
 
 
 @triton.jit
-def bounds(t, strict, START, END, n, MODE: tl.constexpr, GAP: tl.constexpr, DOCUMENTS: tl.constexpr):
-    """lower, upper, own: the rows at the places t see the keys lower..upper-1 but for own-GAP..own+GAP. From n on: any."""
+def bounds(
+    t, strict, START, END, FIRST, LAST, n, MODE: tl.constexpr, GAP: tl.constexpr, DOCUMENTS: tl.constexpr,
+    SPANS: tl.constexpr,
+):  # fmt: skip
+    """lower, upper, a, b: the rows at the places t see the keys lower..upper-1 but for a-GAP..b+GAP. From n on: any."""
     lower, upper = t * 0, t * 0 + n
     if DOCUMENTS:
         lower = tl.load(START + t, mask=t < n, other=0)
         upper = tl.load(END + t, mask=t < n, other=0)
+    a, b = t, t
+    if SPANS:  # with strict rows alone
+        a = tl.load(FIRST + t, mask=t < n, other=0)
+        b = tl.load(LAST + t, mask=t < n, other=0)
     if MODE == BEFORE:
-        upper = tl.minimum(upper, t + 1 - strict)
+        upper = tl.minimum(upper, a + 1 - strict)
     elif MODE == AFTER:
-        lower = tl.maximum(lower, t + strict)
-    return lower, upper, tl.where(strict == 1, t, -1 - GAP)
+        lower = tl.maximum(lower, b + strict)
+    return lower, upper, tl.where(strict == 1, a, -1 - GAP), tl.where(strict == 1, b, -1 - GAP)
 
 
 @triton.jit
-def visible(key, lower, upper, own, MODE: tl.constexpr, GAP: tl.constexpr):
-    """Which keys the rows see; the three that belong to rows broadcast against the keys."""
+def visible(key, lower, upper, first, last, MODE: tl.constexpr, GAP: tl.constexpr):
+    """Which keys the rows see; the four that belong to rows broadcast against the keys."""
     seen = (key >= lower) & (key < upper)
     if MODE == EXCLUDE_SELF:
-        seen = seen & ((key < own - GAP) | (key > own + GAP))
+        seen = seen & ((key < first - GAP) | (key > last + GAP))
     return seen
+
+
+@triton.jit
+def ends_of(first, last, FIRST, LAST, SPANS: tl.constexpr):
+    """What the rows first..last hide lies within a..b, as neither end of a span decreases along a row."""
+    a, b = first, last
+    if SPANS:
+        a, b = tl.load(FIRST + first), tl.load(LAST + last)
+    return a, b
 
 
 @triton.jit
@@ -59,13 +75,24 @@ def reach(first, last, n, START, END, BLOCK: tl.constexpr, MODE: tl.constexpr, D
 
 
 @triton.jit
-def needs_mask(at, a, b, first, last, BLOCK: tl.constexpr, MODE: tl.constexpr, GAP: tl.constexpr, BRANCH: tl.constexpr):
-    """Whether some row of first..last does not see all of at..at+BLOCK-1; without BRANCH, always."""
+def needs_mask(
+    at, a, b, first, last, low, high, BLOCK: tl.constexpr, MODE: tl.constexpr, GAP: tl.constexpr, BRANCH: tl.constexpr
+):  # fmt: skip
+    """Whether the keys at..at+BLOCK-1 are not all seen by rows that see all of a..b-1 but for low-GAP..high+GAP, or the rows
+    at..at+BLOCK-1 do not all see the keys first..last, of which they hide low-GAP..high+GAP; without BRANCH, always.
+
+    Rows own the loop: first, last are at, at+BLOCK-1, and a..b is what the rows see. Keys own it: a..b are the rows that see
+    the keys, as far as documents and order say.
+    """
     if not BRANCH:
         return True
     outside = (at < a) | (at + BLOCK > b)
     if MODE == EXCLUDE_SELF:
-        outside = outside | ((at <= last + GAP) & (at + BLOCK > first - GAP))
+        outside = outside | ((first <= high + GAP) & (last >= low - GAP))
+    elif MODE == BEFORE:
+        outside = outside | (last >= low)
+    elif MODE == AFTER:
+        outside = outside | (first <= high)
     return outside
 
 

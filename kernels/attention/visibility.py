@@ -11,11 +11,15 @@
 Two streams: the content row uses the inclusive visibility, the query row of the same place its strict counterpart.
 beyond_N, for a number N from 0, is for keys that hold their own N neighbours on each side; beyond_0 is exclude_self.
 Union: keys j < i come from the past set, keys j > i from the future set, and one softmax runs over both.
+Spans widen what these three hide: with first_i <= i <= last_i (see `spans.py`), exclude_self and beyond_N see j < first_i - N
+and j > last_i + N, and a union past keys j < first_i and future keys j > last_i. Without spans both ends are i.
 Documents are islands: no visibility reaches another document, and padding (document -1) neither sees nor is seen.
 """
 
 import torch
 from torch import Tensor
+
+from .spans import Spans
 
 VISIBILITIES = (
     "full",
@@ -50,11 +54,18 @@ def is_visibility(name: str) -> bool:
     return name in VISIBILITIES or gap_of(name) is not None
 
 
-def sees(visibility: str, i: Tensor, j: Tensor) -> Tensor:
-    """Row i sees key j of the same document, elementwise; i and j are places, or ranks for a rank visibility."""
+def takes_spans(visibility: str) -> bool:
+    return gap_of(visibility) is not None or visibility == "union"
+
+
+def sees(visibility: str, i: Tensor, j: Tensor, last: Tensor | None = None) -> Tensor:
+    """Row i sees key j of the same document, elementwise; i and j are places, or ranks for a rank visibility.
+
+    last: the end of the row's hidden span, i being its beginning; without it both are i.
+    """
     gap = gap_of(visibility)
     if gap is not None:
-        return (i - j).abs() > gap
+        return (j < i - gap) | (j > (i if last is None else last) + gap)
     match visibility:
         case "full":
             return (i == i) & (j == j)
@@ -79,11 +90,17 @@ def visible_NN(visibility: str, n: int, device: torch.device | str = "cpu") -> T
     return sees(visibility, place[:, None], place[None, :])
 
 
-def visible_BNN(visibility: str, documents_BN: Tensor, rank_BN: Tensor | None = None) -> Tensor:
+def visible_BNN(
+    visibility: str, documents_BN: Tensor, rank_BN: Tensor | None = None, spans: Spans | None = None
+) -> Tensor:
     """(B, N, N) bool: row i sees key j in the same row of the batch."""
     n = documents_BN.shape[1]
     place = torch.arange(n, device=documents_BN.device).expand_as(documents_BN)
-    order = place if rank_BN is None or not visibility.startswith("rank") else rank_BN
-    seen = sees(visibility, order[:, :, None], order[:, None, :])
+    if spans is None:
+        order = place if rank_BN is None or not visibility.startswith("rank") else rank_BN
+        seen = sees(visibility, order[:, :, None], order[:, None, :])
+    else:
+        own = spans.last if visibility.startswith("after") else spans.first
+        seen = sees(visibility, own[:, :, None], place[:, None, :], spans.last[:, :, None])
     same = documents_BN[:, :, None] == documents_BN[:, None, :]
     return seen & same & (documents_BN >= 0)[:, :, None]

@@ -42,9 +42,16 @@ class Architecture(nn.Module):
     learning_rate: float = 3e-3
     """What a race trains with where no rate is given: the best of a sweep (docs/tuning.md)."""
 
-    before: tuple[tuple[str, Any], ...] = ()
+    hidden_words: float = 0.0
+    """The share of the words that training batches hide whole from each of their own places (`Batch.spans`)."""
+
+    added_options: tuple[tuple[str, Any], ...] = ()
     """Options that came later, each with the value that means what the architecture was without it: checkpoints that do not
     name them are read so. One that does not name any other option is refused."""
+
+    removed_options: tuple[tuple[str, Any], ...] = ()
+    """Options that are no more, each with the value that means what the architecture is without it: checkpoints that name it so
+    are read. Any other value is refused."""
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
@@ -56,6 +63,9 @@ class Architecture(nn.Module):
     def parse_options(cls, given: dict[str, Any]) -> Any:
         """`Options` from names and values. Raises ValueError for an unknown name or a value of another type."""
         known = {field.name for field in dataclasses.fields(cls.Options)}
+        given = {
+            name: value for name, value in given.items() if name in known or (name, value) not in cls.removed_options
+        }
         if unknown := set(given) - known:
             takes = f"takes {', '.join(sorted(known))}" if known else "takes no options"
             raise ValueError(f"{cls.__name__} has no option {', '.join(sorted(unknown))}; it {takes}.")
@@ -91,15 +101,14 @@ class Architecture(nn.Module):
             return head.loss(self.predict(batch).flatten(0, 1), targets)
         return head.loss(self.predict(batch, batch.places), targets.index_select(0, batch.places))
 
-    def leave_one_out(self, batch: Batch, places: Tensor, hidden: Tensor | None = None) -> tuple[Tensor, int]:
+    def leave_one_out(self, batch: Batch, places: Tensor) -> tuple[Tensor, int]:
         """States of `places` (B, P), each seeing all other tokens: (B, P, D), and the passes that one sentence took.
 
-        hidden: (B, N, N) bool, true where place i must not see place j either; on the diagonal it always is. What is hidden
-        from a place must be a stretch that holds the place, as its word, or the rest of its word.
+        With `batch.spans` a place sees all tokens outside of its span, as of its word, or of the rest of its word.
         This one serves whenever a single `predict` shows every place all of the others. Raises ValueError where an
         architecture does not predict tokens, or cannot hide more than the place.
         """
-        if hidden is not None:
+        if batch.spans is not None:
             raise ValueError(f"{type(self).__name__} cannot hide more than the place itself.")
         return self.predict(batch, flat_places(batch, places)).view(*places.shape, -1), 1
 
@@ -111,6 +120,12 @@ class Architecture(nn.Module):
             if isinstance(module, nn.Linear) and id(module) not in own and id(module.weight) not in seen:
                 seen.add(id(module.weight))
                 yield module.weight
+
+
+def check_words(words: float) -> None:
+    """Raises ValueError for what is no share of the words."""
+    if not 0 <= words <= 1:
+        raise ValueError(f"words is {words}; it is the share of the words that are hidden whole, from 0 (off) to 1.")
 
 
 def flat_places(batch: Batch, places: Tensor) -> Tensor:

@@ -1,41 +1,48 @@
-"""Content as deep as it may be: `local` with `sides=one`, plus a tower for each direction.
+"""Content as deep as it may be: a tower for each direction, and keys that hold their neighbours on the far side.
 
     forward   f_j from e_i for i <= j      backward  b_j from e_i for i >= j        `depth` causal layers of `width`
-    layer l   g_i <- Block_l(g_i, one softmax over  K_l e_j + K'_l f_j for j < i,  K_l e_j + K'_l b_j for j > i; values alike)
+    layer l   g_i <- Block_l(g_i, one softmax over  K_l p_j + K'_l f_j for j < i,  K_l q_j + K'_l b_j for j > i; values alike)
+              p_j = e_j + sum_t c_t e_(j-t),  q_j = e_j + sum_t c'_t e_(j+t)        t = 1 .. taps, in `convolved` layers
 
 What a query reads before it knows nothing of what stands later, and the other way round, so nothing leaks however deep the
 towers are. Attention costs no more than T-TA's. Both directions are one batch of 2B rows through the same weights (`tied`), a
-learned vector telling them apart, half of them read backwards.
+learned vector telling them apart, half of them read backwards. `width=0` has no towers: one-sided convolutions alone.
 
+    near      queries start from their neighbours, as in `local`
     start     queries start from f_(i-1) and b_(i+1) too
     level     layer l reads the towers' layer l instead of their last
     causal    weight, at the beginning, of the towers' own losses (f_j predicts the next token, b_j the one before), which falls
               to zero at half of the budget, after free language modelling (Wang et al. 2023, arXiv 2303.14342)
+    words     the share of the words that are hidden whole, as in `local`: a query then reads before and after its word
 """
 
 import dataclasses
 from dataclasses import dataclass
-from typing import Literal
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from data.batch import Batch
+from kernels.attention import union_attention
 from kernels.attention.layout import Layout
 from kernels.one_sided import one_sided
-from model.architectures.local import Local
+from model.architectures.base import Architecture, check_words, flat_places
 from model.config import ModelConfig
 from model.head import Head
-from model.layers import Block, by_layer, make_norm
+from model.layers import Block, by_layer, make_norm, projected
+from model.neighbours import Near, SpanEnds, query_start
+
+Towers = tuple[list[Tensor], list[Tensor]]
+"""After each layer, (B, N, W) forward states and backward states, normalised."""
 
 
-class Bicausal(Local):
+class Bicausal(Architecture):
     @dataclass(frozen=True)
-    class Options(Local.Options):
+    class Options:
         near: int = 3
         taps: int = 3
-        sides: Literal["both", "one"] = "one"
+        convolved: int | None = None
         width: int = 32
         depth: int = 3
         heads: int = 1
@@ -43,48 +50,99 @@ class Bicausal(Local):
         start: bool = True
         level: bool = False
         causal: float = 0.0
+        words: float = 0.0
 
         def __post_init__(self) -> None:
-            super().__post_init__()
-            if self.sides != "one":
-                raise ValueError(f"sides is {self.sides!r}; towers are read from one side, so it must be 'one'.")
-            if self.width < 2 or self.depth < 1 or self.heads < 1 or self.width % (2 * self.heads) or self.causal < 0:
+            check_words(self.words)
+            if min(self.near, self.taps) < 0:
+                raise ValueError(f"near is {self.near} and taps is {self.taps}; they must be 0 (off) or more.")
+            if self.width and (self.width < 2 or self.heads < 1 or self.width % (2 * self.heads)):
                 raise ValueError(
-                    f"width {self.width} must divide into {self.heads} heads of even width, depth {self.depth} be at least 1 "
-                    f"and causal {self.causal} not be negative."
+                    f"width is {self.width}; it must divide into {self.heads} heads of even width, or be 0 for no towers."
                 )
+            if self.depth < 1 or self.causal < 0 or (self.causal and not self.width):
+                raise ValueError(
+                    f"depth {self.depth} must be at least 1, and causal {self.causal} not negative, and 0 without towers."
+                )
+
+    learning_rate = 4.5e-3
+    added_options = (("words", 0.0),)
+    removed_options = (("sides", "one"), ("values", 0), ("grams", 0))
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__(config)
-        o, d = self.options, config.d_model
-        shape = dataclasses.replace(
-            config,
-            architecture="tower",
-            options=(),
-            d_model=o.width,
-            n_heads=o.heads,
-            d_ff=0,
-            d_embed=0,
-            n_layers=o.depth,
-            dropout=0.0,
-        )
+        o, d, layers = self.options, config.d_model, config.n_layers
+        n = min(2, layers) if o.convolved is None else o.convolved
+        if not 1 <= n <= layers:
+            raise ValueError(f"convolved is {n}; it must be from 1 to the {layers} layers (taps=0 convolves none).")
+        self.hidden_words = o.words
+        self.blocks = nn.ModuleList(Block(config) for _ in range(layers))
+        self.near = Near(config, o.near) if o.near else None
+        self.ends = SpanEnds(config) if o.words else None
+        self.convolved = n if o.taps else 0  # the first layers
+        self.taps = nn.Parameter(torch.zeros(2, o.taps, 2 * n * d)) if o.taps else None
+        self.fraction = 0.0  # of the budget, as the last masking was asked for
+        self.begin = self.guess = None
+        if o.width:
+            self._build_towers(config)
+
+    def _build_towers(self, config: ModelConfig) -> None:
+        o, d, layers = self.options, config.d_model, config.n_layers
+        narrow = {"d_model": o.width, "n_heads": o.heads, "n_layers": o.depth, "d_ff": 0, "d_embed": 0, "dropout": 0.0}
+        shape = dataclasses.replace(config, architecture="tower", options=(), **narrow)
         self.narrow = nn.Linear(d, o.width, bias=False)
         self.direction = nn.Parameter(torch.randn(2, o.width) * config.initializer_std)
         self.towers = nn.ModuleList(
             nn.ModuleList(Block(shape) for _ in range(o.depth)) for _ in range(1 if o.tied else 2)
         )
         self.norm = make_norm(config, o.width)
-        layers = config.n_layers
         self.widen = nn.Linear(o.width, 2 * layers * d, bias=False)  # keys of all layers, then their values
         self.begin = nn.Linear(2 * o.width, d, bias=False) if o.start else None
         self.guess = nn.Linear(o.width, d, bias=config.bias) if o.causal else None
-        self.fraction = 0.0  # of the budget, as the last masking was asked for
 
     def masking_at(self, fraction: float) -> None:
         self.fraction = fraction
 
-    def directions(self, content: Tensor, batch: Batch) -> tuple[list[Tensor], list[Tensor]]:
-        """After each layer, (B, N, W) forward states and backward states, normalised."""
+    def predict(self, batch: Batch, places: Tensor | None = None) -> Tensor:
+        content = self.embedding(batch.tokens, batch.documents)
+        return self.query_stream(content, self.directions(content, batch), batch, places)
+
+    def encode(self, batch: Batch, *, with_self: bool = True) -> Tensor:
+        content = self.embedding(batch.tokens, batch.documents)
+        return self.query_stream(content, self.directions(content, batch), batch, with_self=with_self)
+
+    def leave_one_out(self, batch: Batch, places: Tensor) -> tuple[Tensor, int]:
+        return self.predict(batch, flat_places(batch, places)).view(*places.shape, -1), 1
+
+    def query_stream(
+        self,
+        content: Tensor,
+        towers: Towers | None,
+        batch: Batch,
+        places: Tensor | None = None,
+        with_self: bool = False,
+    ) -> Tensor:
+        """The query stream over content (B, N, D) and the towers. with_self: the place's own embedding joins its start."""
+        query = query_start(self, content, batch)
+        if self.begin is not None:
+            query = query + self.starts(towers, batch)
+        if with_self:
+            query = query + content
+        raw = projected(self.blocks, content)
+        sides = [
+            by_layer(self.blocks, self._of_side(raw, n, side, towers, batch.layout))
+            for n, side in enumerate(("past", "future"))
+        ]
+        last = len(self.blocks) - 1
+        for i, (block, past, future) in enumerate(zip(self.blocks, *sides)):
+            q = block.queries(query, content.shape[:2])
+            read = union_attention(q, *past, *future, documents=batch.layout, spans=batch.spans)
+            query = block.update(query, read, places if i == last else None)
+        return query
+
+    def directions(self, content: Tensor, batch: Batch) -> Towers | None:
+        if not self.options.width:
+            return None
         x, layout = self.narrow(content), batch.layout
         ahead, back = x + self.direction[0], (x + self.direction[1]).flip(1)
         mirrored = None if layout is None else mirror(layout)
@@ -105,49 +163,29 @@ class Bicausal(Local):
             states.append(x)
         return states
 
-    def starts(self, towers: tuple[list[Tensor], list[Tensor]], layout: Layout | None, hidden: Tensor | None) -> Tensor:
-        """W [f of the nearest place before i, b of the nearest after i], of those that i may see; 0 where there is none."""
-        ahead, back = towers[0][-1], towers[1][-1]
-        if hidden is None:
-            before, after = F.pad(ahead, (0, 0, 1, 0))[:, :-1], F.pad(back, (0, 0, 0, 1))[:, 1:]
-            if layout is not None:
-                place = torch.arange(ahead.shape[1], device=ahead.device)
-                before = before.masked_fill((layout.start >= place)[..., None], 0.0)
-                after = after.masked_fill((layout.end <= place + 1)[..., None], 0.0)
-            return self.begin(torch.cat([before, after], -1))
-        place = torch.arange(ahead.shape[1], device=ahead.device)
-        seen = ~hidden
-        if layout is not None:
-            seen = seen & (place >= layout.start[..., None]) & (place < layout.end[..., None])
-        earlier, later = seen & (place < place[:, None]), seen & (place > place[:, None])
-        last = torch.where(earlier, place, -1).amax(-1)  # (B, N)
-        first = torch.where(later, place, len(place)).amin(-1)
+    def starts(self, towers: Towers, batch: Batch) -> Tensor:
+        """W [f of the nearest place before i, or before its span, b of the nearest after]; 0 where there is none."""
+        length, layout = batch.tokens.shape[1], batch.layout
+        place = torch.arange(length, device=batch.tokens.device).expand_as(batch.tokens)
+        first, last = (place, place) if batch.spans is None else (batch.spans.first.long(), batch.spans.last.long())
+        start, end = (0, length) if layout is None else (layout.start, layout.end)
         parts = []
-        for states, at, none in ((ahead, last, last < 0), (back, first, first == len(place))):
-            index = at.clamp(0, len(place) - 1)[..., None].expand(-1, -1, states.shape[-1])
+        for states, at, none in (
+            (towers[0][-1], first - 1, first <= start),
+            (towers[1][-1], last + 1, last + 1 >= end),
+        ):
+            index = at.clamp(0, length - 1)[..., None].expand(-1, -1, states.shape[-1])
             parts.append(states.gather(1, index).masked_fill(none[..., None], 0.0))
         return self.begin(torch.cat(parts, -1))
 
-    def query_start(self, content: Tensor, batch: Batch, towers, hidden: Tensor | None) -> Tensor:
-        query = super().query_start(content, batch, towers, hidden)
-        return query if self.begin is None else query + self.starts(towers, batch.layout, hidden)
-
-    def key_value_sets(self, content: Tensor, batch: Batch, towers, hidden) -> list[list[tuple[Tensor, Tensor]]]:
-        raw = self.raw(content, batch, range(len(self.blocks)))
-        sides = [
-            by_layer(self.blocks, self._convolved(raw, n, side, batch.layout) + self._wide(towers[n]))
-            for n, side in enumerate(("past", "future"))
-        ]
-        return [list(pairs) for pairs in zip(*sides)]
-
-    def _convolved(self, raw: Tensor, n: int, side: str, layout: Layout | None) -> Tensor:
-        """raw (B, N, 2 L D) with the channels of the layers that are convolved convolved."""
-        if not self.convolved:
-            return raw
-        width = len(self.convolved) * self.config.d_model
-        (k, k_rest), (v, v_rest) = (x.tensor_split([width], -1) for x in raw.chunk(2, -1))
-        k, v = one_sided(torch.cat([k, v], -1), self.taps[n], side, layout).chunk(2, -1)
-        return torch.cat([k, k_rest, v, v_rest], -1)
+    def _of_side(self, raw: Tensor, n: int, side: str, towers: Towers | None, layout: Layout | None) -> Tensor:
+        """raw (B, N, 2 L D), the channels of the layers that are convolved convolved, plus what the tower of this side says."""
+        if self.convolved:
+            width = self.convolved * self.config.d_model
+            (k, k_rest), (v, v_rest) = (x.tensor_split([width], -1) for x in raw.chunk(2, -1))
+            k, v = one_sided(torch.cat([k, v], -1), self.taps[n], side, layout).chunk(2, -1)
+            raw = torch.cat([k, k_rest, v, v_rest], -1)
+        return raw if towers is None else raw + self._wide(towers[n])
 
     def _wide(self, states: list[Tensor]) -> Tensor:
         """(B, N, 2 L D) as `projected` lays it out: of the last states, or of each layer's own."""
@@ -165,7 +203,7 @@ class Bicausal(Local):
             return super().loss(batch, head)
         content = self.embedding(batch.tokens, batch.documents)
         towers = self.directions(content, batch)
-        states, targets = self.queries_over(content, towers, batch, batch.places, False, None), batch.tokens.flatten()
+        states, targets = self.query_stream(content, towers, batch, batch.places), batch.tokens.flatten()
         if batch.places is not None:
             targets = targets.index_select(0, batch.places)
         own = head.loss(states.reshape(-1, states.shape[-1]), targets)

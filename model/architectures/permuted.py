@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from data.batch import Batch
-from kernels.attention import attention, two_stream_attention
+from kernels.attention import Spans, attention, two_stream_attention
 from model.architectures.base import Architecture, a_copy_for_each
 from model.chance import uniform
 from model.config import ModelConfig
@@ -53,13 +53,11 @@ class Permuted(Architecture):
             x = block.self_attention(x, "full", batch.layout)
         return x
 
-    def two_streams(
-        self, batch: Batch, rank: Tensor, places: Tensor | None = None, hidden: Tensor | None = None
-    ) -> Tensor:
+    def two_streams(self, batch: Batch, rank: Tensor, places: Tensor | None = None) -> Tensor:
         content = self.embedding(batch.tokens, batch.documents)  # (B, N, D)
         query = self.embedding.queries(batch.tokens, batch.documents)
         if self.near is not None:
-            query = query + self.near(content, batch.layout, hidden)
+            query = query + self.near(content, batch.layout, batch.spans)
         last = len(self.blocks) - 1
         for i, block in enumerate(self.blocks):
             k, v = block.keys_values(block.read(content))
@@ -72,19 +70,22 @@ class Permuted(Architecture):
             content, query = block.update(content, seen), block.update(query.expand_as(content), asked)
         raise AssertionError("a model has at least one layer")
 
-    def leave_one_out(self, batch: Batch, places: Tensor, hidden: Tensor | None = None) -> tuple[Tensor, int]:
+    def leave_one_out(self, batch: Batch, places: Tensor) -> tuple[Tensor, int]:
         """A copy for each place, in an order in which it comes after all that it may see, and before what is hidden."""
         score, every = uniform(batch), torch.arange(batch.tokens.shape[1], device=places.device)
         states = []
         for row, place, one_each in a_copy_for_each(batch, places):
             documents = None if batch.documents is None else batch.documents[row]
-            copies = replace(batch, tokens=batch.tokens[row], documents=documents, samples=None)
+            spans = None if batch.spans is None else Spans(batch.spans.first[row], batch.spans.last[row])
+            copies = replace(batch, tokens=batch.tokens[row], documents=documents, spans=spans, samples=None)
             own = every == place[:, None]  # (C, N)
             behind = own.double()  # the place itself after the others, and after it what is hidden from it
-            if hidden is not None:
-                behind = behind + 2.0 * (hidden[row, place] & ~own)
+            if batch.spans is not None:
+                first, last = batch.spans.first[row, place], batch.spans.last[row, place]
+                hidden = (every >= first[:, None]) & (every <= last[:, None])
+                behind = behind + 2.0 * (hidden & ~own)
             rank = ranked(score[row] + behind, copies)
-            states.append(self.two_streams(copies, rank, one_each, None if hidden is None else hidden[row]))
+            states.append(self.two_streams(copies, rank, one_each))
         return torch.cat(states).view(*places.shape, -1), places.shape[1]
 
 

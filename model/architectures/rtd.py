@@ -19,7 +19,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from data.batch import Batch
-from model.architectures.base import Architecture
+from model.architectures.base import Architecture, check_words
 from model.chance import uniform
 from model.config import ModelConfig
 from model.head import Head
@@ -35,13 +35,17 @@ class RTD(Architecture):
         generator_layers: int = 0
         replaced: float = 0.25
         weight: float = 50.0
+        words: float = 0.0
 
         def __post_init__(self) -> None:
+            check_words(self.words)
             if not 0 < self.replaced < 1 or self.weight < 0 or self.generator_layers < 0:
                 raise ValueError(
                     f"replaced {self.replaced} must lie between 0 and 1, weight {self.weight} and generator_layers "
                     f"{self.generator_layers} not be negative."
                 )
+
+    added_options = (("words", 0.0),)
 
     def __init__(self, config: ModelConfig) -> None:
         from model.architectures import architecture_class
@@ -54,7 +58,9 @@ class RTD(Architecture):
                 f"generator is {o.generator!r}; it must predict every place in one pass, as tta and local do."
             )
         layers = o.generator_layers or max(1, config.n_layers // 2)
-        self.generator = kind(dataclasses.replace(config, architecture=o.generator, n_layers=layers, options=()))
+        options = (("words", o.words),)
+        self.generator = kind(dataclasses.replace(config, architecture=o.generator, n_layers=layers, options=options))
+        self.hidden_words = o.words
         self.generator.embedding = self.embedding  # one table, and one norm of it
         self.blocks = nn.ModuleList(Block(config) for _ in range(config.n_layers))
         self.judge = nn.Sequential(make_norm(config, config.d_model), nn.Linear(config.d_model, 1))
@@ -62,8 +68,8 @@ class RTD(Architecture):
     def predict(self, batch: Batch, places: Tensor | None = None) -> Tensor:
         return self.generator.predict(batch, places)
 
-    def leave_one_out(self, batch: Batch, places: Tensor, hidden: Tensor | None = None) -> tuple[Tensor, int]:
-        return self.generator.leave_one_out(batch, places, hidden)
+    def leave_one_out(self, batch: Batch, places: Tensor) -> tuple[Tensor, int]:
+        return self.generator.leave_one_out(batch, places)
 
     def encode(self, batch: Batch, *, with_self: bool = True) -> Tensor:
         if not with_self:

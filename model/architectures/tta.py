@@ -6,20 +6,37 @@
 Why content stays raw: the diagonal mask protects one layer only. Were content contextual, e_j would hold x_i after the
 first layer, and place i would read itself through j in the second. As no layer changes content, the keys and values of
 all layers are one matrix multiplication before the first (K/V hoisting).
+
+`words=p` hides a share p of the words whole from each of their own places while training (`Batch.spans`), and tells queries how
+long what is hidden is.
 """
+
+from dataclasses import dataclass
 
 from torch import Tensor, nn
 
 from data.batch import Batch
-from model.architectures.base import Architecture, flat_places
+from model.architectures.base import Architecture, check_words, flat_places
 from model.config import ModelConfig
 from model.layers import Block, hoisted_keys_values
+from model.neighbours import SpanEnds
 
 
 class TTA(Architecture):
+    @dataclass(frozen=True)
+    class Options:
+        words: float = 0.0
+
+        def __post_init__(self) -> None:
+            check_words(self.words)
+
+    added_options = (("words", 0.0),)
+
     def __init__(self, config: ModelConfig) -> None:
         super().__init__(config)
+        self.hidden_words = self.options.words
         self.blocks = nn.ModuleList(Block(config) for _ in range(config.n_layers))
+        self.ends = SpanEnds(config) if self.options.words else None
 
     def predict(self, batch: Batch, places: Tensor | None = None) -> Tensor:
         return self.query_stream(batch, "exclude_self", places)
@@ -27,16 +44,16 @@ class TTA(Architecture):
     def encode(self, batch: Batch, *, with_self: bool = True) -> Tensor:
         return self.query_stream(batch, "full" if with_self else "exclude_self")
 
-    def leave_one_out(self, batch: Batch, places: Tensor, hidden: Tensor | None = None) -> tuple[Tensor, int]:
+    def leave_one_out(self, batch: Batch, places: Tensor) -> tuple[Tensor, int]:
         """One pass. Content holds nothing of other places, so hiding a word takes no more than hiding its keys."""
-        visibility = "exclude_self" if hidden is None else ~hidden
-        states = self.query_stream(batch, visibility, flat_places(batch, places))
-        return states.view(*places.shape, -1), 1
+        return self.predict(batch, flat_places(batch, places)).view(*places.shape, -1), 1
 
-    def query_stream(self, batch: Batch, visibility: str | Tensor, places: Tensor | None = None) -> Tensor:
+    def query_stream(self, batch: Batch, visibility: str, places: Tensor | None = None) -> Tensor:
         content = self.embedding(batch.tokens, batch.documents)  # (B, N, D)
         query = self.embedding.queries(batch.tokens, batch.documents)  # (B, N, D), or one vector for all places
+        if self.ends is not None:
+            query = query + self.ends(batch.spans)
         last = len(self.blocks) - 1
         for i, (block, (k, v)) in enumerate(zip(self.blocks, hoisted_keys_values(self.blocks, content))):
-            query = block(query, k, v, visibility, batch.layout, places if i == last else None)
+            query = block(query, k, v, visibility, batch.layout, places if i == last else None, batch.spans)
         return query

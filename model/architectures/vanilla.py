@@ -2,6 +2,11 @@
 
 The baseline that everything is compared with. A pass predicts the masked places only. Masking rate after Wettig et al.
 2023 (arXiv 2202.08005): 15% is BERT's, more is often better, and plain [MASK] beats 80/10/10; 30% by our sweep (docs/tuning.md).
+
+`narrow=k` (NarrowBERT's sparse queries, Li et al., ACL 2023, arXiv 2301.04761): after k layers only the masked places are carried
+on, and read keys and values of what the others were after layer k. With k one less than there are layers nothing changes but the
+cost, for nobody reads the other places of the last layer: that is `narrow=0`, vanilla as it is.
+`near` and `taps` are the tricks of `local`; `words=s` masks whole words in a share s of the rows.
 """
 
 from dataclasses import dataclass, replace
@@ -11,12 +16,11 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from data.batch import Batch
+from data.batch import Batch, PlacesByRow
 from data.batches import Masking
 from kernels.one_sided import two_sided
 from model.architectures.base import Architecture, a_copy_for_each
 from model.config import ModelConfig
-from model.grams import Grams
 from model.layers import Block
 from model.neighbours import Near
 
@@ -24,40 +28,44 @@ from model.neighbours import Near
 class Vanilla(Architecture):
     without_self = False
     passes_each = True
-    before = (("grams", 0),)
+    added_options = (("narrow", 0), ("words", 0.0))
+    removed_options = (("grams", 0),)
 
     @dataclass(frozen=True)
     class Options:
         masking_rate: float = 0.3
         final_masking_rate: float | None = None
         masking_scheme: Literal["mask", "bert"] = "mask"
+        words: float = 0.0
         near: int = 0
         taps: int = 0
-        grams: int = 0
+        narrow: int = 0
 
         def __post_init__(self) -> None:
-            if min(self.near, self.taps, self.grams) < 0:
+            if min(self.near, self.taps, self.narrow) < 0:
                 raise ValueError(
-                    f"near is {self.near}, taps is {self.taps} and grams is {self.grams}; they must be 0 (off) or more."
+                    f"near is {self.near}, taps is {self.taps} and narrow is {self.narrow}; they must be 0 (off) or more."
                 )
 
         def masking(self, fraction: float = 0.0) -> Masking:
             """Falling (or rising) from the first rate to the final one as the budget is spent, if one is given."""
             start, end = self.masking_rate, self.final_masking_rate
             rate = start if end is None else start + (end - start) * min(1.0, fraction)
-            return Masking(rate, self.masking_scheme)
+            return Masking(rate, self.masking_scheme, self.words)
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__(config)
-        self.masking = self.options.masking()
-        self.options.masking(1.0)  # refuses a final rate that cannot be
+        o = self.options
+        if o.narrow >= max(2, config.n_layers):
+            raise ValueError(f"narrow is {o.narrow}; it must be less than the {config.n_layers} layers, or 0 (off).")
+        self.masking = o.masking()
+        o.masking(1.0)  # refuses a final rate that cannot be
+        self.wide = o.narrow or config.n_layers - 1  # layers that carry all places
         self.blocks = nn.ModuleList(Block(config) for _ in range(config.n_layers))
-        # The tricks of `local`, for a comparison without them is worth little. Masked tokens leak nothing, so both sides
-        # are convolved for every reader.
-        self.near = Near(config, self.options.near) if self.options.near else None
-        self.grams = Grams(config, self.options.grams) if self.options.grams else None
-        shape = (config.n_layers, 2, self.options.taps, 2 * config.d_model)
-        self.taps = nn.Parameter(torch.zeros(shape)) if self.options.taps else None
+        # Masked tokens leak nothing, so both sides are convolved for every reader.
+        self.near = Near(config, o.near) if o.near else None
+        shape = (config.n_layers, 2, o.taps, 2 * config.d_model)
+        self.taps = nn.Parameter(torch.zeros(shape)) if o.taps else None
 
     def masking_at(self, fraction: float) -> Masking:
         return self.options.masking(fraction)
@@ -65,35 +73,59 @@ class Vanilla(Architecture):
     def predict(self, batch: Batch, places: Tensor | None = None) -> Tensor:
         if batch.corrupted is None:
             raise ValueError("vanilla predicts masked places and this batch has none; build it with a Masking.")
-        return self.stream(batch.corrupted, batch, places)
+        shape = batch.tokens.shape
+        if places is None:
+            every = PlacesByRow.of(torch.arange(shape.numel(), device=batch.tokens.device), *shape)
+            return self.narrowed(batch.corrupted, batch, every).view(*shape, -1)
+        own = batch.by_row if places is batch.places else PlacesByRow.of(places, *shape)
+        return self.narrowed(batch.corrupted, batch, own)
 
     def encode(self, batch: Batch, *, with_self: bool = True) -> Tensor:
         if not with_self:
             raise ValueError("vanilla has no states without self for a whole sentence; use with_self=True.")
         return self.stream(batch.tokens, batch)
 
-    def stream(self, tokens: Tensor, batch: Batch, places: Tensor | None = None) -> Tensor:
-        """Only `places` of the last layer are computed beyond its attention, if they are given."""
+    def _start(self, tokens: Tensor, batch: Batch) -> Tensor:
         x = self.embedding(tokens, batch.documents)  # (B, N, D)
-        if self.near is not None:
-            x = x + self.near(x, batch.layout)
-        if self.grams is not None:
-            x = x + self.grams(tokens, batch.layout)
-        last = len(self.blocks) - 1
-        for i, block in enumerate(self.blocks):
-            mix = None if self.taps is None else partial(two_sided, weight=self.taps[i], documents=batch.layout)
-            x = block.self_attention(x, "full", batch.layout, places if i == last else None, mix)
+        return x if self.near is None else x + self.near(x, batch.layout)
+
+    def _mix(self, layer: int, batch: Batch):
+        return None if self.taps is None else partial(two_sided, weight=self.taps[layer], documents=batch.layout)
+
+    def stream(self, tokens: Tensor, batch: Batch, layers: int | None = None) -> Tensor:
+        """All places through all layers, or the first so many: (B, N, D)."""
+        x = self._start(tokens, batch)
+        for i, block in enumerate(self.blocks[:layers]):
+            x = block.self_attention(x, "full", batch.layout, mix=self._mix(i, batch))
         return x
 
-    def leave_one_out(self, batch: Batch, places: Tensor, hidden: Tensor | None = None) -> tuple[Tensor, int]:
+    def narrowed(self, tokens: Tensor, batch: Batch, own: PlacesByRow) -> Tensor:
+        """The states of some places, (P, D): all are carried through the wide layers, these alone through the others."""
+        wide = self.stream(tokens, batch, self.wide)
+        rows, (b, length) = own.slots, tokens.shape
+        at = rows + length * torch.arange(b, device=tokens.device)[:, None]
+        x = wide.flatten(0, 1).index_select(0, at.flatten()).view(*rows.shape, -1)  # (B, M, D)
+        seen = None
+        if batch.documents is not None:
+            here = batch.documents.gather(1, rows)[:, :, None]
+            seen = (here == batch.documents[:, None]) | (here < 0)  # padding is read by nobody, whatever it reads
+            seen = seen[:, None]
+        for i in range(self.wide, len(self.blocks)):
+            k, v = self.blocks[i].keys_values(self.blocks[i].read(wide), self._mix(i, batch))
+            x = self.blocks[i].some_rows(x, rows, k, v, seen)
+        return x.flatten(0, 1).index_select(0, own.order)
+
+    def leave_one_out(self, batch: Batch, places: Tensor) -> tuple[Tensor, int]:
         """One copy of the sentence for each place, that place (and what is hidden from it) masked: a pass for each."""
-        states = []
-        for row, place, one_each in a_copy_for_each(batch, places):
-            copies = batch.tokens[row]
-            if hidden is None:
-                copies = copies.scatter(1, place[:, None], self.config.mask_id)
-            else:
-                copies = copies.masked_fill(hidden[row, place], self.config.mask_id)
+        states, every = [], torch.arange(batch.tokens.shape[1], device=places.device)
+        for row, place, _ in a_copy_for_each(batch, places):
+            first = last = place
+            if batch.spans is not None:
+                first, last = batch.spans.first[row, place], batch.spans.last[row, place]
+            hidden = (every >= first[:, None]) & (every <= last[:, None])
+            copies = batch.tokens[row].masked_fill(hidden, self.config.mask_id)
             documents = None if batch.documents is None else batch.documents[row]
-            states.append(self.predict(replace(batch, tokens=copies, corrupted=copies, documents=documents), one_each))
+            alone = PlacesByRow(place[:, None], torch.arange(len(place), device=place.device))
+            batch_of_copies = replace(batch, tokens=copies, documents=documents, masked=None, spans=None, samples=None)
+            states.append(self.narrowed(copies, batch_of_copies, alone))
         return torch.cat(states).view(*places.shape, -1), places.shape[1]

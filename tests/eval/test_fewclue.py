@@ -2,6 +2,7 @@
 
 import json
 import random
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -12,6 +13,7 @@ from data.tokenizer import Tokenizer
 from eval.cloze import Question, all_scores, fill, label_scores
 from eval.fewclue import FewShotRecipe, prior_of, run_method, surest
 from eval.fewshot_tasks import FEWCLUE, TASKS, FewShotData, FewShotTask, read
+from kernels.attention import spans_of
 from model.architectures import REGISTRY
 from tests.model.models import tiny_model
 
@@ -53,10 +55,11 @@ def test_a_label_s_score_is_its_word_s_mean_without_the_slot(architecture: str, 
             k, first = len(word), len(cloze.before)
             batch = padded([[*cloze.before, *[tokenizer.mask_id] * k, *cloze.after]], tokenizer.pad_id)
             n = batch.tokens.shape[1]
-            hidden = torch.eye(n, dtype=torch.bool)[None].clone()
-            hidden[0, first : first + k, first : first + k] = True
+            begin, end = torch.arange(n), torch.arange(n)
+            begin[first : first + k], end[first : first + k] = first, first + k - 1
             places = torch.arange(first, first + k)[None]
-            log_p = model.head.logits(model.architecture.leave_one_out(batch, places, hidden)[0]).log_softmax(-1)[0]
+            batch = replace(batch, spans=spans_of(begin[None], end[None]))
+            log_p = model.head.logits(model.architecture.leave_one_out(batch, places)[0]).log_softmax(-1)[0]
             expected = sum(float(log_p[i, t].detach()) for i, t in enumerate(word)) / k
             assert float(score.detach()) == pytest.approx(expected, abs=1e-4)
     found.sum().backward()

@@ -11,11 +11,12 @@ from data.batch import Batch
 from data.tokenizer import Tokenizer
 from eval import score as scoring
 from eval.score import score
+from kernels.attention import spans_of
 from model import MaskedLM
 from model.architectures import REGISTRY
 from tests.model.models import tiny_model
 from training import checkpoint
-from training.leave_one_out import word_numbers
+from training.leave_one_out import words_of
 
 SENTENCES = ["the barids often see the denum twice.", "", "lamid", "the gimul carries the posot.", "the folids paint"]
 
@@ -34,18 +35,17 @@ def model_of(architecture: str, tokenizer: Tokenizer, **options: object) -> Mask
 def by_brute_force(model: MaskedLM, tokenizer: Tokenizer, ids: list[int], variant: str) -> list[float]:
     """One token at a time. What it must not see is another token entirely; vanilla reads [MASK] there."""
     tokens = torch.tensor([[tokenizer.bos_id, *ids, tokenizer.eos_id]])
-    number, _ = word_numbers(tokens, None, tokenizer)
+    first, last = words_of(Batch(tokens), tokenizer)
     found = []
     for place in range(1, len(ids) + 1):
-        own = number[0] == number[0, place]
-        if variant == "original":
-            own = torch.arange(tokens.shape[1]) == place
-        elif variant == "within_word_l2r":
-            own &= torch.arange(tokens.shape[1]) >= place
+        every = torch.arange(tokens.shape[1])
+        begin = int(first[0, place]) if variant == "whole_word" else place
+        end = place if variant == "original" else int(last[0, place])
+        own = (every >= begin) & (every <= end)
         masked = tokens.masked_fill(own, tokenizer.mask_id)
-        hidden = own[None, None].repeat(1, tokens.shape[1], 1) | torch.eye(tokens.shape[1], dtype=torch.bool)
+        spans = spans_of(torch.where(own, begin, every)[None], torch.where(own, end, every)[None])
         # Tokens that are hidden are replaced, so that a model which looked at them would be found out.
-        states, _ = model.architecture.leave_one_out(Batch(masked), torch.tensor([[place]]), hidden)
+        states, _ = model.architecture.leave_one_out(Batch(masked, spans=spans), torch.tensor([[place]]))
         log_p = model.head.logits(states[0, 0]).log_softmax(-1)
         found.append(float(log_p[tokens[0, place]]))
     return found

@@ -6,13 +6,15 @@ import torch
 from torch import Tensor
 
 from data.batch import Batch
-from kernels.attention import attention
+from kernels.attention import Spans, attention
+from kernels.one_sided import two_sided
 from model.architectures.bicausal import Bicausal
 from model.architectures.local import Local
 from model.architectures.permuted import Permuted
 from model.architectures.tta import TTA
 from model.config import ModelConfig
-from model.layers import hoisted_keys_values
+from model.layers import by_layer, hoisted_keys_values, projected
+from model.neighbours import query_start
 
 
 class OpenDiagonal(TTA):
@@ -95,7 +97,7 @@ class ConvolvedContent(Shifting):
 class OwnState(Bicausal):
     """Queries that start from their own forward state instead of the one before."""
 
-    def starts(self, towers, layout, hidden) -> Tensor:
+    def starts(self, towers, batch) -> Tensor:
         return self.begin(torch.cat([towers[0][-1], towers[1][-1]], -1))
 
 
@@ -113,8 +115,75 @@ class TooNear(Local):
         super().__init__(config)
         torch.nn.init.normal_(self.taps)
 
-    def attend(self, layer: int, q: Tensor, sets: list, batch: Batch, hidden: Tensor | None) -> Tensor:
-        return attention(q, *sets[0], "beyond_1", documents=batch.layout)
+    def query_stream(self, batch: Batch, places: Tensor | None = None, *, with_self: bool = False) -> Tensor:
+        options, self.options = self.options, replace(self.options, taps=1)
+        try:
+            return super().query_stream(batch, places, with_self=with_self)
+        finally:
+            self.options = options
+
+
+class Spanned(Local):
+    """A local model of which one thing reads other spans than the batch's; its taps do not start at zero."""
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__(config)
+        torch.nn.init.normal_(self.taps)
+
+    def attended(self, spans: Spans) -> Spans:
+        return spans
+
+    def started(self, spans: Spans) -> Spans:
+        return spans
+
+    def query_stream(self, batch: Batch, places: Tensor | None = None, *, with_self: bool = False) -> Tensor:
+        content = self.embedding(batch.tokens, batch.documents)
+        query = query_start(self, content, replace(batch, spans=self.started(batch.spans)))
+        kv = two_sided(projected(self.blocks, content), self.taps, batch.layout)
+        for block, (k, v) in zip(self.blocks, by_layer(self.blocks, kv)):
+            query = block(query, k, v, "beyond_2", batch.layout, None, self.attended(batch.spans))
+        return query
+
+
+class SpanOffByOne(Spanned):
+    """Attention that hides all of a span but its first place."""
+
+    def attended(self, spans: Spans) -> Spans:
+        place = torch.arange(spans.shape[1], dtype=torch.int32)
+        return Spans(torch.minimum(spans.first + 1, place), spans.last)
+
+
+class SpanOffAtItsEnd(Spanned):
+    """Attention that hides all of a span but its last place."""
+
+    def attended(self, spans: Spans) -> Spans:
+        place = torch.arange(spans.shape[1], dtype=torch.int32)
+        return Spans(spans.first, torch.maximum(spans.last - 1, place))
+
+
+class SpanWithoutTaps(Spanned):
+    """Keys read from next to the span: they hold two of its tokens."""
+
+    def attended(self, spans: Spans) -> Spans:
+        place = torch.arange(spans.shape[1], dtype=torch.int32)
+        return Spans(torch.minimum(spans.first + 2, place), torch.maximum(spans.last - 2, place))
+
+
+class NearInsideTheSpan(Spanned):
+    """Queries that start from the neighbours of the place, not from those of its span."""
+
+    def started(self, spans: Spans) -> Spans:
+        place = torch.arange(spans.shape[1], dtype=torch.int32).expand_as(spans.first)
+        return Spans(place, place)
+
+
+class AnotherRowsSpans(Spanned):
+    """The spans of the next row of the batch."""
+
+    def attended(self, spans: Spans) -> Spans:
+        return Spans(spans.first.roll(1, 0), spans.last.roll(1, 0))
+
+    started = attended
 
 
 class EqualRanks(Permuted):
@@ -125,7 +194,7 @@ class EqualRanks(Permuted):
     def mixed(self, content: Tensor) -> Tensor:
         return content
 
-    def two_streams(self, batch: Batch, rank: Tensor, places=None, hidden=None) -> Tensor:
+    def two_streams(self, batch: Batch, rank: Tensor, places=None) -> Tensor:
         content = self.embedding(batch.tokens, batch.documents)
         query, content = self.embedding.queries(batch.tokens, batch.documents).expand_as(content), self.mixed(content)
         for block in self.blocks:
@@ -153,5 +222,6 @@ class AcrossDocuments(Shifting):
         return super().shift(content, replace(batch, documents=None))
 
 
+SPAN_LEAKS = [SpanOffByOne, SpanOffAtItsEnd, SpanWithoutTaps, NearInsideTheSpan, AnotherRowsSpans]
 LEAKS = [OwnState, SwappedTowers, EqualRanks, NearContent, TooNear]
 LEAKS += [OpenDiagonal, DeepContent, WrapAround, WindowOffByOne, MixedQueries, ConvolvedContent]

@@ -11,13 +11,15 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from data.batch import Batch
+from data.batch import Batch, PlacesByRow
+from kernels.attention import spans_of
 from model import MaskedLM
 from model.architectures import REGISTRY, Architecture, architecture_class
 from model.config import ModelConfig
 from model.flops import step_flops
-from model.layers import by_layer, rotate
-from tests.conftest import random_batch
+from model.layers import by_layer, projected, rotate
+from model.neighbours import query_start
+from tests.conftest import LAYOUTS, random_batch
 from tests.model.models import tiny_config, tiny_model
 from tests.model.test_no_leak import masked_batch
 
@@ -83,13 +85,14 @@ def block_flops(config: ModelConfig, rows: int, tokens: int, length: int) -> flo
 
 
 @pytest.mark.parametrize("preset", ["modern", "bert"])
-@pytest.mark.parametrize("masked", [1, 7, 24])
+@pytest.mark.parametrize("masked", [2, 8, 24])
 def test_training_flops_by_hand_for_vanilla(preset: str, masked: int) -> None:
     config = tiny_config("vanilla", preset)
     tokens, length, d = 24, 12, config.d_model
-    forward = (config.n_layers - 1) * block_flops(config, tokens, tokens, length)
-    forward += block_flops(config, masked, tokens, length)
-    forward += config.n_layers * 2.0 * tokens * d * d  # queries
+    forward = (config.n_layers - 1) * (
+        block_flops(config, tokens, tokens, length) + 2.0 * tokens * d * d
+    )  # with queries
+    forward += block_flops(config, masked, tokens, length) - 4.0 * (tokens - masked) * length * d + 2.0 * masked * d * d
     forward += masked * 2.0 * d * (config.vocab_size + (d if config.head == "dense" else 0))  # the head
     assert step_flops(config, 2, 12)(masked) == pytest.approx(3 * forward)
 
@@ -125,11 +128,12 @@ def test_neither_step_does_what_nobody_reads(architecture: str) -> None:
         model(batch)
     layers = model.config.n_layers
     counts = {event.key: event.count for event in profiler.key_averages()}
-    # Two norms a layer, the embedding's (tta: of content and of [MASK]), two in the head.
-    streams = 2 if architecture == "tta" else 1
-    assert counts["aten::native_layer_norm"] == 2 * layers + streams + 2
-    # vanilla: q, k and v in one product, then out, enter, leave. tta: q, out, enter, leave, and all keys and values once.
-    assert counts["aten::linear"] == (4 * layers if architecture == "vanilla" else 4 * layers + 1)
+    # Two norms a layer, two of embeddings (tta: of content and of [MASK]) or one (vanilla, which norms the masked places of
+    # the last layer apart), two in the head.
+    assert counts["aten::native_layer_norm"] == 2 * layers + 2 + 2
+    # vanilla: q, k and v in one product, then out, enter, leave; in the last layer q of the masked places apart. tta: q, out,
+    # enter, leave, and all keys and values once.
+    assert counts["aten::linear"] == 4 * layers + 1
     rows = [math.prod(e.input_shapes[0][:-1]) for e in profiler.events() if e.name == "aten::linear"]
     assert rows[-2:] == [batch.predicted] * 2  # the last layer's feed-forward
 
@@ -140,13 +144,14 @@ def test_a_word_is_hidden_whole(architecture: str) -> None:
     model, batch = tiny_model(architecture), random_batch("whole", rows=1)
     words = torch.tensor([[0, 0, 1, 2, 2, 2, 3, 4, 4, 5, 6, 6]])
     places = torch.tensor([[4]])
-    words = words[:, :, None] == words[:, None, :]
+    start = (words[:, :, None] == words[:, None, :]).int().argmax(-1)
+    batch = replace(batch, spans=spans_of(start, start + (words[:, :, None] == words[:, None, :]).sum(-1) - 1))
     with torch.no_grad():
-        before, _ = model.architecture.leave_one_out(batch, places, words)
+        before, _ = model.architecture.leave_one_out(batch, places)
         for other in range(12):
             tokens = batch.tokens.clone()
             tokens[:, other] = tokens[:, other] % 50 + 6
-            after, _ = model.architecture.leave_one_out(replace(batch, tokens=tokens), places, words)
+            after, _ = model.architecture.leave_one_out(replace(batch, tokens=tokens), places)
             assert torch.equal(before, after) == (other in (3, 4, 5)), other
 
 
@@ -203,7 +208,7 @@ def test_the_masking_rate_may_fall() -> None:
         tiny_model("vanilla", options=(("final_masking_rate", 1.5),))
 
 
-@pytest.mark.parametrize("options", [{"near": 0, "taps": 0}])
+@pytest.mark.parametrize("options", [{"near": 0, "taps": 0, "words": 0.0}])
 def test_local_without_its_options_is_tta(options: dict) -> None:
     batch = random_batch("packed")
     tta, local = tiny_model("tta"), tiny_model("local", options=tuple(options.items()))
@@ -213,12 +218,10 @@ def test_local_without_its_options_is_tta(options: dict) -> None:
 
 
 @pytest.mark.parametrize("architecture", ["local", "vanilla"])
-@pytest.mark.parametrize("options", [{"near": 2}, {"taps": 2, "sides": "one"}, {"near": 3, "taps": 3}, {"grams": 64}])
+@pytest.mark.parametrize("options", [{"near": 2}, {"near": 2, "taps": 2}, {"near": 3, "taps": 3}])
 def test_neighbours_and_convolution_respect_documents(architecture: str, options: dict) -> None:
     """Packed, a document is predicted as if alone; with every parameter random, the taps too."""
     options = {"near": 0, "taps": 0} | options
-    if architecture == "vanilla":
-        options.pop("sides", None)
     model = tiny_model(architecture, options=tuple(options.items()))
     with torch.no_grad():
         for p in model.parameters():
@@ -226,7 +229,7 @@ def test_neighbours_and_convolution_respect_documents(architecture: str, options
     assert_documents_alone(model, 1e-4)
 
 
-@pytest.mark.parametrize("name", ["local near", "local taps", "local grams", "vanilla near", "vanilla grams"])
+@pytest.mark.parametrize("name", ["local near", "local taps", "vanilla near", "vanilla narrow", "bicausal taps"])
 def test_impossible_reach_is_refused(name: str) -> None:
     architecture, option = name.split()
     with pytest.raises(ValueError, match=r"they must be 0 (\(off\) )?or more"):
@@ -234,10 +237,12 @@ def test_impossible_reach_is_refused(name: str) -> None:
 
 
 def test_near_must_reach_as_far_as_what_is_not_read() -> None:
-    with pytest.raises(ValueError, match=r"near is 1 and taps is 2: .* near must be at least taps \(or sides=one\)"):
+    with pytest.raises(ValueError, match=r"near is 1 and taps is 2: .* near must be at least taps"):
         tiny_model("local", options=(("near", 1), ("taps", 2)))
-    with pytest.raises(ValueError, match="sides is 'both'; towers are read from one side"):
-        tiny_model("bicausal", options=(("sides", "both"),))
+    with pytest.raises(ValueError, match="words is 1.5; it is the share of the words"):
+        tiny_model("local", options=(("words", 1.5),))
+    with pytest.raises(ValueError, match="narrow is 3; it must be less than the 3 layers"):
+        tiny_model("vanilla", options=(("narrow", 3),))
 
 
 @pytest.mark.parametrize("layout", ["whole", "packed"])
@@ -248,7 +253,7 @@ def test_both_sides_are_what_their_definition_says(layout: str) -> None:
     with torch.no_grad():
         architecture.taps.normal_(generator=torch.Generator().manual_seed(0))
         content = architecture.embedding(batch.tokens, batch.documents)
-        raw = architecture.raw(content, batch, range(3))
+        raw = projected(architecture.blocks, content)
         ids = torch.zeros_like(batch.tokens) if batch.documents is None else batch.documents
         kv = raw.clone()
         for row, place, step in itertools.product(range(len(raw)), range(n), (-2, -1, 1, 2)):
@@ -256,7 +261,7 @@ def test_both_sides_are_what_their_definition_says(layout: str) -> None:
             if 0 <= other < n and ids[row, place] == ids[row, other] >= 0:
                 kv[row, place] += architecture.taps[int(step > 0), abs(step) - 1] * raw[row, other]
         k, v = by_layer(architecture.blocks, kv)[0]
-        start = architecture.query_start(content, batch, None, None)
+        start = query_start(architecture, content, batch)
         q = architecture.blocks[0].queries(start, content.shape[:2])
         seen = (ids[:, :, None] == ids[:, None, :]) & (ids >= 0)[:, None]
         seen = seen & ((torch.arange(n) - torch.arange(n)[:, None]).abs() > 2)
@@ -265,31 +270,61 @@ def test_both_sides_are_what_their_definition_says(layout: str) -> None:
         with recorded_attention(architecture) as found:
             states = architecture.predict(batch)
         torch.testing.assert_close(found[0], expected, rtol=1e-4, atol=1e-5)
-        itself = torch.eye(n, dtype=torch.bool).expand(len(raw), -1, -1)
-        apart = architecture.query_stream(batch, hidden=itself)
+        place = torch.arange(n).expand(len(raw), -1)
+        apart = architecture.predict(replace(batch, spans=spans_of(place, place)))
     torch.testing.assert_close(apart, states, rtol=1e-4, atol=1e-4)
 
 
 @contextmanager
 def recorded_attention(architecture: Architecture) -> Iterator[list[torch.Tensor]]:
-    found, attend = [], architecture.attend
-    architecture.attend = lambda *arguments: found.append(attend(*arguments)) or found[-1]
+    """What each layer's attention gives to `update`."""
+    found, update = [], architecture.blocks[0].update
+    architecture.blocks[0].update = lambda x, attended, places: found.append(attended) or update(x, attended, places)
     yield found
-    del architecture.attend
-
-
-@pytest.mark.parametrize("option", ["convolved", "values"])
-def test_more_layers_than_the_model_has_are_refused(option: str) -> None:
-    with pytest.raises(ValueError, match=f"{option} is 9; it must be .* the 3 layers"):
-        tiny_model("local", options=((option, 9),))
+    del architecture.blocks[0].update
 
 
 def test_one_sided_the_convolution_is_kept_to_two_layers_or_fewer() -> None:
-    kept = [len(tiny_model("local", n_layers=n, options=(("sides", "one"),)).architecture.convolved) for n in (1, 2, 3)]
-    assert kept == [1, 2, 2] and len(tiny_model("local").architecture.convolved) == 3
-    assert not tiny_model("local", options=(("taps", 0),)).architecture.convolved
-    with pytest.raises(ValueError, match=r"convolved is 0; .*taps=0 convolves none"):
-        tiny_model("local", options=(("convolved", 0),))
+    kept = [tiny_model("bicausal", n_layers=n).architecture.convolved for n in (1, 2, 3)]
+    assert kept == [1, 2, 2] and not tiny_model("bicausal", options=(("taps", 0),)).architecture.convolved
+    for n in (0, 9):
+        with pytest.raises(ValueError, match=f"convolved is {n}; it must be from 1 to the 3 layers"):
+            tiny_model("bicausal", options=(("convolved", n),))
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_the_widest_narrow_model_is_vanilla(layout: str) -> None:
+    """All places through all layers by hand, and the masked ones alone through the last."""
+    model, batch = tiny_model("vanilla"), masked_batch(random_batch(layout))
+    with torch.no_grad():
+        whole = model.architecture.stream(batch.corrupted, batch).flatten(0, 1)[batch.places]
+        found = model.architecture.predict(batch, batch.places)
+        torch.testing.assert_close(found, whole, rtol=1e-4, atol=1e-5)
+        narrow = tiny_model("vanilla", options=(("narrow", 2),))
+        assert torch.equal(narrow.architecture.predict(batch, batch.places), found)
+        one = tiny_model("vanilla", options=(("narrow", 1),)).architecture
+        assert (one.predict(batch, batch.places) - found).abs().max() > 1e-3
+        torch.testing.assert_close(
+            one.encode(batch), model.encode(batch)
+        )  # fine-tuning runs all layers over all places
+
+
+@pytest.mark.parametrize("narrow", [0, 1])
+def test_a_narrow_model_s_masked_places_say_nothing_to_others(narrow: int) -> None:
+    """Beyond what [MASK]s say in the wide layers: what is predicted at one is the same whichever others are carried on."""
+    model, batch = (
+        tiny_model("vanilla", options=(("narrow", narrow),)).architecture,
+        masked_batch(random_batch("packed")),
+    )
+    with torch.no_grad():
+        together = model.predict(batch, batch.places)
+        for i, place in enumerate(batch.places):
+            torch.testing.assert_close(model.predict(batch, place[None])[0], together[i], rtol=1e-4, atol=1e-5)
+
+
+def test_places_by_row() -> None:
+    found = PlacesByRow.of(torch.tensor([1, 3, 10, 11, 12]), 3, 5)
+    assert found.slots.tolist() == [[1, 3, 0], [0, 0, 0], [0, 1, 2]] and found.order.tolist() == [0, 1, 6, 7, 8]
 
 
 def test_without_gradients_the_same_is_computed_to_the_bit() -> None:

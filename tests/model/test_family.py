@@ -101,17 +101,3 @@ def test_the_discriminator_is_judged_on_every_place() -> None:
 def test_a_generator_must_predict_every_place_at_once(generator: str) -> None:
     with pytest.raises(ValueError, match="must predict every place in one pass"):
         tiny_model("rtd", options=(("generator", generator),))
-
-
-def test_value_tables_change_values_and_no_keys() -> None:
-    model, batch = tiny_model("local", options=(("values", 2), ("taps", 0))), random_batch("whole")
-    content = model.architecture.embedding(batch.tokens, None)
-    with_tables = model.architecture.raw(content, batch, range(model.config.n_layers))
-    model.architecture.values.weight.data.zero_()
-    difference = (
-        (with_tables - model.architecture.raw(content, batch, range(model.config.n_layers)))
-        .unflatten(-1, (2, 3, 32))
-        .abs()
-        .amax((0, 1, 4))
-    )
-    assert difference[0].max() == 0 and difference[1, 2] == 0 and difference[1, :2].min() > 0.1

@@ -8,6 +8,7 @@ the token at 10% of its places, and there a training pass does read it: the cert
 Leave-one-out, by which models are measured, masks the place whatever the scheme, and promises the same for all.
 """
 
+import random
 from dataclasses import replace
 
 import numpy as np
@@ -18,11 +19,12 @@ from torch import Tensor
 from data.batch import Batch
 from data.batches import Masking
 from data.tokenizer import Vocabulary
+from kernels.attention import spans_of
 from kernels.dispatch import use_backend
 from model import MaskedLM
 from model.architectures import REGISTRY, Architecture
 from tests.conftest import LAYOUTS, MASK, VOCAB, random_batch
-from tests.model.leaks import LEAKS, AcrossDocuments, Shifting
+from tests.model.leaks import LEAKS, SPAN_LEAKS, AcrossDocuments, Shifting, Spanned
 from tests.model.models import tiny_config, tiny_model
 
 VOCABULARY = Vocabulary(size=VOCAB, pad_id=0, bos_id=1, eos_id=2, mask_id=MASK, unk_id=4)
@@ -206,10 +208,10 @@ def test_a_convolution_across_documents_is_caught(monkeypatch: pytest.MonkeyPatc
 FEATURES = [
     *((architecture, {}) for architecture in REGISTRY),
     *(("local", {"near": near, "taps": taps}) for near, taps in ((1, 0), (1, 1), (3, 1), (5, 0), (4, 4), (12, 12))),
-    *(("local", {"sides": "one", "near": near, "taps": taps}) for near, taps in ((0, 1), (0, 5), (2, 4), (3, 3))),
-    ("local", {"convolved": 1, "values": 1}),
-    ("local", {"sides": "one", "taps": 2, "convolved": 1, "values": 1}),
-    ("local", {"sides": "one", "convolved": 3}),
+    *(("bicausal", {"width": 0, "near": near, "taps": taps}) for near, taps in ((0, 1), (0, 5), (2, 4), (3, 3))),
+    ("bicausal", {"width": 0, "taps": 2, "convolved": 1}),
+    ("bicausal", {"width": 0, "convolved": 3}),
+    *((architecture, {"words": 0.0}) for architecture in ("local", "bicausal")),
     ("bicausal", {"taps": 2, "convolved": 1}),
     *(
         ("bicausal", options)
@@ -223,7 +225,7 @@ FEATURES = [
     ("permuted", {"near": 2}),
     *(("rtd", {"generator": generator}) for generator in ("local", "bicausal")),
     *(("vanilla", {"near": near, "taps": taps}) for near, taps in ((3, 0), (0, 3), (2, 4))),
-    *((architecture, {"grams": 64}) for architecture in ("local", "bicausal", "vanilla")),
+    *(("vanilla", {"narrow": narrow, "near": near, "taps": near}) for narrow in (1, 2) for near in (0, 2)),
 ]
 
 
@@ -236,3 +238,92 @@ def test_no_leak_with_every_parameter_random(architecture: str, options: dict) -
             p.copy_(0.3 * torch.randn(p.shape, generator=torch.Generator().manual_seed(p.numel())))
     for layout in LAYOUTS:
         certify(model, random_batch(layout))
+
+
+SPANNED = [
+    *((name, {"words": 0.25}) for name in ("tta", "local", "bicausal", "rtd")),
+    ("local", {"near": 4, "taps": 2, "words": 0.25}),
+    ("local", {"near": 1, "taps": 0, "words": 0.25}),
+    ("bicausal", {"width": 0, "words": 0.25}),
+    ("bicausal", {"tied": False, "level": True, "words": 0.25}),
+    ("rtd", {"generator": "local", "words": 0.25}),
+]
+"""What trains with hidden words."""
+
+
+def with_spans(batch: Batch, seed: int = 0) -> Batch:
+    """Words of one to five tokens; of a half of them the whole is hidden, of the others the place alone."""
+    draw, (rows, length) = random.Random(seed), batch.tokens.shape
+    first, last = torch.arange(length).repeat(rows, 1), torch.arange(length).repeat(rows, 1)
+    for row in range(rows):
+        at = 0
+        while at < length:
+            end = min(length, at + draw.randint(1, 5))
+            if draw.random() < 0.5:
+                first[row, at:end], last[row, at:end] = at, end - 1
+            at = end
+    return replace(batch, spans=spans_of(first, last))
+
+
+def certify_spans(model: MaskedLM, batch: Batch) -> None:
+    """No token of the span reaches its places, to the bit and in the gradient; every token of the document outside does."""
+    ids = torch.zeros_like(batch.tokens) if batch.documents is None else batch.documents
+    hidden = batch.spans.hidden_NN()
+    with torch.no_grad():
+        before = predict(model, batch)
+        for other in range(batch.tokens.shape[1]):
+            tokens = batch.tokens.clone()
+            tokens[:, other] = 5 + (tokens[:, other] - 4) % (VOCAB - 5)
+            changed = (predict(model, replace(batch, tokens=tokens)) != before).any(-1)  # (B, N)
+            reached = (ids == ids[:, other, None]) & (ids >= 0) & ~hidden[:, :, other]
+            real = ids >= 0
+            assert not (changed & hidden[:, :, other] & real).any(), f"token {other} is read inside its own span"
+            assert torch.equal(changed[real], reached[real]), f"token {other} does not reach all that may see it"
+    seen: list[Tensor] = []
+    handle = model.architecture.embedding.register_forward_hook(
+        lambda module, inputs, output: seen.append(output) if torch.equal(inputs[0], batch.tokens) else None
+    )
+    states = predict(model, batch)
+    handle.remove()
+    for row, place in (ids >= 0).nonzero().tolist():
+        for gradient in torch.autograd.grad(states[row, place].sum(), seen, retain_graph=True, allow_unused=True):
+            if gradient is not None:
+                assert not gradient[row, hidden[row, place]].any(), f"place {place} learns from its own span"
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize(("architecture", "options"), SPANNED)
+def test_nothing_of_a_span_reaches_its_places(architecture: str, options: dict, layout: str) -> None:
+    model = tiny_model(architecture, options=tuple(options.items()))
+    with torch.no_grad():
+        for p in model.parameters():
+            p.copy_(0.3 * torch.randn(p.shape, generator=torch.Generator().manual_seed(p.numel())))
+    certify_spans(model, with_spans(random_batch(layout)))
+
+
+@pytest.mark.parametrize("backend", ["reference", "torch"])
+@pytest.mark.parametrize("architecture", ["tta", "local", "bicausal"])
+def test_nor_on_another_backend_or_in_bfloat16(architecture: str, backend: str) -> None:
+    batch = with_spans(random_batch("packed"))
+    with use_backend(backend), torch.autocast("cpu", torch.bfloat16), torch.no_grad():
+        model = tiny_model(architecture, options=(("words", 0.5),))
+        hidden, before = batch.spans.hidden_NN(), predict(model, batch)
+        for other in range(batch.tokens.shape[1]):
+            tokens = batch.tokens.clone()
+            tokens[:, other] = 5 + (tokens[:, other] - 4) % (VOCAB - 5)
+            after = predict(model, replace(batch, tokens=tokens))
+            assert torch.equal(after[hidden[:, :, other]], before[hidden[:, :, other]])
+
+
+@pytest.mark.parametrize("leaking", SPAN_LEAKS)
+def test_a_leak_of_spans_is_caught(leaking: type[Architecture], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(REGISTRY, "leaking", leaking)
+    torch.manual_seed(0)
+    with pytest.raises(AssertionError, match="is read inside its own span"):
+        certify_spans(MaskedLM(tiny_config("leaking")).eval(), with_spans(random_batch("whole", rows=3)))
+
+
+def test_the_model_that_they_were_made_from_does_not_leak(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(REGISTRY, "leaking", Spanned)
+    torch.manual_seed(0)
+    certify_spans(MaskedLM(tiny_config("leaking")).eval(), with_spans(random_batch("packed")))

@@ -36,10 +36,10 @@ def test_options_are_kept_and_one_that_came_later_is_not_guessed(
 ) -> None:
     path = checkpoint.save(tmp_path, 3, tiny_model("local", options=(("near", 3),)), STATE, b"tokenizer")
     options = dict(checkpoint.load_model_from(path).config.options)
-    assert options["near"] == 3 and options["sides"] == "both" and options["taps"] == 2
+    assert options == {"near": 3, "words": 0.25, "taps": 2}
     monkeypatch.setattr(type(tiny_model("local").architecture), "Options", Bicausal.Options)
     with pytest.raises(
-        ValueError, match="was written before local had the option causal and depth and .* train it again"
+        ValueError, match="was written before local had the option causal and convolved and depth and .* train it again"
     ):
         checkpoint.load_model_from(path)
 
@@ -48,18 +48,19 @@ def test_options_are_kept_and_one_that_came_later_is_not_guessed(
 def test_a_checkpoint_from_before_an_option_that_was_off_is_read(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, architecture: str
 ) -> None:
-    """Also once the option is no longer off by default."""
-    model = tiny_model(architecture)
+    """Also once the option is no longer off by default; and options that are no more, where they were off."""
+    model = tiny_model(architecture, options=(("words", 0.0),))
     path = checkpoint.save(tmp_path, 3, model, STATE, b"tokenizer")
     config = json.loads((path / "config.json").read_text())
-    config["options"] = [pair for pair in config["options"] if pair[0] != "grams"]
+    config["options"] = [pair for pair in config["options"] if pair[0] != "words"]
+    config["options"] += [["grams", 0]]
     (path / "config.json").write_text(json.dumps(config))
     monkeypatch.setattr(checkpoint, "verify", lambda path: None)  # it was written so
     kind = type(model.architecture)
-    later = make_dataclass("Options", [("grams", int, field(default=64))], bases=(kind.Options,), frozen=True)
+    later = make_dataclass("Options", [("words", float, field(default=0.5))], bases=(kind.Options,), frozen=True)
     monkeypatch.setattr(kind, "Options", later)
     loaded = checkpoint.load_model_from(path)
-    assert loaded.architecture.options.grams == 0
+    assert loaded.architecture.options.words == 0
     assert all(torch.equal(ours, loaded.state_dict()[name]) for name, ours in model.state_dict().items())
 
 

@@ -10,7 +10,7 @@ from data.tokenizer import Tokenizer
 from report.statistics import clustered_mean
 from tests.conftest import VOCAB, random_batch
 from tests.model.models import tiny_model
-from training.leave_one_out import Clusters, Yardstick, word_numbers
+from training.leave_one_out import Clusters, Yardstick, words_of
 
 SPECIAL = (0, 1, 2, 3, 4)
 
@@ -91,54 +91,34 @@ def tokenizer(text_file) -> Tokenizer:
 def test_words_are_what_stands_between_spaces(tokenizer: Tokenizer) -> None:
     ids = tokenizer.encode("the barids often see.")
     tokens = torch.tensor([[tokenizer.bos_id, *ids, tokenizer.eos_id]])
-    number, share = word_numbers(tokens, None, tokenizer)
-    words: dict[int, list[int]] = {}
-    for token, word in zip(tokens[0].tolist(), number[0].tolist()):
-        words.setdefault(word, []).append(token)
-    texts = [tokenizer.decode(word).strip() for word in words.values()]
-    assert texts == ["", "the", "barids", "often", "see.", ""] and 0 < share < 1
+    first, last = words_of(Batch(tokens), tokenizer)
+    texts = [
+        tokenizer.decode(tokens[0, a : b + 1].tolist()).strip()
+        for a, b in sorted({*zip(first[0].tolist(), last[0].tolist())})
+    ]
+    assert texts == ["", "the", "barids", "often", "see.", ""]
 
 
-def test_whole_word_scores_do_not_depend_on_the_division_into_tokens(tokenizer: Tokenizer) -> None:
-    """A model that knows nothing pays log V a token, whatever the word: bits a character by hand."""
-    model = tiny_model("tta", vocab_size=tokenizer.vocab_size, max_length=64)
-    with torch.no_grad():
-        model.head.table.weight.zero_()
-        model.head.bias.zero_()
-    ids = tokenizer.encode("the barids often see the denum twice. " * 3)[:40]
-    ruler = Yardstick.sample(held_out(Batch(torch.tensor([ids] * 4))), SPECIAL, 8, 0)
-    score = ruler.measure_words(model, tokenizer, 12)
-    number, _ = word_numbers(ruler.tokens, None, tokenizer)
-    tokens = characters = 0
-    for row in range(4):
-        inner = [
-            n
-            for n in dict.fromkeys(number[row][ruler.places[row]].tolist())
-            if n not in (number[row][0], number[row][-1])
-        ]
-        places = [i for n in inner[:3] for i in (number[row] == n).nonzero()[:, 0].tolist()]
-        tokens += len(places)
-        characters += len(tokenizer.text_of([ids[i] for i in places]))
-    assert score.bits_per_character == pytest.approx(tokens * math.log2(tokenizer.vocab_size) / characters, rel=1e-5)
-    assert score.words == 12
-
-
-@pytest.mark.parametrize("architecture", ["tta", "vanilla"])
-def test_whole_word_scores_by_hand(architecture: str, tokenizer: Tokenizer) -> None:
-    """Each place of a word with the whole word masked, as vanilla would: the same for a model that sees no [MASK]."""
-    model = tiny_model(architecture, vocab_size=tokenizer.vocab_size, max_length=64)
-    ids = torch.tensor([tokenizer.encode("the barids often see the denum twice. " * 3)[:40]])
-    ruler = Yardstick.sample(held_out(Batch(ids)), SPECIAL, 1, 0)
-    score = ruler.measure_words(model, tokenizer, 1)
-    number, _ = word_numbers(ids, None, tokenizer)
-    places = (number[0] == number[0, ruler.places[0, 0]]).nonzero()[:, 0]
-    expected = 0.0
-    for place in places.tolist():
-        hidden, _ = model.architecture.leave_one_out(
-            Batch(ids), torch.tensor([[place]]), number[:, :, None] == number[:, None]
+def test_tokens_are_told_apart_by_kind(tokenizer: Tokenizer) -> None:
+    """By their place in their word, and by whether their neighbours stand together elsewhere: by hand on every place."""
+    ids = tokenizer.encode("the barids often see the denum twice, the barids often see")
+    ruler = Yardstick.sample(held_out(Batch(torch.tensor([ids]))), SPECIAL, len(ids), 0, tokenizer.starts_word)
+    starts = [i == 0 or bool(tokenizer.starts_word[t]) for i, t in enumerate(ids)]
+    for i, place in enumerate(ruler.places[0].tolist()):
+        alone = starts[place] and (place + 1 == len(ids) or starts[place + 1])
+        kind = "one-piece word" if alone else "first piece" if starts[place] else "later piece"
+        inner = range(1, len(ids) - 1)
+        copied = place in inner and any(
+            j != place and (ids[j - 1], ids[j + 1]) == (ids[place - 1], ids[place + 1]) for j in inner
         )
-        expected -= model.head.logits(hidden[0, 0]).log_softmax(-1)[ids[0, place]].item()
-    assert score.nats_per_word == pytest.approx(expected, rel=1e-4) and score.words == 1
+        found = {name for name, own in ruler.kinds.items() if own[0, i]}
+        assert found == {kind, "copied" if copied else "not copied"}
+    assert all(own.any() for own in ruler.kinds.values())
+    model = tiny_model("tta", vocab_size=tokenizer.vocab_size, max_length=64)
+    score = ruler.measure(model)
+    for names in (("one-piece word", "first piece", "later piece"), ("copied", "not copied")):
+        assert sum(score.kinds[name][0] for name in names) == len(ids)
+        assert sum(score.kinds[name][1] for name in names) == pytest.approx(score.nll * len(ids))
 
 
 def test_measuring_leaves_the_model_in_training() -> None:

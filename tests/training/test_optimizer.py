@@ -27,7 +27,7 @@ def test_muon_holds_the_matrices_that_the_architecture_names_and_nothing_else() 
 
 
 @pytest.mark.parametrize(
-    ("architecture", "preset", "options"), [("tta", "bert", ()), ("local", "modern", (("grams", 8),))]
+    ("architecture", "preset", "options"), [("tta", "bert", ()), ("local", "modern", (("words", 0.5),))]
 )
 def test_tables_norms_and_biases_are_not_decayed(architecture: str, preset: str, options: tuple) -> None:
     model = tiny_model(architecture, preset, options=options)

@@ -262,8 +262,5 @@ def test_a_checkpoint_names_every_option_of_its_architecture() -> None:
     assert dict(MaskedLM(config).config.options) == {
         "near": 3,
         "taps": 2,
-        "sides": "both",
-        "convolved": None,
-        "values": 0,
-        "grams": 0,
+        "words": 0.25,
     }

@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from kernels.attention import attention, two_stream_attention, union_attention
+from kernels.attention import Spans, attention, spans_of, two_stream_attention, union_attention
 from kernels.attention.visibility import TWO_STREAM, VISIBILITIES, visible_BNN
 
 # Relative Frobenius error against float64.
@@ -13,7 +13,8 @@ BOUNDS = {torch.float32: 5e-6, torch.float16: 1e-3, torch.bfloat16: 6e-3}
 LSE_BOUND = 5e-6
 
 ONE_STREAM = (*VISIBILITIES, "beyond_2")
-KINDS = (*ONE_STREAM, "union", *(f"two:{name}" for name in TWO_STREAM))
+SPANNED = ("spans:exclude_self", "spans:beyond_2", "spans:union")
+KINDS = (*ONE_STREAM, "union", *(f"two:{name}" for name in TWO_STREAM), *SPANNED)
 
 
 @dataclass(frozen=True)
@@ -26,6 +27,7 @@ class Problem:
     documents: Tensor | None
     rank: Tensor | None
     scale: float | None = None
+    spans: Spans | None = None
 
     def to(self, dtype: torch.dtype) -> "Problem":
         inputs = {name: x.to(dtype) for name, x in self.inputs.items()}
@@ -43,6 +45,7 @@ def problem(kind, b=2, h=2, n=20, width=16, dtype=torch.float32, lengths=None, s
         return torch.randn(b, n, h * width, generator=g).to(dtype).view(b, n, h, width).transpose(1, 2)
 
     names = ("q", "k", "v")
+    spanned, kind = kind.startswith("spans:"), kind.removeprefix("spans:")
     if kind == "union":
         names = ("q", "k_past", "v_past", "k_future", "v_future")
     elif kind.startswith("two:"):
@@ -50,7 +53,24 @@ def problem(kind, b=2, h=2, n=20, width=16, dtype=torch.float32, lengths=None, s
     documents = None if lengths is None else documents_of(lengths, n)
     rank = random_rank(b, n, documents, g) if "rank" in kind else None
     grads = [normal() for _ in range(1 + kind.startswith("two:"))]
-    return Problem(kind, {name: normal() for name in names}, grads, documents, rank, scale)
+    spans = random_spans(b, n, g) if spanned else None
+    return Problem(kind, {name: normal() for name in names}, grads, documents, rank, scale, spans)
+
+
+def random_spans(b, n, generator) -> Spans:
+    """Words of one to seven places, across documents too; of some the whole is hidden, of some the rest, of some the place."""
+    first, last = torch.arange(n).repeat(b, 1), torch.arange(n).repeat(b, 1)
+    for row in range(b):
+        at = 0
+        while at < n:
+            size, how = torch.randint(1, 8, (), generator=generator), torch.randint(3, (), generator=generator)
+            word = slice(at, min(n, at + int(size)))
+            if how:
+                last[row, word] = word.stop - 1
+            if how == 2:
+                first[row, word] = at
+            at = word.stop
+    return spans_of(first, last)
 
 
 def documents_of(lengths, n) -> Tensor:
@@ -79,6 +99,8 @@ def call(p: Problem, backend: str | None, inputs=None) -> list[Tensor]:
     """outputs, then log-sum-exps."""
     options = {"documents": p.documents, "scale": p.scale, "return_lse": True, "backend": backend}
     xs = list((inputs or p.inputs).values())
+    if p.spans is not None:
+        options["spans"] = p.spans
     if p.kind == "union":
         return list(union_attention(*xs, **options))
     if p.rank is not None:
@@ -118,7 +140,7 @@ def plain(p: Problem) -> dict[str, Tensor]:
         calls = [(*xs, (p.kind,))]
     outs = []
     for q, k, v, names in calls:
-        seen = torch.cat([visible_BNN(name, ids, p.rank) for name in names], -1)[:, None]
+        seen = torch.cat([visible_BNN(name, ids, p.rank, p.spans) for name in names], -1)[:, None]
         scores = (q @ k.transpose(-1, -2) * (p.scale or q.shape[-1] ** -0.5)).masked_fill(~seen, float("-inf"))
         scores = scores.masked_fill(~seen.any(-1, keepdim=True), 0.0)
         outs.append((scores.softmax(-1) * seen) @ v)

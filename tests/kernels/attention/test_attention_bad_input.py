@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from kernels.attention import attention, two_stream_attention, union_attention
+from kernels.attention import attention, spans_of, two_stream_attention, union_attention
 from kernels.dispatch import choose_backend, use_backend
 
 
@@ -142,3 +142,22 @@ def test_backends(monkeypatch):
     monkeypatch.delenv("TRITON_INTERPRET")
     with pytest.raises(ValueError, match="backend 'triton' was asked for tensors on cpu, but it runs on CUDA only"):
         choose_backend(cpu, "triton")
+
+
+def test_spans_that_cannot_be():
+    q, k, v = (torch.randn(1, 1, 4, 16) for _ in range(3))
+    place = torch.arange(4)[None]
+    good = spans_of(place, place)
+    for first, last, said in (
+        (place, place[:, :3], "both must be"),
+        (place + 1, place + 1, "must hold its place"),
+        (place, place * 0 + 9, "lie within 0..3"),
+        (torch.tensor([[0, 1, 0, 3]]), torch.tensor([[3, 3, 3, 3]]), "first fell from 1 to 0 at place 2"),
+        (torch.tensor([[0, 0, 0, 0]]), torch.tensor([[3, 2, 2, 3]]), "last fell from 3 to 2 at place 1"),
+    ):
+        with pytest.raises(ValueError, match=said):
+            spans_of(first, last)
+    with pytest.raises(ValueError, match="visibility 'full' does not read them"):
+        attention(q, k, v, "full", spans=good)
+    with pytest.raises(ValueError, match=r"spans had shape \(1, 4\)"):
+        attention(q[:, :, :2], k[:, :, :2], v[:, :, :2], "exclude_self", spans=good)

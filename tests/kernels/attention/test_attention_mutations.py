@@ -17,21 +17,31 @@ from kernels.attention.layout import layout_of
 pytestmark = [pytest.mark.usefixtures("strict_interpreter"), pytest.mark.kernels]
 
 FORWARD, BACKWARD, TILES, LAUNCH = "triton_forward.py", "triton_backward.py", "triton_tiles.py", "triton_path.py"
-SOURCES = (FORWARD, BACKWARD, TILES, LAUNCH, "configs.py", "layout.py", "visibility.py")
+SOURCES = (FORWARD, BACKWARD, TILES, LAUNCH, "configs.py", "layout.py", "spans.py", "visibility.py")
 
 # name -> (file, what stands there, what the bug makes of it)
 MUTATIONS = {
-    "exclude_self lets a row see itself": (TILES, "(key < own - GAP) | (key > own + GAP)", "key != -1"),
-    "beyond_N hides the place alone": (TILES, "(key < own - GAP) | (key > own + GAP)", "key != own"),
-    "beyond_N hides one side alone": (TILES, "(key < own - GAP) | (key > own + GAP)", "(key < own) | (key > own + GAP)"),
-    "content rows of exclude_self do not see themselves": (TILES, "tl.where(strict == 1, t, -1 - GAP)", "t"),
-    "a tile is not masked where only its gap reaches in": (TILES, "(at <= last + GAP)", "(at <= last)"),
-    "nor on the other side": (TILES, "(at + BLOCK > first - GAP)", "(at + BLOCK > first)"),
-    "before_strict sees its own place": (TILES, "t + 1 - strict", "t + 1"),
-    "after_strict sees its own place": (TILES, "tl.maximum(lower, t + strict)", "tl.maximum(lower, t)"),
+    "exclude_self lets a row see itself": (TILES, "(key < first - GAP) | (key > last + GAP)", "key != -1"),
+    "beyond_N hides the place alone": (TILES, "(key < first - GAP) | (key > last + GAP)", "(key < first) | (key > last)"),
+    "beyond_N hides one side alone": (TILES, "(key < first - GAP) | (key > last + GAP)", "(key < first) | (key > last + GAP)"),
+    "content rows of exclude_self do not see themselves": (
+        TILES, "tl.where(strict == 1, a, -1 - GAP), tl.where(strict == 1, b, -1 - GAP)", "a, b",
+    ),
+    "a tile is not masked where only its gap reaches in": (TILES, "(first <= high + GAP)", "(first <= high)"),
+    "nor on the other side": (TILES, "(last >= low - GAP)", "(last >= low)"),
+    "before_strict sees its own place": (TILES, "a + 1 - strict", "a + 1"),
+    "after_strict sees its own place": (TILES, "tl.maximum(lower, b + strict)", "tl.maximum(lower, b)"),
+    "a span begins at the place itself": (TILES, "a = tl.load(FIRST + t, mask=t < n, other=0)", "a = t"),
+    "a span ends a place early": (TILES, "b = tl.load(LAST + t, mask=t < n, other=0)", "b = tl.load(LAST + t, mask=t < n) - 1"),
+    "the spans of another row of the batch": (FORWARD, "FIRST += b * n", "FIRST += 0 * n"),
+    "and of the gradient": (BACKWARD, "LAST += b * n", "LAST += 0 * n"),
+    "a tile is not masked where only a span reaches in": (
+        TILES, "a, b = tl.load(FIRST + first), tl.load(LAST + last)", "a, b = first, last",
+    ),
+    "an ordered tile is not masked where only a span reaches in": (TILES, "outside | (last >= low)", "outside"),
     "documents are not closed at their end": (TILES, "upper = tl.load(END + t, mask=t < n, other=0)", "upper = t + n"),
     "keys behind the last one are seen": (TILES, "t * 0 + n", "t * 0 + n + 9"),
-    "the diagonal tile is taken for unmasked": (TILES, "(at <= last + GAP) & (at + BLOCK > first - GAP)", "at > last"),
+    "the diagonal tile is taken for unmasked": (TILES, "(first <= high + GAP) & (last >= low - GAP)", "first > high"),
     "the tail tile is taken for unmasked": (TILES, "(at < a) | (at + BLOCK > b)", "(at < a)"),
     "the head tile is taken for unmasked": (TILES, "(at < a) | (at + BLOCK > b)", "(at + BLOCK > b)"),
     "a loop starts a tile late": (TILES, "return lo // BLOCK * BLOCK", "return (lo + BLOCK - 1) // BLOCK * BLOCK"),
@@ -81,6 +91,8 @@ def problems():
     yield problem("after_strict", b=2, h=1, n=20)
     yield problem("two:exclude_self", b=1, h=1, n=12)
     yield problem("beyond_2", b=1, h=1, n=70)
+    yield problem("spans:beyond_2", b=2, h=1, n=70)
+    yield problem("spans:union", b=2, h=1, n=70, seed=1)
 
 
 def survives(path) -> bool:
@@ -94,8 +106,8 @@ def survives(path) -> bool:
         layout = None if p.documents is None else layout_of(p.documents)
         scale, kind = qs[0].shape[-1] ** -0.5, p.kind.removeprefix("two:")
         try:
-            outs, lses, _ = path.forward(qs, kv, kind, layout, scale)
-            dqs, dkv = path.backward(p.grads, qs, kv, outs, lses, [], kind, layout, scale)
+            outs, lses, _ = path.forward(qs, kv, kind, layout, scale, spans=p.spans)
+            dqs, dkv = path.backward(p.grads, qs, kv, outs, lses, [], kind, layout, scale, p.spans)
         except Exception:
             return False
         for x, (name, wanted) in zip((*outs, *lses, *dqs, *dkv), exact(p).items()):

@@ -1,12 +1,14 @@
 """What must hold whatever the numbers are, on each backend. Bitwise means torch.equal; else rounding may differ."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 from attention_cases import KINDS, call, documents_of, error, problem, run
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from kernels.attention import attention, triton_path, union_attention
+from kernels.attention import attention, spans_of, triton_path, union_attention
 from kernels.attention.configs import Config
 
 pytestmark = pytest.mark.usefixtures("strict_interpreter", "small_tiles")
@@ -17,7 +19,7 @@ DTYPES = [torch.float32, torch.bfloat16, torch.float16]
 ROUNDING = 2e-6
 
 # The interpreter is slow: there, kinds that share their code with one of these are left to `make test-kernels`.
-ON_TRITON = ("exclude_self", "rank_strict", "two:before", "union")
+ON_TRITON = ("exclude_self", "rank_strict", "two:before", "union", "spans:beyond_2")
 EVERY_KIND = [(kind, backend) for kind in KINDS for backend in BACKENDS if backend != "triton" or kind in ON_TRITON]
 FAST_KIND = [(kind, backend) for kind, backend in EVERY_KIND if backend != "reference"]
 
@@ -133,7 +135,10 @@ def test_packing_changes_nothing_but_rounding(kind, backend):
         for name, x in packed.inputs.items():
             alone = alone.with_input(name, x[:, :, part])
         rank = None if packed.rank is None else packed.rank[:, part]
-        alone = type(alone)(kind, alone.inputs, [g[:, :, part] for g in packed.grads], None, rank)
+        grads, spans = [g[:, :, part] for g in packed.grads], packed.spans
+        if spans is not None:
+            spans = spans_of((spans.first[:, part] - at).clamp_min(0), (spans.last[:, part] - at).clamp_max(size - 1))
+        alone = replace(alone, grads=grads, rank=rank, spans=spans)
         for name, x in run(alone, backend).items():
             assert near(found[name][:, :, part], x), name
         at += size
@@ -251,7 +256,7 @@ def test_any_packing_on_the_torch_path(data, kind):
         for i in range(int(ids[row].max()) + 1):
             places = ids[row] == i
             rank[row, places] = torch.randperm(int(places.sum())).int()
-    p = type(p)(kind, p.inputs, p.grads, ids, rank if "rank" in kind else None)
+    p = replace(p, documents=ids, rank=rank if "rank" in kind else None)
     found, wanted = run(p, "torch"), run(p.to(torch.float64), "reference")
     for name, x in found.items():
         # The log-sum-exp of a place that sees one key may lie near 0, where its error relative to itself says nothing.

@@ -49,11 +49,23 @@ def test_the_custom_operators_keep_their_promises(operator):
     p = problem("before", n=10)
     q, k, v = (x.detach().requires_grad_() for x in p.inputs.values())
     if operator == "attention":
-        arguments = ([q], [k, v], "before", None, None, 0.25, "torch")
+        arguments = ([q], [k, v], "before", None, None, None, None, 0.25, "torch")
     else:
-        results = torch.ops.twostream.attention([q], [k, v], "before", None, None, 0.25, "torch")
+        results = torch.ops.twostream.attention([q], [k, v], "before", None, None, None, None, 0.25, "torch")
         tensors = [x.detach() for x in results]
-        arguments = (p.grads, [q.detach()], [k.detach(), v.detach()], tensors, "before", None, None, 0.25, "torch")
+        arguments = (
+            p.grads,
+            [q.detach()],
+            [k.detach(), v.detach()],
+            tensors,
+            "before",
+            None,
+            None,
+            None,
+            None,
+            0.25,
+            "torch",
+        )
     checks = ("test_schema", "test_faketensor", "test_autograd_registration")
     torch.library.opcheck(getattr(torch.ops.twostream, operator), arguments, test_utils=checks)
 

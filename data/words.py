@@ -1,0 +1,77 @@
+"""Words as stretches of tokens: which tokens belong together, and what a training pass hides of them.
+
+A word is what stands between spaces. Where text is written without spaces, what would be a word is a sentence; a stretch of more
+than LONGEST tokens is therefore cut at random, into spans of geometric length (SpanBERT, Joshi et al. 2020, arXiv 1907.10529).
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from data.permutation import hash64, uniform
+
+LONGEST = 8  # tokens of a word; English has hardly a longer one at 4,096 pieces
+CUT = 0.5  # chance of a span to end after each token: spans of two tokens on average
+
+_CUTS, _WORDS = 4, 5  # streams of randomness beside those of data/batches.py
+
+
+def word_bounds(starts: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """first, last (B, N) int64: the word around each position, given where words start (B, N) bool."""
+    length = starts.shape[1]
+    position = np.arange(length)
+    starts = starts | (position == 0)
+    first = np.maximum.accumulate(np.where(starts, position, 0), axis=1)
+    ends = np.ones_like(starts)
+    ends[:, :-1] = starts[:, 1:]
+    last = np.minimum.accumulate(np.where(ends, position, length)[:, ::-1], axis=1)[:, ::-1]
+    return first, np.ascontiguousarray(last)
+
+
+def word_starts(
+    tokens: np.ndarray, starts_word: np.ndarray, special_ids: tuple[int, ...], documents: np.ndarray | None = None
+) -> np.ndarray:
+    """(B, N) bool: where a word starts. A special token, and the first token of a document, start words of their own.
+
+    Args:
+        tokens: (B, N).
+        starts_word: (V,) bool, of `Tokenizer.starts_word`.
+        documents: (B, N), the document of each position.
+    """
+    starts = starts_word[tokens]
+    special = np.isin(tokens, special_ids)
+    starts = starts | special
+    starts[:, 1:] |= special[:, :-1]
+    if documents is not None:
+        starts[:, 1:] |= documents[:, 1:] != documents[:, :-1]
+    return starts
+
+
+@dataclass(frozen=True)
+class Words:
+    """The words of a corpus's windows, for training: a pure function of (seed, sample).
+
+    starts_word: (V,) bool, of the tokenizer.
+    special_ids: tokens that are words of their own.
+    """
+
+    starts_word: np.ndarray
+    special_ids: tuple[int, ...]
+
+    def bounds(self, tokens: np.ndarray, seed: int, samples: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """first, last (B, N): the word of each position, or the span, where there are no spaces. samples: (B,) of each row."""
+        starts = word_starts(tokens, self.starts_word, self.special_ids)
+        first, last = word_bounds(starts)
+        long = last - first >= LONGEST
+        if long.any():
+            index = samples[:, None] * tokens.shape[1] + np.arange(tokens.shape[1])
+            first, last = word_bounds(starts | (long & (uniform(hash64(seed, _CUTS), index) < CUT)))
+        return first, last
+
+    def hidden(self, tokens: np.ndarray, share: float, seed: int, samples: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """first, last (B, N): for a share of the words the whole word is hidden from each of its positions, elsewhere the
+        position alone."""
+        first, last = self.bounds(tokens, seed, samples)
+        position = np.arange(tokens.shape[1])
+        hide = uniform(hash64(seed, _WORDS), samples[:, None] * tokens.shape[1] + first) < share
+        return np.where(hide, first, position), np.where(hide, last, position)
