@@ -175,12 +175,12 @@ def held_out_windows(
     arguments.
 
     dev is the first half of the documents by tokens, for choosing settings and for curves; test is the second, for what
-    is reported. No document lies in both, unless there is only one: then its tokens are cut in two.
+    is reported. No document lies in both, unless halves would be lopsided: see `Shards.middle`.
 
     Raises ValueError if the half does not fill a single window.
     """
     _check_window(sequence_length)
-    cut = shards.boundary_near(shards.tokens // 2)
+    cut, _ = shards.middle()
     first, last = (0, cut) if part == "dev" else (cut, shards.tokens)
     available = (last - first) // sequence_length
     if available < 1:

@@ -45,6 +45,12 @@ def building(target: Path) -> Iterator[Path | None]:
                 raise
 
 
+def discard(target: Path) -> None:
+    """Remove what was built, because it is no longer whole."""
+    with _locked(target):
+        _remove(target)
+
+
 @contextmanager
 def full_disk_explained(target: Path) -> Iterator[None]:
     """Turn "no space left" and "quota exceeded", wherever they surface inside, into one sentence."""

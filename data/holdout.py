@@ -3,15 +3,26 @@
 import hashlib
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 
 from data.corpora import Corpus
 
 MINIMUM = 16_000  # bytes of the held-out part: about four thousand tokens of English, and of Chinese too
+DOCUMENTS = 16  # that are held out at least, eight for choosing and eight for the result, if that is no more than
+_FOR_DOCUMENTS = 0.1  # of the corpus
 _LARGEST_SHARE = 0.2  # of the corpus; beyond that it is too small to be split
 _BUCKETS = 1 << 16
 _CUT = 1 << 16  # characters of a document
+
+
+class SidedPart(NamedTuple):
+    """A part of a document, whether it is held out, and whether it is the first of its document."""
+
+    text: str
+    held_out: bool
+    first: bool
 
 
 @dataclass(frozen=True)
@@ -32,30 +43,36 @@ class Split:
     held_out_bytes: int
     characters: int
 
-    def __call__(self, corpus: Corpus) -> Iterator[tuple[str, bool]]:
-        """(text, held out) for each document of the corpus, in order."""
+    def __call__(self, corpus: Corpus) -> Iterator[SidedPart]:
+        """Each part of each document of the corpus, in order."""
         held_out = False
         for part in corpus.parts(self.cut):
-            if part.first or self.by_part:
+            first = part.first or self.by_part
+            if first:
                 held_out = _bucket(part.text.encode()) < self.threshold
-            yield part.text, held_out
+            yield SidedPart(part.text, held_out, first)
 
 
 def find_split(corpus: Corpus, fraction: float) -> Split:
     """Hold out `fraction` of the bytes of `corpus`, 0 for none, and at least MINIMUM; O(1) memory, at most two passes.
 
+    More is held out until it is DOCUMENTS documents, or a tenth of the corpus: errors come from the spread between documents.
     Whole documents are held out if that comes to less than a fifth of the corpus. Otherwise it has too few documents,
     as one long book, and parts of documents are, if need be smaller ones.
 
     Raises ValueError for a corpus that is too small to be split.
     """
     for cut in (_CUT, _CUT // 32):
-        by_document, by_part, characters = _survey(corpus, cut)
+        by_document, by_part, documents, characters = _survey(corpus, cut)
         total = int(by_part.sum())
         wanted = max(MINIMUM, round(fraction * total)) if fraction else 0
         for sizes in (by_document, by_part):
             cumulative = np.concatenate([[0], sizes.cumsum()])
             threshold = int(np.searchsorted(cumulative, wanted))
+            if fraction and sizes is by_document:
+                enough = int(np.searchsorted(np.concatenate([[0], documents.cumsum()]), DOCUMENTS))
+                most = int(np.searchsorted(cumulative, _FOR_DOCUMENTS * total, side="right")) - 1
+                threshold = max(threshold, min(enough, most))
             if threshold <= _BUCKETS and cumulative[threshold] <= _LARGEST_SHARE * total:
                 held_out = int(cumulative[threshold])
                 return Split(threshold, sizes is by_part, cut, total - held_out, held_out, characters)
@@ -66,18 +83,19 @@ def find_split(corpus: Corpus, fraction: float) -> Split:
     )
 
 
-def _survey(corpus: Corpus, cut: int) -> tuple[np.ndarray, np.ndarray, int]:
-    """Bytes in each bucket, by document and by part, and characters in all."""
-    by_document, by_part = np.zeros((2, _BUCKETS), np.int64)
+def _survey(corpus: Corpus, cut: int) -> tuple[np.ndarray, np.ndarray, np.ndarray, int]:
+    """Bytes in each bucket, by document and by part, documents in each, and characters in all."""
+    by_document, by_part, documents = np.zeros((3, _BUCKETS), np.int64)
     bucket = characters = 0
     for part in corpus.parts(cut):
         content = part.text.encode()
         own = _bucket(content)
         bucket = own if part.first else bucket
+        documents[bucket] += part.first
         by_document[bucket] += len(content)
         by_part[own] += len(content)
         characters += len(part.text)
-    return by_document, by_part, characters
+    return by_document, by_part, documents, characters
 
 
 def _bucket(content: bytes) -> int:

@@ -9,14 +9,14 @@ from collections.abc import Iterator
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
-from data.cache import building, cache_root
+from data.cache import building, cache_root, discard
 from data.corpora import Corpus, open_corpus
-from data.holdout import Split, find_split
+from data.holdout import SidedPart, Split, find_split
 from data.options import check_types
 from data.shards import Shards, encode
 from data.tokenizer import Tokenizer, check_vocabulary, sample_lines
 
-_VERSION = 4  # raise when the same input would give other shards, so that old ones are not taken for them
+_VERSION = 5  # raise when the same input would give other shards, so that old ones are not taken for them
 _TRAIN, _VALID, _TOKENIZER, _INFO = "train", "valid", "tokenizer.model", "info.json"
 
 
@@ -36,7 +36,7 @@ class DataConfig:
     column: str = "text"
     """Where .jsonl, .parquet and hub rows keep their text."""
     held_out: float = 0.02
-    """The share of the text that is held out."""
+    """The share of the text that is held out; more, up to a tenth, until it is 16 documents."""
     max_characters: int | None = None
     """Read no more of the corpus than this."""
     cache: Path | None = None
@@ -59,8 +59,9 @@ class DataConfig:
 
 @dataclass(frozen=True)
 class CorpusInfo:
-    """Counts of a prepared corpus; tokens include one BOS and one EOS a document.
+    """Counts of a prepared corpus; tokens include one BOS and one EOS for each document, or part of 2**16 characters of one.
 
+    held_out_whole: whole documents were held out; or parts of documents, where these are too few.
     seconds, encoding_seconds: what preparing took in all, and encoding alone, when it was done.
     """
 
@@ -74,6 +75,7 @@ class CorpusInfo:
     valid_characters: int
     seconds: float
     encoding_seconds: float
+    held_out_whole: bool = True
 
     def __str__(self) -> str:
         parts = [
@@ -121,13 +123,19 @@ def prepare(config: DataConfig) -> PreparedCorpus:
         "held_out": None if validation else config.held_out,
     }
     target = cache / "prepared" / hashlib.sha256(json.dumps(inputs).encode()).hexdigest()[:20]
-    if not target.exists():
-        with building(target) as partial:
-            if partial is not None:
-                _build(partial, config, corpus, validation, own_tokenizer)
-                if before != [each.state() for each in corpora]:
-                    raise ValueError(f"{config.corpus}: a file changed while it was read; run again when it is at rest")
     notes = tuple(note for each in corpora for note in replace(each, empty={}).notes)
+    if target.exists():
+        try:
+            return _open(target, config.corpus, notes)
+        except (ValueError, OSError, KeyError, TypeError) as error:
+            told = f"What was prepared from {config.corpus} before is not whole ({error}); it is made again."
+            print(told, file=sys.stderr)
+            discard(target)
+    with building(target) as partial:
+        if partial is not None:
+            _build(partial, config, corpus, validation, own_tokenizer)
+            if before != [each.state() for each in corpora]:
+                raise ValueError(f"{config.corpus}: a file changed while it was read; run again when it is at rest")
     return _open(target, config.corpus, notes)
 
 
@@ -140,7 +148,7 @@ def _build(
     split = find_split(corpus, 0 if validation else config.held_out)
     tokenizer = own_tokenizer
     if tokenizer is None:
-        training_part = (text for text, held_out in split(corpus) if not held_out)
+        training_part = (part.text for part in split(corpus) if not part.held_out)
         tokenizer = Tokenizer.train(sample_lines(training_part, split.train_bytes), config.vocab_size)
     folders = {False: folder / _TRAIN, True: folder / _VALID}
     encoding_started = time.perf_counter()
@@ -162,15 +170,16 @@ def _build(
         valid_characters=valid.characters,
         seconds=round(time.perf_counter() - started, 2),
         encoding_seconds=round(encoding_seconds, 2),
+        held_out_whole=validation is not None or not split.by_part,
     )
     empty = [note for each in (corpus, validation) if each and each.empty for note in each.notes[-1:]]
     (folder / _INFO).write_text(json.dumps({"info": asdict(info), "notes": empty}, indent=1))
 
 
-def _sides(corpus: Corpus, validation: Corpus | None, split: Split) -> Iterator[tuple[str, bool]]:
+def _sides(corpus: Corpus, validation: Corpus | None, split: Split) -> Iterator[SidedPart]:
     yield from split(corpus)
     if validation is not None:
-        yield from ((text, True) for text in validation.documents())
+        yield from (SidedPart(part.text, True, part.first) for part in validation.parts())
 
 
 def _open(folder: Path, name: str, notes: tuple[str, ...]) -> PreparedCorpus:

@@ -4,10 +4,13 @@ A split (train, valid) is a folder of shards 00000.shard, 00001.shard, ... Layou
     4096 bytes      header: a line of magic, then JSON (ShardHeader), padded with spaces
     tokens          uint16, or uint32 for a vocabulary of more than 65,536
     padding         to a multiple of 8 bytes
-    boundaries      uint64 for each document: the place after its last token, counted from the start of the shard
-Documents do not cross shards, so that memory and boundaries stay small however large the corpus is.
+    boundaries      uint64 for each part: the place after its last token, counted from the start of the shard
+    firsts          a byte for each part: 1 where it is the first of its document
+A part is a document, or up to 2**16 characters of a long one, with BOS and EOS of its own. Parts do not cross shards, so that
+memory and boundaries stay small however large the corpus is. All behind the header has its digest there.
 """
 
+import hashlib
 import json
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass, replace
@@ -17,9 +20,10 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
+from data.holdout import SidedPart
 from data.tokenizer import Tokenizer, Vocabulary
 
-_MAGIC = b"twostream shard 1\n"
+_MAGIC = b"twostream shard 2\n"
 _HEADER = 4096  # bytes
 _SHARD = 1 << 26  # tokens after which the next shard begins
 _GROUP = 1 << 20  # characters that are encoded at a time
@@ -27,16 +31,19 @@ _GROUP = 1 << 20  # characters that are encoded at a time
 
 @dataclass(frozen=True)
 class ShardHeader:
-    """`last` marks the final shard of its folder; `characters` are those of the text, before encoding."""
+    """`last` marks the final shard of its folder; `characters` are those of the text, before encoding; `documents` begin in it,
+    `parts` lie in it; `sha256` is that of what follows the header."""
 
     index: int
     last: bool
     dtype: str
     tokens: int
     documents: int
+    parts: int
     characters: int
     tokenizer: str
     vocabulary: Vocabulary
+    sha256: str = ""
 
     @property
     def boundaries_at(self) -> int:
@@ -46,7 +53,7 @@ class ShardHeader:
     @property
     def size(self) -> int:
         """Bytes of the whole file."""
-        return self.boundaries_at + 8 * self.documents
+        return self.boundaries_at + 9 * self.parts
 
     def to_bytes(self) -> bytes:
         return (_MAGIC + json.dumps(asdict(self)).encode()).ljust(_HEADER)
@@ -66,7 +73,16 @@ class ShardHeader:
             raise ValueError(f"{path}: the header of this shard is damaged; {advice}") from None
         if (size := path.stat().st_size) != found.size:
             raise ValueError(f"{path}: truncated, found {size:,} bytes, expected {found.size:,}; {advice}")
+        if _digest(path) != found.sha256:
+            raise ValueError(f"{path}: damaged, its bytes are not those that were written; {advice}")
         return found
+
+
+def _digest(path: Path) -> str:
+    """sha256 of what follows the header."""
+    with open(path, "rb") as file:
+        file.seek(_HEADER)
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 class Shards:
@@ -103,10 +119,13 @@ class Shards:
             np.asarray(np.memmap(path, header.dtype, "r", offset=_HEADER, shape=(header.tokens,)))
             for path, header in zip(paths, self._headers)
         ]
-        self._boundaries = [
-            np.memmap(path, np.uint64, "r", offset=header.boundaries_at, shape=(header.documents,))
-            for path, header in zip(paths, self._headers)
-        ]
+        self._boundaries, self._firsts = (
+            [
+                np.memmap(path, kind, "r", offset=header.boundaries_at + behind * header.parts, shape=(header.parts,))
+                for path, header in zip(paths, self._headers)
+            ]
+            for kind, behind in ((np.uint64, 0), (np.uint8, 8))
+        )
 
     def windows(self, starts: np.ndarray, length: int) -> np.ndarray:
         """(B,) places -> (B, length) int64, the tokens from each place on; after the last token comes the first."""
@@ -123,29 +142,41 @@ class Shards:
         return windows
 
     @cached_property
-    def _ends(self) -> np.ndarray:
-        """(documents,) int64: the place after each document's last token, counted through all shards."""
+    def _part_ends(self) -> np.ndarray:
+        """(parts,) int64: the place after each part's last token, counted through all shards."""
         pieces = [np.asarray(ends, np.int64) + first for ends, first in zip(self._boundaries, self._first_tokens)]
         return np.concatenate(pieces)
 
-    def boundary_near(self, place: int) -> int:
-        """The end of a document that is nearest to `place`, or `place` itself if there is only one document."""
-        if self.documents == 1:
-            return place
-        inner = self._ends[:-1]
-        return int(inner[np.abs(inner - place).argmin()])
+    @cached_property
+    def _ends(self) -> np.ndarray:
+        """(documents,) int64: the place after each document's last token."""
+        begins = np.flatnonzero(np.concatenate(self._firsts))
+        return self._part_ends[np.append(begins[1:], len(self._part_ends)) - 1]
+
+    def middle(self) -> tuple[int, bool]:
+        """Where the stream is cut in two halves, and whether that is between two documents.
+
+        The end of a document nearest to the middle, if neither half then has more than twice the tokens of the other; else a
+        long document is cut, at the end of a part if that does as well, or else in its middle.
+        """
+        for ends in (self._ends[:-1], self._part_ends[:-1]):
+            if len(ends):
+                nearest = int(ends[np.abs(ends - self.tokens / 2).argmin()])
+                if max(nearest, self.tokens - nearest) <= 2 * min(nearest, self.tokens - nearest):
+                    return nearest, bool(nearest in self._ends)
+        return self.tokens // 2, False
 
     def document_of(self, places: np.ndarray) -> np.ndarray:
         """The number of the document that holds each place of the stream."""
         return np.searchsorted(self._ends, places, side="right")
 
-    def document(self, index: int) -> np.ndarray:
-        """Tokens of a document, BOS and EOS included."""
+    def part(self, index: int) -> np.ndarray:
+        """Tokens of a part, BOS and EOS included."""
         for tokens, boundaries in zip(self._maps, self._boundaries):
             if index < len(boundaries):
                 return np.asarray(tokens[int(boundaries[index - 1]) if index else 0 : int(boundaries[index])])
             index -= len(boundaries)
-        raise IndexError(f"document {index} of {self.documents}")
+        raise IndexError(f"part {index} of {sum(map(len, self._boundaries))}")
 
 
 class ShardWriter:
@@ -155,21 +186,23 @@ class ShardWriter:
         folder.mkdir(parents=True)
         dtype = "<u2" if tokenizer.vocab_size <= 1 << 16 else "<u4"
         self._folder = folder
-        self._fresh = ShardHeader(0, False, dtype, 0, 0, 0, tokenizer.hash, tokenizer.vocabulary)
+        self._fresh = ShardHeader(0, False, dtype, 0, 0, 0, 0, tokenizer.hash, tokenizer.vocabulary)
         self._begin(self._fresh)
 
-    def write(self, documents: list[np.ndarray], characters: int) -> None:
-        """Append documents that came from a text of so many characters."""
+    def write(self, parts: list[np.ndarray], firsts: list[bool], characters: int) -> None:
+        """Append parts of documents that came from a text of so many characters; firsts: which of them begin one."""
         if self._header.tokens >= _SHARD:
             self._complete(last=False)
             self._begin(replace(self._fresh, index=self._header.index + 1))
-        self._file.write(np.concatenate(documents).astype(self._header.dtype).tobytes())
-        ends = self._header.tokens + np.cumsum([len(document) for document in documents])
+        self._write(np.concatenate(parts).astype(self._header.dtype).tobytes())
+        ends = self._header.tokens + np.cumsum([len(part) for part in parts])
         self._ends.append(ends.astype(np.uint64))
+        self._firsts.append(np.array(firsts, np.uint8))
         self._header = replace(
             self._header,
             tokens=int(ends[-1]),
-            documents=self._header.documents + len(documents),
+            documents=self._header.documents + sum(firsts),
+            parts=self._header.parts + len(parts),
             characters=self._header.characters + characters,
         )
 
@@ -185,26 +218,33 @@ class ShardWriter:
     def _begin(self, header: ShardHeader) -> None:
         self._header = header
         self._ends: list[np.ndarray] = []
+        self._firsts: list[np.ndarray] = []
+        self._hash = hashlib.sha256()
         self._file = open(self._folder / f"{header.index:05d}.shard", "wb")  # noqa: SIM115 (closed in _complete)
         self._file.write(b"".ljust(_HEADER))
 
+    def _write(self, content: bytes) -> None:
+        self._file.write(content)
+        self._hash.update(content)
+
     def _complete(self, last: bool) -> None:
-        self._header = replace(self._header, last=last)
         with self._file as file:
-            file.write(b"\0" * (self._header.boundaries_at - file.tell()))
-            file.write(np.concatenate([*self._ends, np.empty(0, np.uint64)]).tobytes())
+            self._write(b"\0" * (self._header.boundaries_at - file.tell()))
+            self._write(np.concatenate([*self._ends, np.empty(0, np.uint64)]).tobytes())
+            self._write(np.concatenate([*self._firsts, np.empty(0, np.uint8)]).tobytes())
+            self._header = replace(self._header, last=last, sha256=self._hash.hexdigest())
             file.seek(0)
             file.write(self._header.to_bytes())
 
 
 def encode(
-    documents: Iterable[tuple[str, bool]],
+    parts: Iterable[SidedPart],
     tokenizer: Tokenizer,
     folders: dict[bool, Path],
     characters: int | None = None,
     threads: int = 1,
 ) -> None:
-    """Encode (text, held out) pairs into `folders[held out]`, with a progress bar if stderr is a terminal.
+    """Encode parts into `folders[held out]`, with a progress bar if stderr is a terminal.
 
     characters: of all documents, for the bar's time left.
     """
@@ -212,22 +252,22 @@ def encode(
     bar = tqdm(total=characters, desc="encoding", unit="char", unit_scale=True, disable=None)
     with bar, writers[False] as train, writers[True] as held_out:
         tokens = 0
-        for group in _groups(documents):
+        for group in _groups(parts):
             for writer, side in ((train, False), (held_out, True)):
-                if texts := [text for text, is_held_out in group if is_held_out is side]:
-                    encoded = tokenizer.encode_documents(texts, threads)
-                    writer.write(encoded, sum(map(len, texts)))
+                if own := [part for part in group if part.held_out is side]:
+                    encoded = tokenizer.encode_documents([part.text for part in own], threads)
+                    writer.write(encoded, [part.first for part in own], sum(len(part.text) for part in own))
                     tokens += sum(map(len, encoded))
-            bar.update(sum(len(text) for text, _ in group))
+            bar.update(sum(len(part.text) for part in group))
             bar.set_postfix_str(f"{tokens / max(bar.format_dict['elapsed'], 1e-9) / 1e6:.2f} M tokens/s", refresh=False)
 
 
-def _groups(documents: Iterable[tuple[str, bool]]) -> Iterable[list[tuple[str, bool]]]:
-    """Consecutive documents of about _GROUP characters together."""
+def _groups(parts: Iterable[SidedPart]) -> Iterable[list[SidedPart]]:
+    """Consecutive parts of about _GROUP characters together."""
     group, characters = [], 0
-    for document in documents:
-        group.append(document)
-        characters += len(document[0])
+    for part in parts:
+        group.append(part)
+        characters += len(part.text)
         if characters >= _GROUP:
             yield group
             group, characters = [], 0

@@ -131,7 +131,8 @@ def setting(results: Results) -> list[tuple[str, str]]:
         (
             "corpus",
             f"{corpus['corpus']}: {corpus['train_tokens']:,} tokens to train on, {corpus['valid_tokens']:,} held out "
-            f"in whole documents, vocabulary {corpus['vocab_size']:,}",
+            f"in {'whole' if corpus.get('held_out_whole', True) else 'parts of'} documents, vocabulary "
+            f"{corpus['vocab_size']:,}",
         ),
         (
             "yardstick",

@@ -110,6 +110,11 @@ class Run:
         self.tokenizer = self.corpus.tokenizer
         self.notes = list(self.corpus.notes)  # what a user should know, a sentence each
         evaluation = config.evaluation
+        if not self.corpus.valid.middle()[1]:
+            self.notes.append(
+                "The held-out text is cut into its dev and test halves inside a document, since halves of whole documents "
+                "would be lopsided: the two share that document."
+            )
         self.dev, self.dev_words = self._yardstick("dev", evaluation.tokens)
         self.test, self.test_words = self._yardstick("test", evaluation.tokens)
         self.contestants = [

@@ -23,6 +23,7 @@ class Stream(Shards):
         self.stream[list(begins)] = VOCABULARY.bos_id
         self.tokens, self.vocabulary, self.folder = tokens, replace(VOCABULARY, size=tokens + 5), "memory"
         self.documents, self._ends = max(1, len(begins)), np.array([*sorted(begins)[1:], tokens])
+        self._part_ends = self._ends
 
     def windows(self, starts: np.ndarray, length: int) -> np.ndarray:
         return self.stream[(starts[:, None] + np.arange(length)) % self.tokens]
@@ -160,7 +161,7 @@ def test_documents_are_none_when_each_row_is_one_document() -> None:
 def test_documents_follow_the_document_boundaries(prepared: PreparedCorpus) -> None:
     """Each run of equal ids is a piece of one document of the corpus."""
     shards, tokenizer = prepared.train, prepared.tokenizer
-    texts = {tokenizer.decode(shards.document(i)) for i in range(shards.documents)}
+    texts = {tokenizer.decode(shards.part(i)) for i in range(shards.documents)}
     batch = Batches(shards, 4, 64, 2).at(9)
     for tokens, ids in zip(batch.tokens, batch.documents):
         assert ids[0] == 0 and set(ids.diff().tolist()) <= {0, 1}

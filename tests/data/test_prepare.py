@@ -15,7 +15,7 @@ from data.tokenizer import Tokenizer
 
 def stored(prepared: PreparedCorpus, side: str) -> list[str]:
     shards = getattr(prepared, side)
-    return [prepared.tokenizer.decode(shards.document(i)) for i in range(shards.documents)]
+    return [prepared.tokenizer.decode(shards.part(i)) for i in range(shards.documents)]
 
 
 def left_over(cache: Path) -> list[str]:
@@ -142,12 +142,31 @@ def test_a_file_that_changes_while_it_is_read_is_refused(
     assert left_over(tmp_path / "cache") == []
 
 
-def test_a_truncated_shard_is_not_trusted(corpus_file: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("damage", ["truncated", "zeros", "swept", "no tokenizer", "no info", "info is no JSON"])
+def test_what_is_no_longer_whole_is_made_again(
+    damage: str, corpus_file: Path, tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    """To the same bytes, with a sentence; a cleaner of caches takes files and leaves folders."""
     config = DataConfig(str(corpus_file), vocab_size=500, cache=tmp_path)
-    shard = prepare(config).train.folder / "00000.shard"
-    os.truncate(shard, shard.stat().st_size - 1)
-    with pytest.raises(ValueError, match="truncated"):
-        prepare(config)
+    folder = prepare(config).train.folder.parent
+    files = {path: path.read_bytes() for path in folder.rglob("*") if path.is_file() and path.name != "info.json"}
+    shard = folder / "train" / "00000.shard"
+    if damage == "truncated":
+        os.truncate(shard, shard.stat().st_size - 1)
+    elif damage == "zeros":
+        shard.write_bytes(shard.read_bytes()[:6_000] + bytes(1_000) + shard.read_bytes()[7_000:])
+    elif damage == "swept":
+        for path in folder.rglob("*"):
+            if path.is_file():
+                path.unlink()
+    elif damage == "info is no JSON":
+        (folder / "info.json").write_text("{")
+    else:
+        (folder / ("tokenizer.model" if damage == "no tokenizer" else "info.json")).unlink()
+    capsys.readouterr()
+    prepare(config)
+    assert "is not whole" in capsys.readouterr().err
+    assert {path: path.read_bytes() for path in files} == files
 
 
 def test_processes_that_prepare_the_same_corpus_share_it(corpus_file: Path, tmp_path: Path) -> None:
