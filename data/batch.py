@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from kernels.attention import Spans
+from kernels.attention import Spans, spans_of
 from kernels.attention.layout import Layout, layout_of
 
 
@@ -78,6 +78,10 @@ class Batch:
     def by_row(self) -> PlacesByRow | None:
         """`places` of a masked batch, row by row. Made once, as `layout` is."""
         return None if self.masked is None else PlacesByRow.of(self.places, *self.tokens.shape)
+
+    def hiding(self, first: Tensor, last: Tensor) -> "Batch":
+        """The same with what each place must not see, first_i .. last_i (B, N); see `spans_of`, which refuses what cannot be."""
+        return replace(self, spans=spans_of(first, last).to(self.tokens.device))
 
     @property
     def predicted(self) -> int:

@@ -7,14 +7,13 @@ An all-position model reads the slot like any other place, in one pass; it does 
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from data.batches import padded
 from data.tokenizer import Tokenizer
-from kernels.attention import spans_of
 from model import MaskedLM
 from training.machine import precision
 
@@ -94,8 +93,7 @@ def label_scores(model: MaskedLM, tokenizer: Tokenizer, clozes: Sequence[Cloze])
             every = torch.arange(batch.tokens.shape[1])
             start = torch.tensor([len(clozes[i].before) for i in asked])[:, None]
             slot = (every >= start) & (every < start + k)
-            spans = spans_of(torch.where(slot, start, every), torch.where(slot, start + k - 1, every))
-            batch = replace(batch, spans=spans.to(device))
+            batch = batch.hiding(torch.where(slot, start, every), torch.where(slot, start + k - 1, every))
         states, _ = model.architecture.leave_one_out(batch, places)  # (asked, k, D)
         log_p = model.head.logits(states).float().log_softmax(-1)  # (asked, k, V)
         entries = [

@@ -16,7 +16,7 @@ import itertools
 import sys
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -32,7 +32,6 @@ from data.files import to_json
 from data.options import check_types
 from data.tokenizer import Tokenizer
 from eval.command import command, open_checkpoint
-from kernels.attention import spans_of
 from model import MaskedLM
 from model.architectures.base import tokens_of_a_pass
 from training.leave_one_out import words_of
@@ -126,7 +125,7 @@ def _log_probs(model: MaskedLM, batch: Batch, tokenizer: Tokenizer, variant: Var
         first, last = words_of(batch, tokenizer)
         if variant == "within_word_l2r":
             first = torch.arange(length).expand_as(first)  # the place itself and what comes after it
-        batch = replace(batch, spans=spans_of(first, last))
+        batch = batch.hiding(first, last)
     scored = model.leave_one_out(batch.to(device), places, k=0)
     return -scored.nll.float().cpu(), scored.passes
 

@@ -15,10 +15,21 @@ from rich.table import Table
 
 from data.files import write_atomically
 from report import plots
+from report.meanings import MEANINGS
 from report.statistics import Spread
 from report.summary import Results, Row
 
-QUALITY = ("", "leave-one-out NLL", "behind the best", "accuracy", "whole words, bits a character", "equals vanilla at")
+QUALITY = (
+    "",
+    "leave-one-out NLL",
+    "behind the best",
+    "accuracy",
+    "whole words, bits a character",
+    "behind the best on words",
+    "by the chain rule",
+    "words right",
+    "equals vanilla at",
+)
 COST = (
     "",
     "tokens/s",
@@ -29,43 +40,7 @@ COST = (
     "memory",
     "passes for N",
 )
-MEANINGS = (
-    (
-        "leave-one-out NLL",
-        "mean negative log-likelihood, in nats, of held-out tokens, each predicted from all others of its window; the same "
-        "tokens for every model, from documents that no setting was chosen on. Lower is better. After ±: the standard "
-        "deviation between seeds; s.e.: the standard error, clustered by document. It compares models that share a "
-        "tokenizer, and no others.",
-    ),
-    (
-        "behind the best",
-        "the paired difference to the best model, place by place, ± its standard error, clustered by document. The first is "
-        "the best on the dev half of the held-out text.",
-    ),
-    ("accuracy", "how often the most probable token is the true one."),
-    (
-        "whole words, bits a character",
-        "the same with all tokens of a word hidden together, divided by the word's characters: this one compares "
-        "tokenizers too. Where words are not written with spaces there is none.",
-    ),
-    (
-        "equals vanilla at",
-        "the share of the budget with which this model, annealed to that end, is as good as the best vanilla model with all "
-        "of it (from contestants named with budget=...). In brackets, where that was not measured: where its *curve*, at "
-        "its rate then, passed vanilla's final value, which flatters whoever is not annealed.",
-    ),
-    (
-        "tokens/s, predicted tokens/s",
-        "input tokens trained on in a second, and those of them that gave a loss (for vanilla, the masked ones). "
-        "Time is training alone: data, forward, backward, optimiser.",
-    ),
-    (
-        "of matmul rate",
-        "training FLOP/s over what this machine reached in matrix multiplication of the same precision just before.",
-    ),
-    ("memory", "weights, gradients, optimiser states and saved activations of one step, counted."),
-    ("passes for N", "forward passes for the pseudo-log-likelihood of a sentence of N tokens."),
-)
+KINDS = ("one-piece word", "first piece", "later piece", "copied", "not copied")
 
 
 def percent(spread: Spread) -> str:
@@ -84,7 +59,20 @@ def quality(results: Results, row: Row) -> list[str]:
     equals = share.text(".2f") if share else f"({row.sooner.text('.2f')})" if row.sooner else "-"
     behind = row.behind.text() if row.behind else "best"
     words = row.words.text() if row.words else "-"
-    return [row.label, row.nll.text() + error, behind, percent(row.accuracy), words, equals]
+    words += f" (s.e. {row.words_error:.3f})" if row.words_error is not None else ""
+    measured = row.chain is not None
+    words_behind = row.words_behind.text() if row.words_behind else "best" if measured else "-"
+    chain, right = (row.chain.text(), percent(row.words_accuracy)) if measured else ("-", "-")
+    nll = row.nll.text() + error
+    return [row.label, nll, behind, percent(row.accuracy), words, words_behind, chain, right, equals]
+
+
+def by_kind(results: Results, rows: list[Row]) -> tuple[tuple[str, ...], list[list[str]]]:
+    """Where a model is ahead: NLL by kind of token, of the contestants that were measured so."""
+    told = {row.label: results.kinds(row.label) for row in rows if row.state == "finished"}
+    names = [name for name in KINDS if any(name in found for found in told.values())]
+    head = ("NLL, nats a token", *names)
+    return head, [[label, *(f"{found[n]:.3f}" if n in found else "-" for n in names)] for label, found in told.items()]
 
 
 def cost(row: Row) -> list[str]:
@@ -176,6 +164,8 @@ def markdown(results: Results, examples: list[dict[str, Any]]) -> str:
     lines = ["# Who learned more?", "", results.verdict(), "", "![leave-one-out quality](report.png)", ""]
     rows = results.rows()
     lines += markdown_table(QUALITY, [quality(results, row) for row in rows])
+    head, kinds = by_kind(results, rows)
+    lines += markdown_table(head, kinds) if len(head) > 1 else []
     lines += markdown_table(COST, [cost(row) for row in rows])
     lines += ["", *(f"- **{name}**: {text}" for name, text in MEANINGS), "", "## Setting", ""]
     lines += [f"- {name}: {text}" for name, text in setting(results)]
@@ -213,7 +203,7 @@ PAGE = """<!doctype html>
 <style>{style}</style></head><body>
 <h1>Who learned more?</h1><p class="verdict">{verdict}</p>
 <img alt="leave-one-out quality against training time" src="{answer}">
-<div class="scroll">{quality}</div><div class="scroll">{cost}</div>
+<div class="scroll">{quality}</div><div class="scroll">{kinds}</div><div class="scroll">{cost}</div>
 <h2>The same quality against time, arithmetic, tokens and predictions</h2>
 <img alt="leave-one-out quality against four budgets" src="{grid}">
 <h2>Hidden tokens</h2><p>Held-out text with one token hidden, and the likeliest tokens of each model.</p>{examples}
@@ -247,6 +237,7 @@ def html_page(results: Results, examples: list[dict[str, Any]]) -> str:
         verdict=e(results.verdict()),
         answer=plots.as_data_uri(plots.answer(results)),
         quality=html_table(QUALITY, [quality(results, row) for row in rows]),
+        kinds=html_table(*by_kind(results, rows)),
         cost=html_table(COST, [cost(row) for row in rows]),
         grid=plots.as_data_uri(plots.axes_grid(results)),
         examples="".join(shown),

@@ -2,8 +2,10 @@
 
 python -m report.scaling runs/scaling [runs/scaling-seeds ...]      writes scaling.md and scaling.png into the first folder
 
-A kind is an architecture with its options; its sizes differ in width, depth and heads. At each budget the size that is best
-on dev counts. Curves L(C) = E + A C^-a are fitted to these points, E shared by all kinds: it is what the text itself leaves
+A kind is an architecture with its options, heads among them; its shapes differ in width and depth. At each budget the shape that
+is best on dev counts. A share compares equal sets: of both kinds the shapes that both tried at the baseline's budget.
+
+Curves L(C) = E + A C^-a are fitted to these points, E shared by all kinds: it is what the text itself leaves
 uncertain, whoever reads it. Their uncertainty is the spread of fits to resampled seeds and residuals. "Share" is the budget
 with which a kind is as good as vanilla with all of it, between measured points and never beyond them.
 """
@@ -24,6 +26,7 @@ from scipy.optimize import least_squares
 from data.files import write_atomically
 from report import plots
 from report.page import markdown_table
+from report.records import check_alike
 from report.statistics import Spread
 from report.summary import Results, first_reached
 
@@ -42,12 +45,13 @@ def rung(flops: float) -> int:
 
 @dataclass(frozen=True)
 class Point:
-    """A kind at a budget: FLOPs, the size that is best on dev (parameters, shape), and its NLL on test by seed."""
+    """A kind at a budget in a shape: FLOPs, parameters, NLL on test by seed, and on dev, the mean."""
 
     flops: float
     parameters: int
     nll: dict[int, float]
     shape: str = ""
+    dev: float = 0.0
 
     @property
     def mean(self) -> float:
@@ -68,9 +72,13 @@ class Fit:
         return self.floor + self.scale * (flops / 1e13) ** -self.exponent
 
 
-def all_points(runs: Sequence[Results]) -> dict[str, list[tuple[float, Point]]]:
-    """By kind, every finished size and budget: (NLL on dev, point), seeds of all runs together. Two sizes may have equally many
-    parameters (heads make none): a size is its shape, however it was spelt."""
+def all_points(runs: Sequence[Results]) -> dict[str, list[Point]]:
+    """By kind, every finished shape and budget, seeds of all runs together; a shape is what it is, however it was spelt.
+
+    Raises ValueError for runs of different text, tokenizer, yardstick, batch or precision.
+    """
+    for other in runs[1:]:
+        check_alike(runs[0], other)
     found: dict[tuple[str, str, int], tuple[float, int, dict[int, float], dict[int, float]]] = {}
     for results in runs:
         for label in results.finished:
@@ -78,25 +86,30 @@ def all_points(runs: Sequence[Results]) -> dict[str, list[tuple[float, Point]]]:
             ends = {seed: curve[-1] for seed, curve in results.curves[label].items()}
             flops = sum(end["flops"] for end in ends.values()) / len(ends)
             model = facts["model"]
-            shape = f"{model['d_model']} x {model['n_layers']}, heads {model['n_heads']}, d_ff {model['d_ff']}"
-            key = (kind_of(label), shape, rung(flops))
-            _, _, nll, dev = found.setdefault(key, (flops, facts["parameters"], {}, {}))
+            kind, shape = kind_of(label), f"{model['d_model']} x {model['n_layers']}, d_ff {model['d_ff']}"
+            if model["n_heads"] != max(2, model["d_model"] // 64):  # heads are a setting, and these another than usual
+                kind += f" with {model['n_heads']} heads"
+            _, _, nll, dev = found.setdefault((kind, shape, rung(flops)), (flops, facts["parameters"], {}, {}))
             nll |= {seed: end["final"]["nll"] for seed, end in ends.items()}
             dev |= {seed: end["dev"]["nll"] for seed, end in ends.items()}
-    kinds: dict[str, list[tuple[float, Point]]] = {}
+    kinds: dict[str, list[Point]] = {}
     for (kind, shape, _), (flops, parameters, nll, dev) in found.items():
-        kinds.setdefault(kind, []).append((sum(dev.values()) / len(dev), Point(flops, parameters, nll, shape)))
+        kinds.setdefault(kind, []).append(Point(flops, parameters, nll, shape, sum(dev.values()) / len(dev)))
     return kinds
 
 
-def frontier(points: Sequence[tuple[float, Point]]) -> list[Point]:
-    """The best size of each budget, by rising budget."""
-    best: dict[int, tuple[float, Point]] = {}
-    for dev, point in points:
+def frontier(points: Sequence[Point], shapes: set[str] | None = None) -> list[Point]:
+    """The best shape of each budget, by rising budget; of these shapes alone, if some are given."""
+    best: dict[int, Point] = {}
+    for point in points:
         budget = rung(point.flops)
-        if budget not in best or dev < best[budget][0]:
-            best[budget] = dev, point
-    return [point for _, point in sorted(best.values(), key=lambda pair: pair[1].flops)]
+        if (shapes is None or point.shape in shapes) and (budget not in best or point.dev < best[budget].dev):
+            best[budget] = point
+    return sorted(best.values(), key=lambda point: point.flops)
+
+
+def shapes_at(points: Sequence[Point], budget: int) -> set[str]:
+    return {point.shape for point in points if rung(point.flops) == budget}
 
 
 def fit(frontiers: dict[str, list[Point]]) -> dict[str, Fit]:
@@ -146,6 +159,18 @@ def fit(frontiers: dict[str, list[Point]]) -> dict[str, Fit]:
     }
 
 
+def equal_shares(ours: Sequence[Point], theirs: Sequence[Point]) -> list[tuple[Point, Spread | None]]:
+    """At each of the baseline's budgets its best shape and the share of that budget with which ours is as good, over the shapes
+    that both tried there."""
+    found = []
+    for budget in sorted({rung(point.flops) for point in theirs}):
+        common = shapes_at(ours, budget) & shapes_at(theirs, budget)
+        best = [p for p in frontier(theirs, common) if rung(p.flops) == budget]
+        if best:
+            found.append((best[0], share(frontier(ours, common), best[0])))
+    return found
+
+
 def share(ours: Sequence[Point], theirs: Point) -> Spread | None:
     """The budget with which `ours` are as good as `theirs`, over its budget; by seed, linear in the logarithm. None where a
     seed never gets there, or is there already at its smallest budget."""
@@ -159,14 +184,14 @@ def share(ours: Sequence[Point], theirs: Point) -> Spread | None:
     return Spread.of(found)
 
 
-def picture(kinds: dict[str, list[tuple[float, Point]]], fits: dict[str, Fit], baselines: Sequence[str]) -> Figure:
+def picture(kinds: dict[str, list[Point]], fits: dict[str, Fit], baselines: Sequence[str]) -> Figure:
     with plt.rc_context(plots.STYLE):
         figure, (left, right) = plt.subplots(1, 2, figsize=(11, 4.4))
         for n, (kind, points) in enumerate(kinds.items()):
             vanilla = kind.startswith("vanilla")
             colour = plots.GREYS[baselines.index(kind) % 3] if vanilla else plots.COLOURS[n % len(plots.COLOURS)]
             best = frontier(points)
-            left.plot([p.flops for _, p in points], [p.mean for _, p in points], ".", color=colour, alpha=0.4)
+            left.plot([p.flops for p in points], [p.mean for p in points], ".", color=colour, alpha=0.4)
             left.plot([p.flops for p in best], [p.mean for p in best], "o", color=colour, label=kind, ms=5)
             if kind in fits:
                 x = np.geomspace(best[0].flops, best[-1].flops, 60)
@@ -174,8 +199,8 @@ def picture(kinds: dict[str, list[tuple[float, Point]]], fits: dict[str, Fit], b
             if vanilla:
                 continue
             for baseline, style in zip(baselines, ("-", "--", ":")):
-                found = [(p.flops, share(best, p)) for p in frontier(kinds[baseline])]
-                found = [(flops, spread) for flops, spread in found if spread is not None]
+                shares = equal_shares(points, kinds[baseline])
+                found = [(p.flops, spread) for p, spread in shares if spread is not None]
                 if found:
                     y, error = [s.mean for _, s in found], [s.deviation or 0.0 for _, s in found]
                     label = f"{kind} against {baseline}"
@@ -211,12 +236,22 @@ def write_report(folders: Sequence[Path]) -> str:
         fits, why = {}, f"No curves are fitted: {error}"
     rows = []
     for kind, points in kinds.items():
-        for _, p in sorted(points, key=lambda pair: (rung(pair[1].flops), pair[1].parameters)):
+        for p in sorted(points, key=lambda p: (rung(p.flops), p.parameters)):
             told = Spread.of(list(p.nll.values())).text()
             told = f"**{told}**" if p in frontiers[kind] else told
-            rows.append([kind, f"{p.flops:.1e}", p.shape, f"{p.parameters / 1e6:.2f} M", told, str(len(p.nll))])
+            tried = str(len(shapes_at(points, rung(p.flops))))
+            rows.append([kind, f"{p.flops:.1e}", p.shape, f"{p.parameters / 1e6:.2f} M", told, str(len(p.nll)), tried])
     lines = markdown_table(
-        ("", "FLOPs", "width x depth", "size", "NLL; bold: the best size on dev, which counts", "seeds"), rows
+        (
+            "",
+            "FLOPs",
+            "width x depth",
+            "size",
+            "NLL; bold: the best shape on dev, which counts",
+            "seeds",
+            "shapes tried",
+        ),
+        rows,
     )
     fitted = [
         [kind, f"{f.floor:.2f} + {f.scale:.2f} (C / 1e13)^-{f.exponent:.3f}", f"{f.exponent:.3f} ± {f.exponent_deviation:.3f}"]
@@ -226,10 +261,11 @@ def write_report(folders: Sequence[Path]) -> str:
     shares = []
     for kind in (k for k in kinds if k not in baselines):
         for baseline in baselines:
-            for p in frontiers[baseline]:
-                found = share(frontiers[kind], p)
-                shares.append([kind, baseline, f"{p.flops:.1e}", found.text(".2f") if found else "beyond what was run"])
-    lines += markdown_table(("", "as good as", "with FLOPs", "share of them"), shares)
+            for p, found in equal_shares(kinds[kind], kinds[baseline]):
+                common = len(shapes_at(kinds[kind], rung(p.flops)) & shapes_at(kinds[baseline], rung(p.flops)))
+                told = found.text(".2f") if found else "beyond what was run"
+                shares.append([kind, baseline, f"{p.flops:.1e}", str(common), told])
+    lines += markdown_table(("", "as good as", "with FLOPs", "shapes that both tried", "share of them"), shares)
     floor = next(iter(fits.values()), None)
     lines += [why] if floor is None else [
         f"E, shared: {floor.floor:.2f} ± {floor.floor_deviation:.2f} nats. After ±: see the head of report/scaling.py."

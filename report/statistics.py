@@ -1,9 +1,13 @@
-"""The two statistics of every comparison: the spread between seeds, and a mean whose error is clustered by document."""
+"""The statistics of every comparison: the spread between seeds, a mean whose error is clustered by document, and a difference
+whose interval holds both."""
 
 import math
 import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
+
+from scipy import stats
 
 
 @dataclass(frozen=True)
@@ -33,3 +37,51 @@ def clustered_mean(sums: Sequence[float], counts: Sequence[int]) -> tuple[float,
         return mean, None
     squares = sum((s - mean * n) ** 2 for s, n in zip(sums, counts))
     return mean, math.sqrt(len(sums) / (len(sums) - 1) * squares) / total
+
+
+@dataclass(frozen=True)
+class Difference:
+    """The mean of one contestant minus another's on the same tokens, or words.
+
+    error:      its standard error: the spread between documents, and with several seeds that between these, added up.
+    half:       half of its 95% interval, from a t distribution with the degrees of freedom of that sum (Welch 1947). None, as is
+                error, with a single document.
+    deviation:  the standard deviation between seeds; None for one.
+    """
+
+    mean: float
+    error: float | None
+    half: float | None
+    deviation: float | None
+
+    def text(self, form: str = ".3f") -> str:
+        """The difference, and after ± half of its 95% interval."""
+        return f"{self.mean:+{form}}" + (f" ± {self.half:{form}}" if self.half is not None else "")
+
+
+def paired_difference(pairs: Sequence[tuple[dict[str, Any], dict[str, Any]]]) -> Difference:
+    """Of each seed the clusters of one contestant and of the other ("documents", "counts", "sums"), on the same documents.
+
+    Raises ValueError where these differ: then the two were measured on other text.
+    """
+    by_seed, sums, counts = [], {}, {}
+    for ours, theirs in pairs:
+        if ours["documents"] != theirs["documents"] or ours["counts"] != theirs["counts"]:
+            raise ValueError(
+                "two contestants were measured on different text; compare those of one corpus and yardstick"
+            )
+        for document, count, a, b in zip(ours["documents"], ours["counts"], ours["sums"], theirs["sums"]):
+            sums[document] = sums.get(document, 0.0) + a - b
+            counts[document] = counts.get(document, 0) + count
+        by_seed.append((sum(ours["sums"]) - sum(theirs["sums"])) / sum(ours["counts"]))
+    mean, error = clustered_mean(list(sums.values()), list(counts.values()))
+    deviation = Spread.of(by_seed).deviation
+    if error is None:
+        return Difference(mean, None, None, deviation)
+    of_documents, of_seeds = error**2, 0.0 if deviation is None else deviation**2 / len(by_seed)
+    total = of_documents + of_seeds
+    if not total:
+        return Difference(mean, 0.0, 0.0, deviation)
+    freedom = of_documents**2 / (len(sums) - 1) + (of_seeds**2 / (len(by_seed) - 1) if of_seeds else 0.0)
+    half = float(stats.t.ppf(0.975, total**2 / freedom)) * math.sqrt(total)
+    return Difference(mean, math.sqrt(total), half, deviation)

@@ -1,6 +1,5 @@
 """From the records of a run to the numbers that the report shows. Pure functions of results.jsonl and facts.json."""
 
-import json
 import math
 import statistics
 from dataclasses import dataclass
@@ -8,20 +7,8 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from report.statistics import Spread, clustered_mean
-
-
-@dataclass(frozen=True)
-class Difference:
-    """mean: NLL of one contestant minus another's on the same places, nats; error: its standard error, clustered by
-    document (None with a single document); deviation: between seeds (None for one)."""
-
-    mean: float
-    error: float | None
-    deviation: float | None
-
-    def text(self) -> str:
-        return f"{self.mean:+.3f}" + (f" ± {self.error:.3f}" if self.error is not None else "")
+from report.records import read_json, read_records
+from report.statistics import Difference, Spread, paired_difference
 
 
 @dataclass(frozen=True)
@@ -29,9 +16,9 @@ class Row:
     """A contestant at the end of its budget, or what became of it.
 
     state: "finished", "unfinished", or "diverged". Numbers of one that is not finished are None.
-    behind: the paired difference to the best row.
-    sooner: the share of the baseline's time after which this contestant's *curve*, at its rate then, had fallen to the
-    baseline's final value; None for the baseline, and where it never did.
+    behind: the paired difference to the best row; words_behind: on whole words, to the row that is best on these on dev.
+    sooner: the share of the baseline's budget, on the run's own axis, after which this contestant's *curve*, at its rate then,
+    had fallen to the baseline's final value; None for the baseline, and where it never did.
     matmul_share: training FLOP/s over the machine's measured matrix-multiply rate in the precision of the run.
     """
 
@@ -48,6 +35,10 @@ class Row:
     behind: Difference | None = None
     accuracy: Spread | None = None
     words: Spread | None = None
+    words_error: float | None = None
+    words_behind: Difference | None = None
+    chain: Spread | None = None
+    words_accuracy: Spread | None = None
     seconds: float | None = None
     tokens_per_second: Spread | None = None
     predicted_tokens_per_second: Spread | None = None
@@ -62,37 +53,6 @@ class Point:
 
     share: float
     nll: dict[int, float]
-
-
-def read_records(path: Path) -> list[dict[str, Any]]:
-    """The lines of a results.jsonl. Raises ValueError that names file and line for what is no record."""
-    records = []
-    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1):
-        if not line.strip():
-            continue
-        try:
-            record = json.loads(line)
-            record["contestant"], record["seed"], record["step"], record["curve"], record["final"]
-        except (ValueError, TypeError, KeyError, RecursionError) as error:
-            raise ValueError(
-                f"{path}, line {number}: no record of an evaluation ({type(error).__name__}: {error}); expected what "
-                "`pretrain.py` writes. Remove the line, or continue the run, which writes the file again."
-            ) from None
-        records.append(record)
-    return records
-
-
-def read_json(path: Path) -> dict[str, Any]:
-    """Raises FileNotFoundError or ValueError that names the file."""
-    if not path.exists():
-        raise FileNotFoundError(f"{path.parent} has no {path.name}; give a folder in which `pretrain.py` ran.")
-    try:
-        found = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise ValueError(f"{path} is not JSON ({error}); expected what `pretrain.py` wrote.") from None
-    if not isinstance(found, dict):
-        raise ValueError(f"{path} holds a {type(found).__name__}; expected what `pretrain.py` wrote, an object.")
-    return found
 
 
 @dataclass(frozen=True)
@@ -153,16 +113,22 @@ class Results:
         return {seed: curve[-1]["final"]["nll"] for seed, curve in self.curves[label].items()}
 
     def difference(self, label: str, other: str, part: str = "final") -> Difference:
-        """Place by place on the test half (or part="dev"): the mean over seeds, its error from the spread between documents."""
-        by_seed, sums, counts = [], {}, {}
-        for seed, curve in self.curves[label].items():
-            ours, theirs = (c[-1][part]["clusters"] for c in (curve, self.curves[other][seed]))
-            for document, count, a, b in zip(ours["documents"], ours["counts"], ours["sums"], theirs["sums"]):
-                sums[document] = sums.get(document, 0.0) + a - b
-                counts[document] = counts.get(document, 0) + count
-            by_seed.append((sum(ours["sums"]) - sum(theirs["sums"])) / sum(ours["counts"]))
-        mean, error = clustered_mean(list(sums.values()), list(counts.values()))
-        return Difference(mean, error, Spread.of(by_seed).deviation)
+        """On the same tokens of the test half, or of part="dev"; part="words" or "dev_words": on the same whole words."""
+        ends = [(curve[-1], self.curves[other][seed][-1]) for seed, curve in self.curves[label].items()]
+        return paired_difference([(ours[part]["clusters"], theirs[part]["clusters"]) for ours, theirs in ends])
+
+    def has_words(self, label: str) -> bool:
+        """Whether whole words were measured as they are today, with what an error is made from."""
+        return all("clusters" in (curve[-1].get("words") or {}) for curve in self.curves[label].values())
+
+    def kinds(self, label: str) -> dict[str, float]:
+        """Leave-one-out NLL of the test half by kind of token, mean over seeds; empty for older records."""
+        ends = [curve[-1]["final"].get("kinds") or {} for curve in self.curves[label].values()]
+        return {
+            name: statistics.fmean(end[name][1] / end[name][0] for end in ends)
+            for name in ends[0]
+            if all(end.get(name, (0,))[0] for end in ends)
+        }
 
     def rows(self) -> list[Row]:
         """Best first, by the dev half; whoever is not finished after them."""
@@ -187,6 +153,22 @@ class Results:
         errors = [end["final"]["standard_error"] for end in ends]
         best = min(self.finished, key=lambda other: self.final(other, "nll", part="dev").mean)
         words = [end["words"]["bits_per_character"] for end in ends if end.get("words")]
+        whole: dict[str, Any] = {}
+        if self.has_words(label):
+            measured = [label for label in self.finished if self.has_words(label)]
+            key = (
+                "dev_words"
+                if all(c[-1].get("dev_words") for x in measured for c in self.curves[x].values())
+                else "words"
+            )
+            first = min(measured, key=lambda other: self.final(other, "bits_per_character", part=key).mean)
+            errors_of_words = [end["words"]["standard_error"] for end in ends]
+            whole = {
+                "words_error": None if None in errors_of_words else statistics.fmean(errors_of_words),
+                "words_behind": None if label == first else self.difference(label, first, part="words"),
+                "chain": self.final(label, "chain", part="words"),
+                "words_accuracy": self.final(label, "accuracy", part="words"),
+            }
         speed = Spread.of([end["tokens"] / end["seconds"] for end in ends])
         return Row(
             **common,
@@ -195,6 +177,7 @@ class Results:
             behind=None if label == best else self.difference(label, best),
             accuracy=self.final(label, "accuracy"),
             words=Spread.of(words) if len(words) == len(ends) else None,
+            **whole,
             seconds=statistics.fmean(end["seconds"] for end in ends),
             tokens_per_second=speed,
             predicted_tokens_per_second=Spread.of([end["predicted_tokens"] / end["seconds"] for end in ends]),
@@ -220,16 +203,18 @@ class Results:
         return sum(w * (s[name] or s["fp32_matmul"]) for w, s in zip(weights, sessions)) / sum(weights)
 
     def sooner(self, label: str) -> Spread | None:
-        """Seed by seed: where `label`'s curve reached the baseline's final value, over where the baseline did."""
+        """Seed by seed, on the run's own axis: where `label`'s curve reached the baseline's final value, over where the baseline
+        did. At a rate that has not come to its end a curve is too high, so the share is too large, if anything."""
+        axis = self.facts.get("axis", "seconds")
         if self.baseline is None or label == self.baseline or self.share(label) < 1:
             return None
         shares = []
         for seed, curve in self.curves[label].items():
             end = self.curves[self.baseline][seed][-1]
-            reached = first_reached([(r["seconds"], r["curve"]["nll"]) for r in curve], end["curve"]["nll"])
+            reached = first_reached([(r[axis], r["curve"]["nll"]) for r in curve], end["curve"]["nll"])
             if reached is None:
                 return None
-            shares.append(reached / end["seconds"])
+            shares.append(reached / end[axis])
         return Spread.of(shares)
 
     def families(self) -> dict[str, list[Point]]:
@@ -273,12 +258,13 @@ class Results:
             return f"{rows[0].label} is ahead with a leave-one-out NLL of {rows[0].nll.text()} nats a token.{tail}"
         best, base = rivals[0], self.row(baseline)
         gap = self.difference(best.label, baseline)
-        error = f" ± {gap.error:.3f}" if gap.error is not None else ""
+        error = f" ± {gap.half:.3f}" if gap.half is not None else ""
         said = (
             f"{best.label} ends {abs(gap.mean):.3f}{error} nats a token {'below' if gap.mean < 0 else 'above'} {baseline} "
             f"({best.nll.text()} against {base.nll.text()}), and its top guess is right for {best.accuracy.mean:.1%} of "
             f"the hidden tokens against {base.accuracy.mean:.1%}."
         )
+        said += self._told_of_words(best.label)
         reached = []
         for rival in self.baselines:
             equal = {family: self.equal_share(family, rival) for family in self.families()}
@@ -287,8 +273,20 @@ class Results:
         if reached:
             said = f"As good {'; '.join(reached)}; each annealed. {said}"
         elif best.sooner is not None:
-            said += f" Its curve passed {baseline}'s final quality after {best.sooner.text('.2f')} of the time."
+            of_what = {"flops": "arithmetic", "tokens": "tokens"}.get(self.facts.get("axis", "seconds"), "time")
+            said += f" Its curve passed {baseline}'s final quality after {best.sooner.text('.2f')} of the {of_what}."
         return said + tail
+
+    def _told_of_words(self, label: str) -> str:
+        """Whole words against the vanilla model that is best on them on dev: another one, if need be."""
+        rivals = [rival for rival in self.baselines if self.has_words(rival)]
+        if not rivals or not self.has_words(label):
+            return ""
+        best = min(rivals, key=lambda rival: self.final(rival, "bits_per_character", part="dev_words").mean)
+        gap = self.difference(label, best, part="words")
+        error = f" ± {gap.half:.3f}" if gap.half is not None else ""
+        side = "below" if gap.mean < 0 else "above"
+        return f" On whole words it ends {abs(gap.mean):.3f}{error} bits a character {side} {best}."
 
 
 def first_reached(curve: list[tuple[float, float]], target: float) -> float | None:

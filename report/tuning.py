@@ -1,8 +1,8 @@
 """Which settings are best: `python -m report.tuning runs/tune [runs/more ...]` prints a table of each kind, best first.
 
 A kind is an architecture; vanilla with near is one of its own, being another baseline. Settings are chosen by their NLL on the
-dev half of the held-out documents, and the difference to the best of the kind is paired there, place by place; the test half
-stands beside it. Several runs of one corpus, size and budget are read as one.
+dev half of the held-out documents, and the difference to the best of the kind is paired there, ± half of its 95% interval; the
+test half stands beside it, and whole words beside tokens. Several runs of one corpus, size and budget are read as one.
 """
 
 import sys
@@ -12,9 +12,10 @@ from pathlib import Path
 from rich.console import Console
 
 from report.page import markdown_table
+from report.records import check_alike
 from report.summary import Results
 
-HEAD = ("", "dev NLL", "against the best of its kind", "test NLL")
+HEAD = ("", "dev NLL", "against the best of its kind", "dev, whole words, bits a character", "test NLL", "test, words")
 
 
 def merged(runs: Sequence[Results]) -> Results:
@@ -22,11 +23,7 @@ def merged(runs: Sequence[Results]) -> Results:
     what they were trained or measured on, or in seeds."""
     first = runs[0]
     for other in runs[1:]:
-        for name in ("data", "evaluation", "size", "sequence_length", "budget", "seeds"):
-            if other.config[name] != first.config[name]:
-                raise ValueError(
-                    f"The runs differ in {name}: {first.config[name]} and {other.config[name]}; give alike ones."
-                )
+        check_alike(first, other, ("size", "budget", "seeds"))
     curves, contestants = {}, {}
     for results in reversed(runs):
         curves |= results.curves
@@ -51,7 +48,12 @@ def table(results: Results) -> str:
         for label in labels:
             against = "best" if label == labels[0] else results.difference(label, labels[0], part="dev").text()
             values = [results.final(label, "nll", part=part).text() for part in ("dev", "final")]
-            rows.append([label, values[0], against, values[1]])
+            words = ["-", "-"]
+            if results.has_words(label):
+                words = [
+                    results.final(label, "bits_per_character", part=part).text() for part in ("dev_words", "words")
+                ]
+            rows.append([label, values[0], against, words[0], values[1], words[1]])
     return "\n".join(markdown_table(HEAD, rows))
 
 

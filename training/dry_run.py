@@ -13,7 +13,6 @@ from rich.table import Table
 from data.batch import Batch
 from data.batches import Masking
 from data.tokenizer import Tokenizer
-from kernels.attention import spans_of
 from model import MaskedLM
 from training.budget import Budget
 from training.config import PretrainConfig
@@ -37,7 +36,7 @@ class RandomBatches:
         self.batch = Batch(tokens, samples=tuple(range(self.batch_size)))
         if model.architecture.hidden_words:  # words of two tokens, all of them hidden
             first = (torch.arange(self.sequence_length) // 2 * 2).expand(shape)
-            self.batch = replace(self.batch, spans=spans_of(first, (first + 1).clamp_max(self.sequence_length - 1)))
+            self.batch = self.batch.hiding(first, (first + 1).clamp_max(self.sequence_length - 1))
         if masking is not None:
             masked = torch.zeros(shape, dtype=torch.bool)
             masked[:, : max(1, round(masking.rate * self.sequence_length))] = True

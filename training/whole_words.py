@@ -10,7 +10,7 @@ Divided by the characters of the word both compare tokenizers too.
 """
 
 import math
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -20,7 +20,6 @@ from data.batch import Batch
 from data.batches import HeldOut
 from data.tokenizer import Tokenizer
 from data.words import word_bounds, word_starts
-from kernels.attention import spans_of
 from model import MaskedLM
 from report.statistics import clustered_mean
 from training.leave_one_out import Clusters, chunks, device_of, evaluating, rows_of
@@ -142,7 +141,7 @@ class WholeWords:
         if model.architecture.passes_each:  # a row for each token: nothing is computed for rows that have fewer
             documents = None if batch.documents is None else batch.documents[row]
             batch, first, last, row = Batch(batch.tokens[row], documents), first[row], last[row], np.arange(len(row))
-        batch = replace(batch, spans=spans_of(first, last))
+        batch = batch.hiding(first, last)
         count = np.bincount(row, minlength=len(batch.tokens))
         slot = np.arange(len(row)) - (count.cumsum() - count)[row]
         places = np.zeros((len(batch.tokens), count.max()), np.int64)

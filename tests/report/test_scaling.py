@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from report.scaling import Point, all_points, fit, frontier, kind_of, share, write_report
+from report.scaling import Point, all_points, equal_shares, fit, frontier, kind_of, share, write_report
 from report.summary import Results
 from tests.report.conftest import record
 
@@ -72,7 +72,7 @@ def write_run(folder: Path, seeds: list[int], shift: float = 0.0, budgets: tuple
 
 
 def test_sizes_of_equally_many_parameters_stay_apart(tmp_path: Path) -> None:
-    """Heads make no parameters. The same shape spelt in two ways is one size."""
+    """Heads make no parameters: other ones than usual are a kind of their own, not a shape."""
     write_run(tmp_path / "a", [0])
     write_run(tmp_path / "b", [0], shift=0.5)
     write_run(tmp_path / "c", [1], shift=0.5)
@@ -81,10 +81,12 @@ def test_sizes_of_equally_many_parameters_stay_apart(tmp_path: Path) -> None:
         for each in facts["contestants"].values():
             each["model"]["n_heads"] = heads
         (tmp_path / name / "facts.json").write_text(json.dumps(facts))
-    points = all_points([Results.load(tmp_path / name) for name in "abc"])["local"]
-    assert len(points) == 16
-    by_shape = {p.shape: p.nll for _, p in points if p.flops == pytest.approx(6e13)}
-    two, one = by_shape["128 x 2, heads 2, d_ff 256"], by_shape["128 x 2, heads 1, d_ff 256"]
+    kinds = all_points([Results.load(tmp_path / name) for name in "abc"])
+    assert len(kinds["local"]) == len(kinds["local with 1 heads"]) == 8
+    two, one = (
+        next(p.nll for p in kinds[kind] if p.flops == pytest.approx(6e13) and p.shape == "128 x 2, d_ff 256")
+        for kind in ("local", "local with 1 heads")
+    )
     assert two == pytest.approx({0: law(1.0, 0.2, 6e13), 1: law(1.0, 0.2, 6e13) + 0.5})
     assert one == pytest.approx({0: law(1.0, 0.2, 6e13) + 0.5})
 
@@ -93,8 +95,8 @@ def test_a_seed_that_was_run_twice_counts_once(tmp_path: Path) -> None:
     """The later run's numbers stand, on dev as on test."""
     write_run(tmp_path / "a", [0, 1])
     write_run(tmp_path / "b", [0], shift=0.5)
-    for dev, point in all_points([Results.load(tmp_path / name) for name in "ab"])["local"]:
-        assert dev == pytest.approx(point.mean) and point.nll[0] == pytest.approx(point.nll[1] + 0.5)
+    for point in all_points([Results.load(tmp_path / name) for name in "ab"])["local"]:
+        assert point.dev == pytest.approx(point.mean) and point.nll[0] == pytest.approx(point.nll[1] + 0.5)
 
 
 def test_several_runs_are_one_page(tmp_path: Path) -> None:
@@ -114,8 +116,40 @@ def test_several_runs_are_one_page(tmp_path: Path) -> None:
     write_run(tmp_path / "few", [0], budgets=(1e12, 6e13))
     text = write_report([tmp_path / "few"])
     assert (
-        "No curves are fitted: 4 points are too few for 2 curves" in text and "| local | vanilla | 6.0e+13 | 0." in text
+        "No curves are fitted: 4 points are too few for 2 curves" in text
+        and "| local | vanilla | 6.0e+13 | 2 | 0." in text
     )
     (tmp_path / "b" / "facts.json").unlink()
     with pytest.raises(FileNotFoundError, match=r"has no facts\.json"):
         write_report([tmp_path / "b"])
+
+
+def test_shares_compare_the_shapes_that_both_tried(tmp_path: Path) -> None:
+    """Ours tried a narrow shape too, in which it is far better: it does not count."""
+
+    def point(flops: float, nll: float, shape: str) -> Point:
+        return Point(flops, 1, {0: nll}, shape, nll)
+
+    ours = [point(1e12, 5.0, "wide"), point(4e12, 4.0, "wide"), point(1e12, 3.0, "narrow"), point(4e12, 2.0, "narrow")]
+    [(best, found)] = equal_shares(ours, [point(4e12, 4.5, "wide"), point(4e12, 4.4, "deep")])
+    assert best.nll == {0: 4.5} and found.mean == pytest.approx(0.5)
+    assert equal_shares(ours, [point(4e12, 4.5, "deep")]) == []
+
+
+@pytest.mark.parametrize(
+    ("where", "name", "value"),
+    [
+        ("facts", "identity", {"prepared": "other"}),
+        ("facts", "precision", "torch.bfloat16"),
+        ("config", "batch_size", 16),
+        ("config", "sequence_length", 512),
+        ("config", "evaluation", {"tokens": 1}),
+    ],
+)
+def test_runs_of_different_things_are_refused(tmp_path: Path, where: str, name: str, value: object) -> None:
+    write_run(tmp_path / "a", [0])
+    write_run(tmp_path / "b", [1])
+    path = tmp_path / "b" / ("facts.json" if where == "facts" else "run.json")
+    path.write_text(json.dumps(json.loads(path.read_text()) | {name: value}))
+    with pytest.raises(ValueError, match=f"The runs differ in {name}"):
+        write_report([tmp_path / "a", tmp_path / "b"])

@@ -3,8 +3,9 @@ import math
 from pathlib import Path
 
 import pytest
+from scipy import stats
 
-from report.statistics import Spread
+from report.statistics import Spread, paired_difference
 from report.summary import Results, first_reached
 from tests.report.conftest import MACHINE, record
 
@@ -36,11 +37,12 @@ def test_how_much_sooner_is_counted_seed_by_seed(folder: Path) -> None:
 
 
 def test_a_paired_difference_by_hand(folder: Path) -> None:
-    """Both seeds, both documents: all differ by the same but for the seed, so documents agree and the error is 0."""
+    """Both seeds, both documents: all differ by the same but for the seed, so documents agree and seeds alone are uncertain."""
     difference = Results.load(folder).difference("tta", "vanilla")
     assert difference.mean == pytest.approx(-1.9)  # -2.0 and -1.8
-    assert difference.error == pytest.approx(0.0, abs=1e-9)
     assert difference.deviation == pytest.approx(0.1414, abs=1e-4)
+    assert difference.error == pytest.approx(0.1)  # 0.1414 over the root of 2
+    assert difference.half == pytest.approx(12.706 * 0.1, rel=1e-3)  # t with one degree of freedom
 
 
 def test_the_error_of_a_difference_comes_from_the_spread_between_documents(folder: Path) -> None:
@@ -51,8 +53,42 @@ def test_the_error_of_a_difference_comes_from_the_spread_between_documents(folde
     (folder / "results.jsonl").write_text("\n".join(map(json.dumps, lines)))
     difference = Results.load(folder).difference("tta", "vanilla")
     assert difference.mean == pytest.approx(-1.9 + 4 / 40)
-    # Sums over both seeds: counts 20 and 60, residuals +-6 around the mean, var = 2 (36 + 36) / 80^2.
-    assert difference.error == pytest.approx(math.sqrt(2 * 72) / 80)
+    # Sums over both seeds: counts 20 and 60, residuals +-6 around the mean, var = 2 (36 + 36) / 80^2; and that of seeds, 0.1^2.
+    documents, seeds = 2 * 72 / 80**2, 0.1**2
+    assert difference.error == pytest.approx(math.sqrt(documents + seeds))
+    freedom = (documents + seeds) ** 2 / (documents**2 + seeds**2)  # Welch and Satterthwaite, 1 and 1
+    assert difference.half == pytest.approx(stats.t.ppf(0.975, freedom) * difference.error)
+
+
+def test_a_difference_on_other_text_is_refused() -> None:
+    clusters = {"documents": [1, 2], "counts": [10, 30], "sums": [1.0, 2.0]}
+    with pytest.raises(ValueError, match="measured on different text"):
+        paired_difference([(clusters, clusters | {"counts": [10, 31]})])
+    assert paired_difference([(clusters, clusters)]).half == 0.0
+
+
+def test_whole_words_are_compared_as_tokens_are(folder: Path) -> None:
+    """The best on dev's words, the difference on test's, with its interval; and told in the verdict."""
+    lines = [json.loads(line) for line in (folder / "results.jsonl").read_text().splitlines()]
+    for line in lines:
+        if line["final"]:
+            bits = line["final"]["nll"] / 2 - (1.5 if "masking" in line["contestant"] else 0)
+            clusters = {"documents": [1, 2], "counts": [50, 150], "sums": [50 * bits, 150 * bits]}
+            line["words"] = line["dev_words"] = {
+                "bits_per_character": bits,
+                "standard_error": 0.1,
+                "chain": bits,
+                "accuracy": 0.5,
+            }
+            line["words"] |= {"clusters": clusters}
+    (folder / "results.jsonl").write_text("\n".join(map(json.dumps, lines)))
+    results = Results.load(folder)
+    rows = {row.label: row for row in results.rows()}
+    assert rows["vanilla:masking_rate=0.15"].words.mean == pytest.approx(1.5)
+    assert rows["vanilla"].words_behind.mean == pytest.approx(2.5 - 1.5)
+    assert rows["tta"].words_behind.mean == pytest.approx(1.55 - 1.5)
+    assert "On whole words it ends 0.050 ± " in results.verdict()
+    assert "bits a character above vanilla:masking_rate=0.15." in results.verdict()
 
 
 def test_throughput_of_a_row(folder: Path) -> None:
