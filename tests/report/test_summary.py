@@ -81,6 +81,7 @@ def test_whole_words_are_compared_as_tokens_are(folder: Path) -> None:
                 "accuracy": 0.5,
             }
             line["words"] |= {"clusters": clusters}
+            line["dev_words"] = line["words"]
     (folder / "results.jsonl").write_text("\n".join(map(json.dumps, lines)))
     results = Results.load(folder)
     rows = {row.label: row for row in results.rows()}
