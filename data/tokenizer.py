@@ -130,7 +130,8 @@ class Tokenizer:
         return self._processor.encode("\n" + text)[len(start) :]
 
     def encode_with_offsets(self, text: str) -> list[tuple[int, int, int]]:
-        """(id, begin, end) of each token: it stands for text[begin:end]. The bytes of a character all stand for it."""
+        """(id, begin, end) of each token: it stands for text[begin:end]. The bytes of a character all stand for it; the
+        space that is put before a text stands for nothing, text[0:0]."""
         pieces = list(self._processor.encode(text, return_type="proto").pieces)
         character = []  # of each byte of the text, and of its end
         for number, letter in enumerate(text):
@@ -138,8 +139,8 @@ class Tokenizer:
         character.append(len(text))
         found, after = [], (0, 0)
         for piece in reversed(pieces):
-            empty = piece.begin == piece.end == after[0]  # all but the last byte of a character
-            after = after if empty else (piece.begin, piece.end)
+            byte = piece.piece.startswith("<0x")  # all but the last byte of a character stand for nothing in the text
+            after = after if byte and piece.begin == piece.end == after[0] else (piece.begin, piece.end)
             found.append((piece.id, character[after[0]], character[after[1]]))
         return found[::-1]
 

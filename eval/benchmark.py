@@ -1,12 +1,15 @@
 """Fine-tune checkpoints on the tasks of a benchmark, task by task and seed by seed, and put them side by side.
 
-OUT/  results.jsonl            a line for each checkpoint, task and seed; what is there is not run again
-      report.html, report.md   all of them side by side, with baselines that have seen no pretraining
+OUT/  results.jsonl            a line for each checkpoint, task and seed; what is there is not run again (store.py)
+      report.html, report.md   this command's checkpoints side by side, with baselines that have seen no pretraining
+      shown.json               the keys of the records that they show
+      errors.log               tracebacks, if something failed that nobody's input explains
       submissions/NAME.zip     predictions for the test splits, by the seed that is best on dev
 """
 
 import dataclasses
 import hashlib
+import json
 import random
 import re
 import zipfile
@@ -25,10 +28,11 @@ from rich.table import Table
 from data.files import write_atomically
 from data.options import check_types
 from eval.baselines import BASELINES
-from eval.command import command, open_checkpoint, read_records, said, write_records
-from eval.finetune import Outcome, Recipe, drawn, fine_tune
+from eval.command import barrier, command, note, open_checkpoints, said
+from eval.finetune import Diverged, Outcome, Recipe, drawn, fine_tune, longest
 from eval.metrics import score
 from eval.probe import probe
+from eval.store import Record, Store, digest_of, digest_of_model, key_of
 from eval.tasks import HUB, Splits, Task
 from report.benchmark import write_report
 from training.machine import default_device, has_fast_bf16
@@ -70,32 +74,40 @@ def load(task: Task, data: str, console: Console, train: str = "train") -> Split
     """Train and dev must be there, test may. Counts that differ from the official ones are said, and so are rows that are
     left out because the annotators found no label for them.
 
-    Raises FileNotFoundError, or ValueError that names file and line.
+    Raises FileNotFoundError, or ValueError that names file and line, or a split without rows.
     """
-    splits = {split: task.read(data, split) for split in (train, *task.dev)}
+    notes: list[str] = []
+    splits = {split: task.read(data, split, notes) for split in (train, *task.dev)}
     for split, rows in splits.items():
-        told = [row for row in rows if row.label is not None]
-        if told and len(told) < len(rows):
-            console.print(
-                f"[yellow]note[/]: {task.name}: {len(rows) - len(told):,} rows of {split} have no label and are left out."
-            )
-            splits[split] = told
+        if not rows:
+            raise ValueError(f"{task.name}: {split} has no rows; expected the official split.")
+        answered = [row for row in rows if row.label is not None]
+        if not answered:
+            raise ValueError(f"{task.name}: no row of {split} has a label; expected the official split.")
+        if len(answered) < len(rows):
+            notes.append(f"{task.name}: {len(rows) - len(answered):,} rows of {split} have no label and are left out.")
+            splits[split] = answered
     test, extra = {}, {}
     for split in task.test:
         try:
-            test[split] = task.read(data, split)
+            test[split] = task.read(data, split, notes)
         except FileNotFoundError:
-            console.print(f"[yellow]note[/]: {task.name} has no {split} here; no submission for it.")
+            notes.append(f"{task.name} has no {split} here; no submission for it.")
+        else:
+            if not test[split]:
+                notes.append(f"{task.name}: {split} has no rows; no submission for it.")
+                del test[split]
     for other in task.extra:
         for split in ("test",) if data == HUB else other.test:
             try:
-                extra[other.name] = other.read(data, split)
+                extra[other.name] = other.read(data, split, notes)
                 break
             except FileNotFoundError:
                 continue
-    for split, rows in (splits | test).items():
-        if sentence := task.count_differs(split, rows):
-            console.print(f"[yellow]note[/]: {escape(sentence)}", soft_wrap=True)
+    extra = {name: rows for name, rows in extra.items() if rows}
+    notes += [sentence for split, rows in (splits | test).items() if (sentence := task.count_differs(split, rows))]
+    for sentence in notes:
+        note(sentence, console)
     return Splits(splits[train], {split: splits[split] for split in task.dev}, test, extra)
 
 
@@ -103,23 +115,22 @@ def run(config: BenchmarkConfig, tasks: dict[str, Task], title: str, console: Co
     """Returns an exit code: 1 if some task failed, with the results of the others written."""
     if unknown := set(config.tasks) - set(tasks):
         raise ValueError(f"Unknown task {', '.join(sorted(unknown))}; {title} has {', '.join(tasks)}.")
-    device = default_device()
-    autocast = torch.bfloat16 if has_fast_bf16(device) else None
-    opened = {str(path): open_checkpoint(path) for path in config.checkpoints}
-    path = config.out / "results.jsonl"
-    records = read_records(path)
-    failed = []
+    opened = open_checkpoints(config.checkpoints)
+    weights = {label: digest_of_model(*pair) for label, pair in opened.items()}
+    store, failed, keys = Store(config.out), [], []
+    for sentence in store.repair():
+        note(sentence, console)
     for name in config.tasks or tasks:
-        try:
-            splits = load(tasks[name], config.data, console, config.train)
-        except FileNotFoundError as error:
-            if config.tasks:
-                failed.append(str(error))  # which names the task
-            elif (Path(config.data) / (tasks[name].folder or name)).is_dir():
-                console.print(f"[yellow]note[/]: {escape(str(error))} It is left out.", soft_wrap=True)
-            continue
-        except (ValueError, OSError) as error:
-            failed.append(f"{name}: {error}")
+        splits = None
+        with barrier(name, failed, config.out):
+            try:
+                splits = load(tasks[name], config.data, console, config.train)
+            except FileNotFoundError as error:
+                if config.tasks:
+                    raise
+                if (Path(config.data).expanduser() / (tasks[name].folder or name)).is_dir():
+                    note(f"{error} It is left out.", console)
+        if splits is None:
             continue
         console.print(
             f"{name}: {len(splits.train):,} rows to train on, "
@@ -127,32 +138,12 @@ def run(config: BenchmarkConfig, tasks: dict[str, Task], title: str, console: Co
         )
         if config.dry_run:
             continue
-        rivals: list[tuple[str, Any]] = [(label, None) for label in BASELINES] if config.baselines else []
-        for label, pair in [*rivals, *opened.items()]:
-            for seed in config.seeds if pair and not config.probe else config.seeds[:1]:
-                key = _key(label, tasks[name], seed, config, splits, pair)
-                if any(record["key"] == key for record in records):
-                    continue
-                try:
-                    outcome = _outcome(label, pair, tasks[name], splits, config, seed, autocast, device, console)
-                except (ValueError, RuntimeError) as error:
-                    failed.append(f"{name}, {label}, seed {seed}: {error}")
-                    continue
-                recipe = dataclasses.asdict(config.recipe) | {"probe": config.probe} if pair else {}
-                facts = {
-                    "key": key,
-                    "benchmark": title,
-                    "checkpoint": label,
-                    "task": name,
-                    "seed": seed,
-                    "recipe": recipe,
-                }
-                records.append(facts | {"measures": tasks[name].metrics} | dataclasses.asdict(outcome))
-                write_records(path, records)
-        for label in opened:
-            write_predictions(config.out, label, tasks[name], splits, records)
+        with barrier(name, failed, config.out):
+            keys += _run_task(config, tasks[name], title, splits, opened, weights, store, failed, console)
+    records = store.own(keys)
     if not config.dry_run and records:
-        head, rows = write_report(config.out).table()
+        write_atomically(config.out / "shown.json", json.dumps([record["key"] for record in records]) + "\n")
+        head, rows = write_report(config.out, records).table()
         printed = Table(title=f"{title}, dev", title_justify="left")
         for column in head:
             printed.add_column(escape(column), overflow="fold")
@@ -165,11 +156,60 @@ def run(config: BenchmarkConfig, tasks: dict[str, Task], title: str, console: Co
     return said(failed, console)
 
 
-def _outcome(label, pair, task, splits, config, seed, autocast, device, console) -> Outcome:
+def _run_task(config, task, title, splits, opened, weights, store, failed, console) -> list[str]:
+    """One task with every checkpoint and seed. Returns the keys of its records, of those too that were there."""
+    rows = {name: digest_of(own) for name, own in _sets(splits).items()}
+    rivals: list[tuple[str, Any]] = [(label, None) for label in BASELINES] if config.baselines else []
+    keys: dict[str, list[str]] = {}
+    for label, pair in [*rivals, *opened.items()]:
+        for seed in config.seeds if pair and not config.probe else config.seeds[:1]:
+            # An option that a later version adds leaves old results what they are: what is not the default counts.
+            default = dataclasses.asdict(Recipe())
+            changed = {k: v for k, v in dataclasses.asdict(config.recipe).items() if v != default[k]}
+            how = changed if pair is not None else changed.get("max_rows", 0)
+            key = key_of(
+                benchmark=title, task=task.name, model=weights.get(label, label), name=label, rows=rows, seed=seed, recipe=how,
+                probe=config.probe and pair is not None, train=config.train, metrics=[*task.metrics, *task.also],
+            )  # fmt: skip
+            keys.setdefault(label, []).append(key)
+            if store.find(key) is not None:
+                continue
+            with barrier(f"{task.name}, {label}, seed {seed}", failed, config.out):
+                recipe = dataclasses.asdict(config.recipe) | {"probe": config.probe} if pair else {}
+                facts = {
+                    "key": key,
+                    "benchmark": title,
+                    "checkpoint": label,
+                    "task": task.name,
+                    "seed": seed,
+                    "recipe": recipe,
+                }
+                facts |= {"measures": task.metrics}
+                try:
+                    outcome = _outcome(label, pair, task, splits, config, seed, console)
+                except Diverged as error:
+                    store.add(facts | {"diverged": str(error)} | dataclasses.asdict(Outcome({}, 0, 0.0)))
+                    console.print(f"  {label} #{seed}: [bold red]diverged[/]: {escape(str(error))}", soft_wrap=True)
+                    continue
+                store.add(facts | {"diverged": None} | dataclasses.asdict(outcome))
+    for label in opened:
+        with barrier(f"{task.name}, submission of {label}", failed, config.out):
+            write_predictions(config.out, label, task, splits, store.own(keys.get(label, [])))
+    return [key for own in keys.values() for key in own]
+
+
+def _sets(splits: Splits) -> dict[str, Sequence[Any]]:
+    return {"train": splits.train, **{f"dev {k}": v for k, v in splits.dev.items()}} | {
+        f"test {k}": v for k, v in (splits.test | splits.extra).items()
+    }
+
+
+def _outcome(label, pair, task, splits, config, seed, console) -> Outcome:
     if pair is None:
         rows = drawn(splits.train, config.recipe.max_rows, random.Random(seed))  # as many as the checkpoints get
         return BASELINES[label](task, dataclasses.replace(splits, train=rows))
     model, tokenizer = pair
+    autocast = torch.bfloat16 if has_fast_bf16(default_device()) else None
     with Progress(console=console, transient=True, disable=not console.is_terminal) as bars:
         bar = bars.add_task(f"{task.name} #{seed}", total=1.0)
         train = probe if config.probe else fine_tune
@@ -182,7 +222,7 @@ def _outcome(label, pair, task, splits, config, seed, autocast, device, console)
         for split, found in outcome.metrics.items()
     )
     cut = (
-        f"; {sum(outcome.cut.values()):,} rows cut to {model.config.max_length} tokens"
+        f"; {sum(outcome.cut.values()):,} rows cut to {longest(model, config.recipe)} tokens"
         if sum(outcome.cut.values())
         else ""
     )
@@ -192,30 +232,18 @@ def _outcome(label, pair, task, splits, config, seed, autocast, device, console)
     return outcome
 
 
-def _key(label: str, task: Task, seed: int, config: BenchmarkConfig, splits: Splits, pair: Any) -> str:
-    """What decides a result: the weights, the rows, the seed, and where the recipe is not the default. An option that a
-    later version adds leaves old results what they are."""
-    default = dataclasses.asdict(Recipe())
-    changed = {name: value for name, value in dataclasses.asdict(config.recipe).items() if value != default[name]}
-    how = [changed, config.probe] if pair is not None else changed.get("max_rows", 0)
-    digest = hashlib.sha256(repr((label, task.name, seed, config.train, how)).encode())
-    if pair is not None:
-        for tensor in pair[0].state_dict().values():
-            digest.update(tensor.cpu().numpy().tobytes())
-    for rows in (splits.train, *splits.dev.values()):
-        digest.update(repr([len(rows), *rows[:50]]).encode())
-    return digest.hexdigest()[:16]
-
-
 def submission_folder(out: Path, label: str) -> Path:
     name = re.sub(r"[^\w.-]+", "-", "-".join(Path(label).parts[-3:]))
     return out / "submissions" / f"{name}-{hashlib.sha256(label.encode()).hexdigest()[:6]}"
 
 
-def write_predictions(out: Path, label: str, task: Task, splits: Splits, records: Sequence[dict]) -> None:
-    """The files of a submission for one task, by the checkpoint's seed that is best on dev."""
-    own = [r for r in records if r["checkpoint"] == label and r["task"] == task.name and r["predictions"]]
+def write_predictions(out: Path, label: str, task: Task, splits: Splits, records: Sequence[Record]) -> None:
+    """The files of a submission for one task, by the one of these records that is best on dev; without any, older files of this
+    task are taken away."""
+    own = [r for r in records if r["predictions"]]
     if not own:
+        for file in task.submission.values():
+            (submission_folder(out, label) / file).unlink(missing_ok=True)
         return
     best = max(own, key=lambda r: sum(score(m, task.metrics) for m in r["metrics"].values()))
     folder = submission_folder(out, label)

@@ -22,11 +22,11 @@ class C3(Task):
 
     def names(self, split: str) -> tuple[str, ...]:
         """The official folder has dialogues (d) and mixed texts (m) in files of their own."""
-        return (split, *(f"{prefix}{kind}-{split}" for prefix in ("", "c3-") for kind in "dm"))
+        return (*Task.names(self, split), *(f"{prefix}{kind}-{split}" for prefix in ("", "c3-") for kind in "dm"))
 
-    def examples(self, path: Path, split: str) -> list[Example]:
+    def examples(self, path: Path, split: str, notes: list[str] | None = None) -> list[Example]:
         if path.suffix != ".json":
-            return Task.examples(self, path, split)
+            return Task.examples(self, path, split, notes)
         found = whole_json(path)
         if not isinstance(found, list):
             raise ValueError(f"{path}: a JSON {type(found).__name__}; expected C3's list of [passage, questions, id].")
@@ -67,7 +67,7 @@ class ChID(Task):
 
     answers: dict[str, str] = field(default_factory=lambda: {s: f"{s}_answer.json" for s in ("train", "dev", "test")})
 
-    def examples(self, path: Path, split: str) -> list[Example]:
+    def examples(self, path: Path, split: str, notes: list[str] | None = None) -> list[Example]:
         beside = path.parent / self.answers.get(split, f"{split}_answer.json")
         known = whole_json(beside) if beside.exists() else {}
         found: list[Example] = []

@@ -70,6 +70,11 @@ def fill(question: Question, pattern: str, tokenizer: Tokenizer, longest: int) -
             parts.append(tokenizer.encode(text[1:]) if text.startswith(" ") else tokenizer.encode_inside(text))
     fields = [part for piece, part in zip(pieces, parts) if piece.startswith("{") and piece != SLOT]
     excess = sum(map(len, parts)) + max(map(len, words)) + 2 - longest
+    if excess > sum(map(len, fields)):
+        raise ValueError(
+            f"The pattern {pattern!r} alone is longer than the {longest} tokens that the model reads; use a model with a larger "
+            "max_length."
+        )
     for _ in range(max(0, excess)):
         max(fields, key=len).pop()
     before = [tokenizer.bos_id, *(token for part in parts[:at] for token in part)]
@@ -119,5 +124,7 @@ def all_scores(
         numbers = order[start : start + 64]
         with precision(device, autocast):
             scores = label_scores(model, tokenizer, [clozes[i] for i in numbers]).float().cpu()
+        if scores.isnan().any():
+            raise ValueError("a label's likelihood is no number: the model has diverged.")
         found[numbers, : scores.shape[1]] = scores
     return found

@@ -11,6 +11,7 @@ from eval.tasks import Example, Task
 
 NEWS = tuple(str(n) for n in (100, 101, 102, 103, 104, 106, 107, 108, 109, 110, 112, 113, 114, 115, 116))
 NLI = ("neutral", "entailment", "contradiction")
+TEST11 = {"test": ("test1.1",)}  # what the submissions c311 and chid11 answer; test1.0.json is an older one
 PAIR, TEXT, TWO = ("sentence1", "sentence2"), ("sentence",), ("0", "1")
 
 
@@ -88,8 +89,8 @@ CLUE = {
         _task("CLUEWSC2020", ("true", "false"), ("text",), (1244, 304, 290), Winograd, file="cluewsc11"),
         _task("CSL", TWO, ("keyword", "abst"), (20000, 3000, 3000), Keywords),
         _task("CMRC2018", (), ("question", "context"), (10142, 3219), Spans, metrics=("em", "span_f1"), form="span"),
-        _task("CHID", (), ("content",), (84709, 3218, 3231), ChID, form="choice", file="chid11"),
-        _task("C3", (), ("context", "question"), (11869, 3816, 3892), C3, form="choice", file="c311"),
+        _task("CHID", (), ("content",), (84709, 3218, 3231), ChID, form="choice", file="chid11", files=TEST11),
+        _task("C3", (), ("context", "question"), (11869, 3816, 3892), C3, form="choice", file="c311", files=TEST11),
     )
 }  # fmt: skip
 

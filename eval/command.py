@@ -1,15 +1,15 @@
-"""What every command of this folder does alike: read its options, open checkpoints, keep records, say what went wrong."""
+"""What every command of this folder does alike: read its options, open checkpoints, say what went wrong and go on."""
 
-import json
-from collections.abc import Callable, Sequence
+import traceback
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import tyro
 from rich.console import Console
 from rich.markup import escape
 
-from data.files import to_json, write_atomically
 from data.tokenizer import Tokenizer
 from model import MaskedLM
 from training.checkpoint import last_good, load_model_from
@@ -19,14 +19,46 @@ C = TypeVar("C")
 
 
 def command(kind: type[C], description: str, run: Callable[[C, Console], int | None]) -> int:
-    """`run` with a `kind` made from the command line; its exit code, or 2 after one sentence for what a user can cause."""
+    """`run` with a `kind` made from the command line; its exit code, or 2 after one sentence.
+
+    What a user can cause is a ValueError or an OSError. Anything else is a mistake of ours: it is said in a sentence too, and its
+    traceback is kept in a file that the sentence names.
+    """
+    config = None
     try:
         config = tyro.cli(kind, description=description)
         keep_freed_memory()
         return run(config, Console()) or 0
-    except (ValueError, OSError) as error:
-        Console(stderr=True).print(f"[bold red]error[/]: {escape(str(error))}", soft_wrap=True)
+    except Exception as error:
+        sentence = told(error, getattr(config, "out", None))
+        Console(stderr=True).print(f"[bold red]error[/]: {escape(sentence)}", soft_wrap=True)
         return 2
+
+
+def told(error: Exception, out: Path | None) -> str:
+    """The sentence of an error; of one that is nobody's input, with the file that holds its traceback."""
+    sentence = " ".join(str(error).split()) or type(error).__name__
+    if isinstance(error, ValueError | OSError) and not isinstance(error, UnicodeError):
+        return sentence
+    folder = out if isinstance(out, Path) else Path()
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with open(folder / "errors.log", "a", encoding="utf-8") as log:
+            log.write("".join(traceback.format_exception(error)) + "\n")
+        where = f"its traceback is in {folder / 'errors.log'}"
+    except OSError as failed:
+        where = f"its traceback could not be kept ({failed})"
+    return f"{sentence} ({type(error).__name__}; {where})"
+
+
+@contextmanager
+def barrier(what: str, failed: list[str], out: Path | None = None) -> Iterator[None]:
+    """Around one task, file or contestant: whatever it raises is a sentence in `failed`, and the others go on."""
+    try:
+        yield
+    except Exception as error:
+        sentence = told(error, out)
+        failed.append(sentence if not what or what in sentence else f"{what}: {sentence}")
 
 
 def said(failed: Sequence[str], console: Console) -> int:
@@ -36,11 +68,29 @@ def said(failed: Sequence[str], console: Console) -> int:
     return 1 if failed else 0
 
 
+def note(sentence: str, console: Console) -> None:
+    console.print(f"[yellow]note[/]: {escape(sentence)}", soft_wrap=True)
+
+
+def open_checkpoints(paths: Sequence[Path]) -> dict[str, tuple[MaskedLM, Tokenizer]]:
+    """By the path as it was given. Raises ValueError where one folder is named twice, in whatever words."""
+    found: dict[str, tuple[MaskedLM, Tokenizer]] = {}
+    known: dict[Path, str] = {}
+    for path in paths:
+        path = path.expanduser()
+        if (same := known.get(path.resolve())) is not None:
+            raise ValueError(f"The checkpoint {path} is named twice (as {same}); name each once.")
+        known[path.resolve()] = str(path)
+        found[str(path)] = open_checkpoint(path)
+    return found
+
+
 def open_checkpoint(path: Path) -> tuple[MaskedLM, Tokenizer]:
     """The newest whole checkpoint in `path`, or `path` itself, on the default device, with its tokenizer.
 
     Raises FileNotFoundError, or ValueError for a damaged one and for a tokenizer that does not fit the model.
     """
+    path = path.expanduser()
     model = load_model_from(path)
     folder = path if (path / "tokenizer.model").exists() else last_good(path)[0]
     tokenizer = Tokenizer.load(folder / "tokenizer.model")
@@ -50,21 +100,3 @@ def open_checkpoint(path: Path) -> tuple[MaskedLM, Tokenizer]:
             "checkpoint needs the tokenizer that it was trained with."
         )
     return model.to(default_device()), tokenizer
-
-
-def read_records(path: Path) -> list[dict[str, Any]]:
-    """What `write_records` wrote, or nothing where it did not. Raises ValueError that names file and line."""
-    records = []
-    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines() if path.exists() else [], start=1):
-        try:
-            records.append(json.loads(line))
-        except ValueError as error:
-            raise ValueError(
-                f"{path}, line {number}: no record ({error}); remove the line, and it is run again."
-            ) from None
-    return records
-
-
-def write_records(path: Path, records: Sequence[dict[str, Any]]) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    write_atomically(path, "".join(to_json(record) + "\n" for record in records))

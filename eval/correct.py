@@ -11,6 +11,7 @@ An edit is a stretch of words, or of characters where words have no spaces, that
 differs from the right text; corrected: and what stands instead is right too.
 """
 
+import re
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -24,9 +25,10 @@ from rich.console import Console
 from data.batches import padded
 from data.files import to_json, write_atomically
 from data.options import check_types
+from data.text import read_lines
 from data.tokenizer import Tokenizer
 from eval.command import command, open_checkpoint
-from eval.score import by_length, windows_of
+from eval.score import UNSPACED, by_length, windows_of
 from model import MaskedLM
 from model.architectures.base import tokens_of_a_pass
 from report.correction import write_page
@@ -85,13 +87,16 @@ def doubts(
         batch = padded(rows, tokenizer.pad_id).to(device)
         places = torch.arange(batch.tokens.shape[1], device=device).expand(batch.tokens.shape)
         scored = model.leave_one_out(batch, places, k)
+        if not torch.isfinite(scored.nll[batch.documents >= 0] if batch.documents is not None else scored.nll).all():
+            raise ValueError("a token's likelihood is no number: the checkpoint has diverged.")
         nll, top, log_p = scored.nll.tolist(), scored.top.tolist(), scored.log_probabilities.tolist()
         for r, (i, w) in enumerate(group):
             for at in range(w.first, w.last):
                 place = 1 + at - w.start
                 _, begin, end = encoded[i][at]
-                if log_p[r][place][0] + nll[r][place] < least or begin == end:
-                    continue
+                beside = [encoded[i][n][1:] for n in (at - 1, at + 1) if 0 <= n < len(encoded[i])]
+                if log_p[r][place][0] + nll[r][place] < least or begin == end or (begin, end) in beside:
+                    continue  # nothing to replace, or one of several bytes of a character, which the others give away
                 old = texts[i][begin:end]
                 likely = [
                     (tokenizer.text_of([token]), p)
@@ -120,10 +125,15 @@ def corrected(text: str, found: Sequence[Doubt], margin: float) -> str:
     return text
 
 
+def units(text: str) -> list[str]:
+    """Characters of Chinese and Japanese one by one, what else stands between spaces whole."""
+    return re.findall(rf"[{UNSPACED}]|[^\s{UNSPACED}]+", text)
+
+
 def edits(before: str, after: str) -> set[tuple[int, int, str]]:
-    """Stretches of `before` that differ, in words or in characters, with what stands there in `after`."""
-    spaced = before.count(" ") > len(before) / 20
-    a, b = (before.split(), after.split()) if spaced else (list(before), list(after))
+    """Stretches of `before` that differ, in words, or in characters of a script without spaces, with what stands there in
+    `after`."""
+    a, b = units(before), units(after)
     codes = SequenceMatcher(None, a, b, autojunk=False).get_opcodes()
     return {(i, j, " ".join(b[k:m])) for kind, i, j, k, m in codes if kind != "equal"}
 
@@ -193,15 +203,6 @@ def read_pairs(path: Path) -> tuple[list[str], list[str]]:
     if not rows:
         raise ValueError(f"{path} is empty; expected wrong and right texts.")
     return [a for a, _ in rows], [b for _, b in rows]
-
-
-def read_lines(path: Path) -> list[str]:
-    if not path.is_file():
-        raise FileNotFoundError(f"There is no file {path}; give a text file.")
-    try:
-        return path.read_text(encoding="utf-8-sig").splitlines()
-    except UnicodeDecodeError as error:
-        raise ValueError(f"{path}: not UTF-8 ({error.reason} at byte {error.start}); convert it with iconv.") from None
 
 
 def read_confusions(path: Path) -> dict[str, str]:

@@ -29,9 +29,10 @@ from rich.table import Table
 from data.options import check_types
 from data.tokenizer import Tokenizer
 from eval.cloze import Cloze, Question, all_scores, fill, label_scores
-from eval.command import command, open_checkpoint, read_records, said, write_records
+from eval.command import barrier, command, note, open_checkpoints, said
 from eval.fewshot_tasks import TASKS, FewShotData, FewShotTask, read
 from eval.finetune import Recipe, fine_tune
+from eval.store import Store, digest_of, digest_of_model, key_of
 from eval.tasks import Example, Splits, Task
 from model import MaskedLM
 from report.statistics import Spread
@@ -220,39 +221,46 @@ def run(config: FewShotConfig, console: Console) -> int:
     """Returns 1 if a task could not be run, with the results of the others written."""
     device = default_device()
     autocast = torch.bfloat16 if has_fast_bf16(device) else None
-    opened = {str(path): open_checkpoint(path) for path in config.checkpoints}
-    path = config.out / "results.jsonl"
-    records = read_records(path)
-    failed = []
+    opened = open_checkpoints(config.checkpoints)
+    weights = {label: digest_of_model(*pair) for label, pair in opened.items()}
+    store, failed, keys = Store(config.out), [], []
+    for sentence in store.repair():
+        note(sentence, console)
+    data_folder = config.data.expanduser()
     for name, task in TASKS.items():
-        folder = config.data / (task.glue.folder or task.glue.name if task.glue else name)
+        folder = data_folder / (task.glue.folder or task.glue.name if task.glue else name)
         if name not in config.tasks and (config.tasks or not folder.is_dir()):
             continue
         missing: list[str] = []
         for split in config.splits:
-            try:
-                data = read(task, config.data, split)
-            except FileNotFoundError as error:
-                missing.append(str(error))
-                continue
-            except ValueError as error:
-                failed.append(str(error))
+            data = None
+            with barrier(name, failed, config.out):
+                try:
+                    data = read(task, data_folder, split)
+                except FileNotFoundError as error:
+                    missing.append(str(error))
+                    continue
+            if data is None:
                 break
+            rows = digest_of([task.patterns, *data.train, *data.dev, *data.test, *data.unlabelled])
             for label, (model, tokenizer) in opened.items():
                 for method in config.methods:
-                    key = [label, name, split, method, asdict(config.recipe), len(data.train), len(data.test)]
-                    if any(r["key"] == key for r in records):
+                    asked = {"method": method, "task": name, "split": split, "recipe": asdict(config.recipe)}
+                    key = key_of(model=weights[label], name=label, rows=rows, **asked)
+                    keys.append(key)
+                    if store.find(key) is not None:
                         continue
-                    found = run_method(method, model, tokenizer, task, data, config.recipe, split, autocast)
-                    records.append({"key": key, "accuracy": found, "checkpoint": label, "task": name, "method": method})
-                    write_records(path, records)
-                    console.print(f"{name} {split}, {label[-40:]}, {method}: {found:.1f}", highlight=False)
+                    with barrier(f"{name} {split}, {label}, {method}", failed, config.out):
+                        found = run_method(method, model, tokenizer, task, data, config.recipe, split, autocast)
+                        facts = {"accuracy": found, "checkpoint": label, "task": name, "method": method, "split": split}
+                        store.add({"key": key} | facts)
+                        console.print(f"{name} {split}, {label[-40:]}, {method}: {found:.1f}", highlight=False)
         if len(missing) == len(config.splits):
             failed += missing[:1]
         else:  # iflytek and csldcp have one split
             for sentence in missing:
-                console.print(f"[yellow]note[/]: {escape(sentence)}", soft_wrap=True)
-    if records:
+                note(sentence, console)
+    if records := store.own(keys):
         console.print(summary(records, list(opened)))
     return said(failed, console)
 

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from data.text import read_lines
 from eval.choices import CHID_REACH
 from eval.cloze import SLOT, Question
 from eval.glue import GLUE
@@ -115,7 +116,10 @@ def _fewclue(task: FewShotTask, folder: Path, split: int) -> FewShotData:
     words = dict(task.words or {})
     if not words and not task.choices:
         words = _words_told(folder, files)
-    parts = [_questions(task, file, words) for file in files]
+    parts = [_questions(task, file, words, labelled=True) for file in files]
+    for file, part in zip(files, parts):
+        if not part:
+            raise ValueError(f"{file}: no rows; expected the official file.")
     if (folder / "unlabeled.json").exists():
         unlabelled = _questions(task, folder / "unlabeled.json", words)
     else:  # the rows of the other splits, without their labels
@@ -129,7 +133,7 @@ def _fewclue(task: FewShotTask, folder: Path, split: int) -> FewShotData:
 def _words_told(folder: Path, files: list[Path]) -> dict[str, str]:
     """Labels that are words themselves (the part before a stroke), or whose description stands in the rows."""
     if (folder / "labels_all.txt").exists():
-        labels = (folder / "labels_all.txt").read_text(encoding="utf-8").split("\n")
+        labels = read_lines(folder / "labels_all.txt")
         return {label.strip(): label.strip().split("/")[0] for label in labels if label.strip()}
     found: dict[str, str] = {}
     for file in files:
@@ -139,7 +143,8 @@ def _words_told(folder: Path, files: list[Path]) -> dict[str, str]:
     return found
 
 
-def _questions(task: FewShotTask, file: Path, words: dict[str, str]) -> list[Question]:
+def _questions(task: FewShotTask, file: Path, words: dict[str, str], labelled: bool = False) -> list[Question]:
+    """labelled: a row without a label is refused."""
     labels, found = list(words), []
     for number, row in json_lines(file):
         where = f"{file}, line {number}"
@@ -149,6 +154,8 @@ def _questions(task: FewShotTask, file: Path, words: dict[str, str]) -> list[Que
         except (KeyError, TypeError, AttributeError) as error:
             raise ValueError(f"{where}: no {error} in {', '.join(row)}.") from None
         told = row.get("answer" if task.choices else "label")
+        if told is None and labelled:
+            raise ValueError(f"{where}: no label; expected one in each row of {file.name}.")
         if told is None:
             label = None
         elif task.choices:

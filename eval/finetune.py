@@ -75,6 +75,10 @@ class Recipe:
             raise ValueError(f"max_length is {self.max_length}; it must be 0 (as the model) or at least 16 tokens.")
 
 
+class Diverged(ValueError):
+    """A fine-tuning whose loss or gradients became no numbers: it has no result."""
+
+
 @dataclass
 class Outcome:
     """Of one task and seed: metrics on dev by split, the best epoch, tokens a second without padding, predictions for test
@@ -170,7 +174,7 @@ def fine_tune(
     best: tuple[float, int, dict[str, dict[str, float]], dict] | None = None
     for epoch in range(recipe.epochs):
         classifier.train()
-        started = time.perf_counter()
+        started, worst = time.perf_counter(), torch.zeros(2, device=device)
         for numbers in buckets(sets["train"], recipe.batch_size, chooser):
             rows = [sets["train"][i] for i in numbers]
             batch = padded([ids for row in rows for ids in row.tokens], tokenizer.pad_id).to(device)
@@ -178,7 +182,7 @@ def fine_tune(
                 outputs = classifier(batch)
             loss = form.loss(outputs.float(), rows)
             loss.backward()
-            nn.utils.clip_grad_norm_(classifier.parameters(), 1.0)
+            norm = nn.utils.clip_grad_norm_(classifier.parameters(), 1.0)
             factor = learning_rate_factor(step / steps, recipe.warmup, 1 - recipe.warmup)
             for group in optimizer.param_groups:
                 group["lr"] = recipe.learning_rate * factor
@@ -187,7 +191,13 @@ def fine_tune(
             step, tokens = step + 1, tokens + sum(len(ids) for row in rows for ids in row.tokens)
             if step % 20 == 0:
                 progress(step / steps, f"loss {loss.item():.3f}")
+            worst = torch.maximum(worst, torch.stack([loss.detach(), norm]).abs())
         seconds += time.perf_counter() - started
+        if not torch.isfinite(worst).all():  # a norm that is no number has made the weights none
+            raise Diverged(
+                f"{task.name}: the fine-tuning has diverged in epoch {epoch + 1} (loss or gradient is no number); take a lower "
+                "learning rate."
+            )
         metrics = {split: _measured(task, examples[split], answers(split)) for split in splits.dev}
         here = sum(score(found, task.metrics) for found in metrics.values()) / len(metrics)
         progress(step / steps, f"epoch {epoch + 1}: {here:.1f}")
@@ -245,6 +255,10 @@ def _answers(
         batch = padded([ids for row in own for ids in row.tokens], tokenizer.pad_id).to(device)
         with precision(device, autocast):
             outputs = classifier(batch).float()
+        if not torch.isfinite(outputs).all():
+            raise Diverged(
+                "the fine-tuning has diverged: what the model answers is no number; take a lower learning rate."
+            )
         for i, answer in zip(numbers, form.read(outputs, own)):
             found[i] = answer
     return form.merge(rows, found, examples)

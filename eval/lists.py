@@ -7,8 +7,6 @@
 References: .json {"utterance": "..." or {"text": "..."}}, .tsv with id and text (several lines for several), or plain files.
 """
 
-import csv
-import json
 import random
 from collections import Counter
 from collections.abc import Sequence
@@ -17,6 +15,9 @@ from pathlib import Path
 
 import numpy as np
 from rapidfuzz.distance import Levenshtein
+
+from data.text import parsed, read_lines, read_text
+from eval.tasks import number_of
 
 
 @dataclass(frozen=True)
@@ -33,8 +34,9 @@ class NBest:
     own: list[int]
 
 
-def read(lists: str, references: Sequence[str]) -> list[NBest]:
-    """Raises FileNotFoundError, or ValueError that names file and line, or an utterance without its reference."""
+def read(lists: str, references: Sequence[str], notes: list[str] | None = None) -> list[NBest]:
+    """notes: where a sentence goes for references without a list. Raises FileNotFoundError, or ValueError that names file and
+    line, or an utterance without its reference."""
     if "," in lists or Path(lists).suffix not in (".json", ".tsv"):
         return _aligned(lists.split(","), references)
     path = _existing(lists)
@@ -46,7 +48,7 @@ def read(lists: str, references: Sequence[str]) -> list[NBest]:
             for utterance, text in _references(_existing(name)):
                 known.setdefault(utterance, []).append(text)
     for file in plain:
-        lines = _lines(file)
+        lines = read_lines(file)
         if len(lines) != len(found):
             raise ValueError(
                 f"{file} has {len(lines):,} lines and {path} {len(found):,} utterances; they must be as many."
@@ -55,6 +57,11 @@ def read(lists: str, references: Sequence[str]) -> list[NBest]:
             known.setdefault(utterance, []).append(text)
     if missing := [name for name in found if name not in known] if references else []:
         raise ValueError(f"{path}: {len(missing):,} utterances have no reference, the first is {missing[0]!r}.")
+    if (unheard := [name for name in known if name not in found]) and notes is not None:
+        notes.append(
+            f"{path}: no list for {len(unheard):,} of {len(known):,} references, the first is {unheard[0]!r}; the other "
+            f"{len(found):,} are measured."
+        )
     return [
         NBest(name, [t for t, _ in entries], [s for _, s in entries], known.get(name, []), [-1] * len(entries))
         for name, entries in found.items()
@@ -62,20 +69,16 @@ def read(lists: str, references: Sequence[str]) -> list[NBest]:
 
 
 def _existing(name: str) -> Path:
-    if not Path(name).is_file():
+    if not Path(name).expanduser().is_file():
         raise FileNotFoundError(
             f"There is no file {name}; give lists as .json, .tsv, or plain files with commas between."
         )
-    return Path(name)
-
-
-def _lines(path: Path) -> list[str]:
-    return path.read_text(encoding="utf-8-sig").removesuffix("\n").split("\n")
+    return Path(name).expanduser()
 
 
 def _aligned(names: Sequence[str], references: Sequence[str]) -> list[NBest]:
     """A hypothesis of each file's line. One that comes from a file of references is not measured against that file."""
-    columns = {name: _lines(_existing(name)) for name in dict.fromkeys([*names, *references])}
+    columns = {name: read_lines(_existing(name)) for name in dict.fromkeys([*names, *references])}
     if len({len(lines) for lines in columns.values()}) > 1:
         told = ", ".join(f"{name} {len(lines):,}" for name, lines in columns.items())
         raise ValueError(f"The files have different numbers of lines ({told}); they must be as many, line by line.")
@@ -92,7 +95,7 @@ def _json(path: Path) -> dict[str, list[tuple[str, float]]]:
     found = {}
     for utterance, hypotheses in rows.items():
         try:
-            found[utterance] = [(str(h["text"]), float(h["score"])) for h in hypotheses.values()]
+            found[utterance] = [(_text(h["text"]), float(h["score"])) for h in hypotheses.values()]
         except (TypeError, KeyError, AttributeError, ValueError):
             raise ValueError(f"{path}, {utterance!r}: expected hypotheses with text and score.") from None
         if not found[utterance]:
@@ -100,39 +103,36 @@ def _json(path: Path) -> dict[str, list[tuple[str, float]]]:
     return found
 
 
+def _text(found: object) -> str:
+    if not isinstance(found, str):
+        raise TypeError
+    return found
+
+
 def _loaded(path: Path) -> dict:
-    try:
-        rows = json.loads(path.read_text(encoding="utf-8-sig"))
-    except (ValueError, RecursionError) as error:
-        raise ValueError(f"{path}: not JSON ({error}).") from None
+    rows = parsed(read_text(path), str(path))
     if not isinstance(rows, dict) or not rows:
         raise ValueError(f"{path}: expected an object with an entry for each utterance.")
     return rows
 
 
 def _rows(path: Path, wanted: set[str]):
-    with open(path, encoding="utf-8-sig", newline="") as file:
-        lines = csv.reader(file, delimiter="\t", quoting=csv.QUOTE_NONE)
-        head = next(lines, [])
-        if missing := wanted - set(head):
-            raise ValueError(
-                f"{path}, line 1: no column {', '.join(sorted(missing))}; found {', '.join(head) or 'nothing'}."
-            )
-        for number, cells in enumerate(lines, start=2):
-            if len(cells) != len(head):
-                raise ValueError(
-                    f"{path}, line {number}: {len(cells)} columns, expected {len(head)} with tabs between."
-                )
-            yield number, dict(zip(head, cells))
+    first, *lines = [line.split("\t") for line in read_lines(path)] or [[]]
+    if missing := wanted - set(first):
+        raise ValueError(
+            f"{path}, line 1: no column {', '.join(sorted(missing))}; found {', '.join(first) or 'nothing'}."
+        )
+    for number, cells in enumerate(lines, start=2):
+        if len(cells) != len(first):
+            raise ValueError(f"{path}, line {number}: {len(cells)} columns, expected {len(first)} with tabs between.")
+        yield number, dict(zip(first, cells))
 
 
 def _tsv(path: Path) -> dict[str, list[tuple[str, float]]]:
     found: dict[str, list[tuple[str, float]]] = {}
     for number, row in _rows(path, {"id", "text"}):
-        try:
-            found.setdefault(row["id"], []).append((row["text"], float(row.get("score", 0.0))))
-        except ValueError:
-            raise ValueError(f"{path}, line {number}: the score {row['score']!r} is no number.") from None
+        score = number_of(row.get("score", 0.0), f"{path}, line {number}")
+        found.setdefault(row["id"], []).append((row["text"], score))
     return found
 
 
@@ -161,8 +161,8 @@ def error_rate(lists: Sequence[NBest], characters: bool = False) -> list[np.ndar
         rows = []
         for text, own in zip(entry.texts, entry.own):
             others = [r for i, r in enumerate(entry.references) if i != own] or entry.references
-            edits = [(Levenshtein.distance(units(text), units(r)), max(1, len(units(r)))) for r in others]
-            rows.append(min(edits, key=lambda pair: pair[0] / pair[1]))
+            edits = [(Levenshtein.distance(units(text), units(r)), len(units(r))) for r in others]
+            rows.append(min(edits, key=lambda pair: pair[0] / max(1, pair[1])))  # silence has a length of 0
         found.append(np.array(rows, dtype=np.float64))
     return found
 
@@ -194,10 +194,13 @@ def gleu(statistics: np.ndarray) -> float:
 
 def gleu_table(lists: Sequence[NBest]) -> list[list[list[np.ndarray]]]:
     """For each sentence and hypothesis, statistics against each reference that it is measured with; the first hypothesis
-    is the source."""
+    is the source. A hypothesis that is the only reference itself is measured with it all the same."""
     return [
         [
-            [gleu_statistics(e.texts[0], text, r) for i, r in enumerate(e.references) if i != own]
+            [
+                gleu_statistics(e.texts[0], text, r)
+                for r in [r for i, r in enumerate(e.references) if i != own] or e.references
+            ]
             for text, own in zip(e.texts, e.own)
         ]
         for e in lists

@@ -16,7 +16,8 @@ def _correlation(measure: Callable) -> Callable[[np.ndarray, np.ndarray], float]
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # a constant prediction has no correlation: that is 0 here
             value = float(measure(truth, predicted)[0])
-        return 0.0 if math.isnan(value) else value
+        constant = np.ptp(truth) == 0 or np.ptp(predicted) == 0
+        return 0.0 if math.isnan(value) and constant else value
 
     return measured
 
@@ -35,9 +36,16 @@ OF_TEXTS = ("em", "span_f1")
 
 
 def measure(names: Sequence[str], truth: Sequence, predicted: Sequence) -> dict[str, float]:
-    """Each metric of predictions against the truth, x 100."""
+    """Each metric of predictions against the truth, x 100.
+
+    Raises ValueError for no predictions at all, and for such as are no numbers: a model that diverged.
+    """
+    if not len(truth):
+        raise ValueError("there is nothing to measure: no rows; expected the official split.")
     if not set(names) & set(OF_TEXTS):
         truth, predicted = np.asarray(truth), np.asarray(predicted)
+        if predicted.dtype.kind == "f" and not np.isfinite(predicted).all():
+            raise ValueError("predictions are no numbers: the model has diverged.")
     return {name: 100.0 * float(METRICS[name](truth, predicted)) for name in names}
 
 

@@ -1,20 +1,21 @@
 """Minimal pairs: is the good sentence likelier than the bad one? `python -m eval.pairs --checkpoints A B --data FILE ...`
 
 BLiMP (Warstadt et al. 2020, arXiv 1912.00582), ZhoBLiMP, CLiMP, SLING, or any JSON lines with `sentence_good` and
-`sentence_bad`; zip and tar archives are read in place, each .jsonl in them a paradigm. A pair is right when the
+`sentence_bad`; CLiMP's .csv files; zip and tar archives are read in place, each file in them a paradigm. A pair is right when the
 pseudo-log-likelihood of the good sentence is higher; a tie counts half. Chance is 50%. Beside the accuracy of all pairs stands
 its 95% interval, from the spread between paradigms where there are several (pairs of a paradigm are no independent
 witnesses), else Wilson's.
 """
 
-import io
-import json
+import csv
+import lzma
 import math
 import sys
 import tarfile
 import zipfile
+import zlib
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated
 
@@ -25,12 +26,15 @@ from rich.table import Table
 from tqdm import tqdm
 
 from data.options import check_types
+from data.text import decoded, lines_of, parsed
 from data.tokenizer import Tokenizer
-from eval.command import command, open_checkpoint, said, write_records
+from eval.command import barrier, command, note, open_checkpoints, said
 from eval.score import Variant, score
+from eval.store import Store, digest_of, digest_of_model, key_of
 from model import MaskedLM
 from report.statistics import clustered_mean
 
+TIE = 1e-5  # nats a token: what sums in float32 differ by
 PUBLISHED = "people 88.6, RoBERTa-large 86.5, GPT-2 345M 82.6 (Salazar et al. 2020)"
 
 
@@ -43,52 +47,112 @@ class Paradigm:
     pairs: list[tuple[str, str]]
 
 
-def files_of(path: Path) -> Iterator[tuple[str, str]]:
-    """(name, text) of each .jsonl: the file itself, those of a folder, or those inside a .zip or .tar(.gz, .xz)."""
-    if path.is_dir():
-        for file in sorted(path.rglob("*.jsonl")):
-            yield str(file), file.read_text(encoding="utf-8")
-    elif path.suffix == ".zip":
-        with zipfile.ZipFile(path) as archive:
-            for name in sorted(n for n in archive.namelist() if _wanted(n)):
-                yield f"{path}:{name}", archive.read(name).decode()
-    elif ".tar" in path.suffixes or path.suffix in (".tgz", ".tar"):
-        with tarfile.open(path) as archive:
-            for member in sorted((m for m in archive if m.isfile() and _wanted(m.name)), key=lambda m: m.name):
-                yield f"{path}:{member.name}", io.TextIOWrapper(archive.extractfile(member), encoding="utf-8").read()
-    else:
-        yield str(path), path.read_text(encoding="utf-8")
+SUFFIXES = (".jsonl", ".csv")
+
+
+def files_of(path: Path) -> Iterator[tuple[str, bytes]]:
+    """(name, bytes) of each .jsonl and .csv: the file itself, those of a folder, or those inside a .zip or .tar(.gz, .xz).
+
+    Raises ValueError for an archive that is not whole or encrypted.
+    """
+    try:
+        if path.is_dir():
+            for file in sorted(f for suffix in SUFFIXES for f in path.rglob(f"*{suffix}")):
+                yield str(file), file.read_bytes()
+        elif path.suffix == ".zip":
+            with zipfile.ZipFile(path) as archive:
+                for name in sorted(n for n in archive.namelist() if _wanted(n)):
+                    yield f"{path}:{name}", archive.read(name)
+        elif ".tar" in path.suffixes or path.suffix in (".tgz", ".tar"):
+            with tarfile.open(path) as archive:
+                for member in sorted((m for m in archive if m.isfile() and _wanted(m.name)), key=lambda m: m.name):
+                    yield f"{path}:{member.name}", archive.extractfile(member).read()
+        else:
+            yield str(path), path.read_bytes()
+    except (zipfile.BadZipFile, tarfile.TarError, EOFError, zlib.error, lzma.LZMAError) as error:
+        raise ValueError(f"{path}: not a whole archive of pairs ({error}); fetch it again.") from None
+    except RuntimeError as error:  # how zipfile says that a password is wanted
+        raise ValueError(f"{path}: this archive cannot be read ({error}); unpack it first.") from None
 
 
 def _wanted(name: str) -> bool:
-    return name.endswith(".jsonl") and not Path(name).name.startswith(".") and "__MACOSX" not in name
+    return name.endswith(SUFFIXES) and not Path(name).name.startswith(".") and "__MACOSX" not in name
 
 
-def read_paradigm(name: str, text: str, limit: int = 0) -> Paradigm:
-    """Raises ValueError that names file and line for what is no pair."""
-    pairs, phenomenon, uid = [], "", Path(name.rpartition(":")[2]).stem
-    for number, line in enumerate(text.splitlines(), start=1):
-        if not line.strip() or (limit and len(pairs) == limit):
+def read_paradigm(name: str, content: bytes, limit: int = 0) -> Paradigm:
+    """A .csv holds CLiMP's rows, a good and a bad sentence in turns. Raises ValueError that names file and line for what is no
+    pair."""
+    uid, text = Path(name.rpartition(":")[2]).stem, decoded(content, name)
+    pairs, phenomenon = _turns(name, text) if name.endswith(".csv") else _objects(name, text)
+    if not pairs:
+        raise ValueError(f"{name}: no pair in it; expected one on each line.")
+    return Paradigm(uid, phenomenon or uid, pairs[:limit] if limit else pairs)
+
+
+def _objects(name: str, text: str) -> tuple[list[tuple[str, str]], str]:
+    pairs, phenomenon = [], ""
+    for number, line in enumerate(lines_of(text), start=1):
+        if not line.strip():
             continue
         where = f"{name}, line {number}"
-        try:
-            row = json.loads(line)
-        except (ValueError, RecursionError) as error:
-            raise ValueError(f"{where}: not JSON ({error}); expected a pair on each line.") from None
+        row = parsed(line, where)
         good, bad = (row.get(key) if isinstance(row, dict) else None for key in ("sentence_good", "sentence_bad"))
         if not isinstance(good, str) or not isinstance(bad, str):
             raise ValueError(f"{where}: no sentence_good and sentence_bad; expected both, as text.")
         pairs.append((good, bad))
         phenomenon = str(row.get("linguistics_term") or row.get("phenomenon") or phenomenon)
-    if not pairs:
-        raise ValueError(f"{name}: no pair in it; expected one on each line.")
-    return Paradigm(uid, phenomenon or uid, pairs)
+    return pairs, phenomenon
+
+
+def _turns(name: str, text: str) -> tuple[list[tuple[str, str]], str]:
+    """CLiMP (Xiang et al., EACL 2021): a table with the columns sentence and label, 1 for good, then its bad sibling with 0."""
+    try:
+        rows = list(csv.DictReader(lines_of(text), strict=True))
+    except csv.Error as error:
+        raise ValueError(f"{name}: not a table with commas between ({error}).") from None
+    pairs, good = [], None
+    for number, row in enumerate(rows, start=2):
+        sentence, label = row.get("sentence"), (row.get("label") or "").strip()
+        if sentence is None or label not in ("0", "1") or (label == "1") != (good is None):
+            raise ValueError(
+                f"{name}, line {number}: expected the columns sentence and label, a good sentence (1) and its bad one (0) in "
+                "turns."
+            )
+        if label == "1":
+            good = sentence
+        else:
+            pairs, good = [*pairs, (good, sentence)], None
+    if good is not None:
+        raise ValueError(f"{name}: the last good sentence has no bad one after it.")
+    return pairs, ""
+
+
+def unique_names(paradigms: Sequence[Paradigm], names: Sequence[str]) -> list[Paradigm]:
+    """Paradigms of one name in several files are told apart by the shortest ends of their paths that differ."""
+    parts = [Path(name.replace(":", "/")).with_suffix("").parts for name in names]
+    found = []
+    for paradigm, own in zip(paradigms, parts):
+        others = [o for o, p in zip(parts, paradigms) if p.name == paradigm.name and o != own]
+        count = 1
+        while count < len(own) and any(o[-count:] == own[-count:] for o in others):
+            count += 1
+        found.append(replace(paradigm, name="/".join(own[-count:])) if others else paradigm)
+    return found
 
 
 def right(model: MaskedLM, tokenizer: Tokenizer, pairs: Sequence[tuple[str, str]], variant: Variant) -> list[float]:
-    """1 where the good sentence is likelier, 0 where the bad one is, 1/2 for a tie."""
-    totals = [s.total for s in score(model, tokenizer, [text for pair in pairs for text in pair], variant)]
-    return [0.5 if a == b else float(a > b) for a, b in zip(totals[::2], totals[1::2])]
+    """1 where the good sentence is likelier, 0 where the bad one is, 1/2 for a tie: by no more than rounding (TIE a token), or of
+    equal sentences. Each sentence is scored once. Raises ValueError for a likelihood that is no number."""
+    texts = list(dict.fromkeys(text for pair in pairs for text in pair))
+    known = dict(zip(texts, score(model, tokenizer, texts, variant)))
+    found = []
+    for pair in pairs:
+        good, bad = (known[text] for text in pair)
+        if not (math.isfinite(good.total) and math.isfinite(bad.total)):
+            raise ValueError("a sentence's likelihood is no number: the checkpoint has diverged.")
+        near = abs(good.total - bad.total) <= TIE * max(len(good.tokens), len(bad.tokens))
+        found.append(0.5 if near else float(good.total > bad.total))
+    return found
 
 
 def interval(rights: Sequence[Sequence[float]]) -> tuple[float, float, float]:
@@ -135,31 +199,45 @@ class PairsConfig:
 
 def run(config: PairsConfig, console: Console) -> int:
     """Returns 1 if a paradigm could not be read, with the others scored."""
-    paradigms, failed = [], []
-    for path in config.data:
+    paradigms, names, failed = [], [], []
+    for path in (given.expanduser() for given in config.data):
         if not path.exists():
             raise FileNotFoundError(f"There is no {path}; give a file, a folder or an archive of pairs.")
-        try:
-            for name, text in files_of(path):
-                try:
-                    paradigms.append(read_paradigm(name, text, config.limit))
-                except ValueError as error:
-                    failed.append(str(error))
-        except (zipfile.BadZipFile, tarfile.TarError, UnicodeDecodeError, EOFError) as error:
-            failed.append(f"{path}: not a whole archive or file of pairs ({error}); fetch it again.")
+        with barrier(str(path), failed, config.out):
+            for name, content in files_of(path):
+                with barrier(name, failed, config.out):
+                    paradigms.append(read_paradigm(name, content, config.limit))
+                    names.append(name)
     if not paradigms:
-        raise ValueError(" ".join(failed) or "No pairs were found; expected .jsonl files.")
-    opened = {str(path): open_checkpoint(path) for path in config.checkpoints}
-    records, found = [], {}
+        raise ValueError(" ".join(failed) or "No pairs were found; expected .jsonl or .csv files.")
+    paradigms = unique_names(paradigms, names)
+    opened, store, found = open_checkpoints(config.checkpoints), Store(config.out), {}
+    for sentence in store.repair():
+        note(sentence, console)
+    lost: list[str] = []
     for label, (model, tokenizer) in opened.items():
+        weights = digest_of_model(model, tokenizer)
         for paradigm in tqdm(paradigms, desc=label[-30:], unit="paradigm", disable=None):
-            found[label, paradigm.name] = right(model, tokenizer, paradigm.pairs, config.variant)
-            own = found[label, paradigm.name]
-            records.append(
-                {"checkpoint": label, "paradigm": paradigm.name, "phenomenon": paradigm.phenomenon, "pairs": len(own)}
-                | {"accuracy": sum(own) / len(own), "variant": config.variant}
-            )
-    write_records(config.out / "results.jsonl", records)
+            with barrier(f"{label}, {paradigm.name}", lost, config.out):
+                key = key_of(
+                    model=weights, name=label, rows=digest_of(paradigm.pairs), method="pairs", variant=config.variant
+                )
+                own = right(model, tokenizer, paradigm.pairs, config.variant)
+                found[label, paradigm.name] = own
+                store.add(
+                    {
+                        "checkpoint": label,
+                        "paradigm": paradigm.name,
+                        "phenomenon": paradigm.phenomenon,
+                        "pairs": len(own),
+                    }
+                    | {"accuracy": sum(own) / len(own), "variant": config.variant, "key": key}
+                )
+    broken = {label for label, _ in opened.items() if any((label, p.name) not in found for p in paradigms)}
+    failed += lost[:3] + ([f"and {len(lost) - 3} more of the kind"] if len(lost) > 3 else [])
+    opened = {label: pair for label, pair in opened.items() if label not in broken}
+    if not opened:
+        return said(failed, console)
     table = Table(title=f"minimal pairs, {config.variant}: % right (chance 50)", title_justify="left")
     table.add_column("phenomenon")
     for label in opened:

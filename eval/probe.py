@@ -11,7 +11,7 @@ from sklearn.preprocessing import StandardScaler
 
 from data.batch import Batch
 from data.tokenizer import Tokenizer
-from eval.finetune import Classifier, Outcome, Recipe, drawn, longest
+from eval.finetune import Classifier, Diverged, Outcome, Recipe, drawn, longest
 from eval.metrics import measure
 from eval.rows import alternatives, compared, states_of
 from eval.tasks import Example, Splits, Task
@@ -21,9 +21,9 @@ from training.machine import precision
 
 def features(
     model: MaskedLM, tokenizer: Tokenizer, examples: Sequence[Example], recipe: Recipe, autocast: torch.dtype | None
-) -> torch.Tensor:
-    """(rows, F): the pooled state of a text; of a pair a, b, |a - b| and a b, each text encoded by itself. A row for each
-    choice where there are choices."""
+) -> tuple[torch.Tensor, int]:
+    """(rows, F), and how many texts were cut. F: the pooled state of a text; of a pair a, b, |a - b| and a b, each text encoded
+    by itself. A row for each choice where there are choices."""
     classifier = Classifier(model, 1, recipe, tokenizer.special_ids).to(next(model.parameters()).device).eval()
     device = next(model.parameters()).device
     texts = [one for example in examples for one in alternatives(example)]
@@ -33,8 +33,9 @@ def features(
             return classifier.pooled(batch)
 
     count = longest(model, recipe)
-    parts = [states_of(read, [one[i] for one in texts], tokenizer, count, device)[0] for i in range(len(texts[0]))]
-    return compared(*parts) if len(parts) == 2 else parts[0]
+    found = [states_of(read, [one[i] for one in texts], tokenizer, count, device) for i in range(len(texts[0]))]
+    parts = [states for states, _ in found]
+    return compared(*parts) if len(parts) == 2 else parts[0], sum(cut for _, cut in found)
 
 
 def probe(
@@ -60,16 +61,20 @@ def probe(
     estimator = make_pipeline(
         StandardScaler(), Ridge(10.0) if task.form == "score" else LogisticRegression(max_iter=200, C=0.1)
     )
-    estimator.fit(features(model, tokenizer, train, recipe, autocast), targets(train))
+    read, cut = features(model, tokenizer, train, recipe, autocast)
+    cuts = {"train": cut}
+    if not torch.isfinite(read).all():
+        raise Diverged(f"{task.name}: the checkpoint's states are no numbers; it has diverged.")
+    estimator.fit(read, targets(train))
     tokens = sum(map(len, tokenizer.encode_batch([text for example in train for text in example.texts])))
     speed = tokens / (time.perf_counter() - started)
-    answers = {
-        split: predict(estimator, features(model, tokenizer, rows, recipe, autocast), rows)
-        for split, rows in (splits.dev | splits.test | splits.extra).items()
-    }
+    answers = {}
+    for split, rows in (splits.dev | splits.test | splits.extra).items():
+        read, cuts[split] = features(model, tokenizer, rows, recipe, autocast) if rows else (torch.empty(0), 0)
+        answers[split] = predict(estimator, read, rows) if rows else []
     names = (*task.metrics, *task.also)
     metrics = {s: measure(names, [example.label for example in rows], answers[s]) for s, rows in splits.dev.items()}
-    return Outcome(metrics, 0, speed, {}, {s: answers[s] for s in splits.test | splits.extra})
+    return Outcome(metrics, 0, speed, cuts, {s: answers[s] for s in splits.test | splits.extra})
 
 
 def targets(examples: Sequence[Example]) -> list:

@@ -7,6 +7,7 @@ correction. Lists without scores of their own are chosen from by PLL and length 
 """
 
 import itertools
+import re
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -22,9 +23,10 @@ from rich.table import Table
 from data.files import write_atomically
 from data.options import check_types
 from data.tokenizer import Tokenizer
-from eval.command import command, open_checkpoint, write_records
+from eval.command import barrier, command, note, open_checkpoints, said
 from eval.lists import NBest, corpus_gleu, error_rate, gleu_table, read
 from eval.score import Variant, score
+from eval.store import Store, digest_of, digest_of_model, key_of
 from model import MaskedLM
 
 WEIGHTS = (0.0, 0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.8, 1.0, 1.5, 2.0)
@@ -58,6 +60,8 @@ class RerankConfig:
             raise ValueError("No checkpoint is named; give one or more folders that `pretrain.py` wrote.")
         if not self.dev_references:
             raise ValueError("Weights cannot be swept without references; give --dev-references.")
+        if self.test_references and not self.test:
+            raise ValueError("--test-references are of lists that are not named; give these with --test.")
 
 
 class Measure:
@@ -72,6 +76,8 @@ class Measure:
         if self.metric == "gleu":
             return 100 * corpus_gleu(self.table, chosen)
         edits = np.sum([rows[i] for rows, i in zip(self.table, chosen)], axis=0)
+        if not edits[1]:
+            raise ValueError("The references hold no words at all; an error rate needs some.")
         return 100 * float(edits[0] / edits[1])
 
     def better(self, a: float, b: float) -> bool:
@@ -80,7 +86,7 @@ class Measure:
     def oracle(self) -> float:
         if self.metric == "gleu":
             return self.of([max(range(len(s)), key=lambda i: sum(_sentence(x) for x in s[i])) for s in self.table])
-        return self.of([int(np.argmin(rows[:, 0] / rows[:, 1])) for rows in self.table])
+        return self.of([int(np.argmin(rows[:, 0] / np.maximum(1, rows[:, 1]))) for rows in self.table])
 
 
 def _sentence(statistics: np.ndarray) -> float:
@@ -91,6 +97,8 @@ def likelihoods(model: MaskedLM, tokenizer: Tokenizer, lists: Sequence[NBest], v
     """The PLL of each hypothesis, each distinct text scored once."""
     texts = list(dict.fromkeys(text for entry in lists for text in entry.texts))
     known = dict(zip(texts, (found.total for found in score(model, tokenizer, texts, variant))))
+    if not np.isfinite(list(known.values())).all():
+        raise ValueError("a hypothesis has a likelihood that is no number: the checkpoint has diverged.")
     return [np.array([known[text] for text in entry.texts]) for entry in lists]
 
 
@@ -119,10 +127,14 @@ def sweep(
     return best
 
 
-def run(config: RerankConfig, console: Console) -> None:
+def run(config: RerankConfig, console: Console) -> int:
+    """Returns 1 if a checkpoint failed, with the others measured."""
     characters = config.metric == "cer"
-    dev = read(config.dev, config.dev_references)
-    test = read(config.test, config.test_references) if config.test else []
+    notes: list[str] = []
+    dev = read(config.dev, config.dev_references, notes)
+    test = read(config.test, config.test_references, notes) if config.test else []
+    for sentence in notes:
+        note(sentence, console)
     dev_measure = Measure(dev, config.metric)
     test_measure = Measure(test, config.metric) if config.test_references else None
     table = Table(title=f"reranking: {config.metric.upper()}, %", title_justify="left")
@@ -137,23 +149,38 @@ def run(config: RerankConfig, console: Console) -> None:
     line("the lists' own first", dev_measure.of(first), test_measure and test_measure.of(first_test), "", "")
     line("oracle", dev_measure.oracle(), test_measure and test_measure.oracle(), "", "")
     config.out.mkdir(parents=True, exist_ok=True)
-    records = []
-    for number, path in enumerate(config.checkpoints):
-        model, tokenizer = open_checkpoint(path)
-        weight, bonus, reached = sweep(dev, likelihoods(model, tokenizer, dev, config.variant), dev_measure, characters)
-        on_test = None
-        if test:
-            chosen = choose(test, likelihoods(model, tokenizer, test, config.variant), weight, bonus, characters)
-            on_test = test_measure.of(chosen) if test_measure else None
-            lines = [f"{entry.name}\t{entry.texts[i]}" for entry, i in zip(test, chosen)]
-            write_atomically(config.out / f"chosen-{number}.tsv", "\n".join(["id\ttext", *lines]) + "\n")
-        line(str(path), reached, on_test, f"{weight:g}", f"{bonus:g}")
-        records.append(
-            {"checkpoint": str(path), "metric": config.metric, "dev": reached, "test": on_test, "weight": weight, "bonus": bonus}
-            | {"variant": config.variant, "dev_lists": len(dev), "test_lists": len(test)}
-        )  # fmt: skip
-    write_records(config.out / "results.jsonl", records)
+    store, failed = Store(config.out), []
+    for sentence in store.repair():
+        note(sentence, console)
+    rows = digest_of([*dev, *test])
+    for number, (label, (model, tokenizer)) in enumerate(open_checkpoints(config.checkpoints).items()):
+        with barrier(label, failed, config.out):
+            on_dev = likelihoods(model, tokenizer, dev, config.variant)
+            weight, bonus, reached = sweep(dev, on_dev, dev_measure, characters)
+            on_test = None
+            if test:
+                chosen = choose(test, likelihoods(model, tokenizer, test, config.variant), weight, bonus, characters)
+                on_test = test_measure.of(chosen) if test_measure else None
+                lines = [f"{one_line(entry.name)}\t{one_line(entry.texts[i])}" for entry, i in zip(test, chosen)]
+                write_atomically(config.out / f"chosen-{number}.tsv", "\n".join(["id\ttext", *lines]) + "\n")
+            line(label, reached, on_test, f"{weight:g}", f"{bonus:g}")
+            facts = {"checkpoint": label, "metric": config.metric, "dev": reached, "test": on_test, "weight": weight}
+            facts |= {"bonus": bonus, "variant": config.variant, "dev_lists": len(dev), "test_lists": len(test)}
+            asked = {
+                "method": "rerank",
+                "metric": config.metric,
+                "variant": config.variant,
+                "measured": bool(test_measure),
+            }
+            key = key_of(model=digest_of_model(model, tokenizer), name=label, rows=rows, **asked)
+            store.add(facts | {"key": key})
     console.print(table)
+    return said(failed, console)
+
+
+def one_line(text: str) -> str:
+    """As a table between tabs can hold it: a tab or the end of a line is a space."""
+    return " ".join(re.split(r"[\t\r\n]+", text))
 
 
 def main() -> int:

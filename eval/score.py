@@ -13,6 +13,8 @@ stands. Lines come out in their order, empty ones too.
 """
 
 import itertools
+import math
+import re
 import sys
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import nullcontext
@@ -30,6 +32,7 @@ from data.batch import Batch
 from data.batches import padded
 from data.files import to_json
 from data.options import check_types
+from data.text import CONVERT, decoded
 from data.tokenizer import Tokenizer
 from eval.command import command, open_checkpoint
 from model import MaskedLM
@@ -38,6 +41,7 @@ from training.leave_one_out import words_of
 
 Variant = Literal["original", "within_word_l2r", "whole_word"]
 
+UNSPACED = "\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff"  # scripts without spaces between words: kana, Chinese characters
 LINES = 2048  # read and put in order of length at a time
 
 
@@ -61,8 +65,15 @@ def score(
 ) -> list[Score]:
     """One Score for each sentence, in order. Puts the model in eval mode; precision is the caller's, by autocast.
 
-    Raises ValueError for a variant that the architecture cannot score.
+    Raises ValueError for a variant that hides whole words, and a text that is written without spaces between them.
     """
+    if variant != "original":
+        for number, text in enumerate(sentences, start=1):
+            if found := re.search(f"[{UNSPACED}]{{4,}}", text):
+                raise ValueError(
+                    f"text {number} is written without spaces ({found[0][:8]!r}), so {variant} finds no words to hide; score it "
+                    "with --variant original."
+                )
     model.eval()
     tokens = tokens or tokens_of_a_pass(next(model.parameters()).device)
     ids = [list(found) for found in tokenizer.encode_batch(list(sentences))]
@@ -149,10 +160,15 @@ class ScoreConfig:
         check_types(self)
 
 
-def chunks(lines: Iterable[str], size: int = LINES) -> Iterator[list[str]]:
+def chunks(lines: Iterable[bytes], name: str, size: int = LINES) -> Iterator[list[str]]:
+    """Raises ValueError that names the line for what is no text."""
     group: list[str] = []
-    for line in lines:
-        group.append(line.rstrip("\r\n"))
+    for number, line in enumerate(lines, start=1):
+        try:
+            text = decoded(line, name) if number == 1 else line.decode()
+        except UnicodeDecodeError as error:
+            raise ValueError(f"{name}, line {number}: not UTF-8 ({error.reason}); {CONVERT}.") from None
+        group.append(text.removesuffix("\n").removesuffix("\r"))
         if len(group) == size:
             yield group
             group = []
@@ -162,31 +178,31 @@ def chunks(lines: Iterable[str], size: int = LINES) -> Iterator[list[str]]:
 
 def run(config: ScoreConfig, console: Console) -> None:
     """Memory holds LINES lines, however long the input."""
-    if config.input != "-" and not Path(config.input).is_file():
+    given, asked = Path(config.input).expanduser(), Path(config.output).expanduser()
+    if config.input != "-" and not given.is_file():
         raise FileNotFoundError(
             f"There is no file {config.input}; give a text file with a sentence on each line, or -."
         )
     model, tokenizer = open_checkpoint(config.checkpoint)
-    partial = Path(f"{config.output}.partial")  # renamed when whole
-    source = nullcontext(sys.stdin) if config.input == "-" else open(config.input, encoding="utf-8")  # noqa: SIM115
+    partial = asked.with_name(f"{asked.name}.partial")  # renamed when whole
+    source = nullcontext(sys.stdin.buffer) if config.input == "-" else open(given, "rb")  # noqa: SIM115
     target = nullcontext(sys.stdout) if config.output == "-" else open(partial, "w", encoding="utf-8")  # noqa: SIM115
-    index = 0
+    name, index = "standard input" if config.input == "-" else config.input, 0
     with source as read, target as written, tqdm(unit="sentences", disable=None, file=sys.stderr) as bar:
-        try:
-            for group in chunks(read):
-                for found in score(model, tokenizer, group, config.variant):
-                    record = {"index": index, "total": found.total, "tokens": len(found.tokens), "passes": found.passes}
-                    if config.per_token:
-                        record |= {"pieces": found.tokens, "log_probs": found.log_probs}
-                    written.write(to_json(record) + "\n")
-                    index += 1
-                bar.update(len(group))
-        except UnicodeDecodeError as error:
-            raise ValueError(
-                f"{config.input}: not UTF-8 after line {index} ({error.reason}); convert it with iconv."
-            ) from None
+        for group in chunks(read, name):
+            for found in score(model, tokenizer, group, config.variant):
+                record = {"index": index, "total": found.total, "tokens": len(found.tokens), "passes": found.passes}
+                if config.per_token:
+                    record |= {"pieces": found.tokens, "log_probs": found.log_probs}
+                if not math.isfinite(found.total):
+                    raise ValueError(
+                        f"{name}, line {index + 1}: its likelihood is no number; the checkpoint has diverged."
+                    )
+                written.write(to_json(record) + "\n")
+                index += 1
+            bar.update(len(group))
     if config.output != "-":
-        partial.replace(config.output)
+        partial.replace(asked)
 
 
 def main() -> int:

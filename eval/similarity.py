@@ -12,7 +12,7 @@ Data: files of pairs (.tsv, .jsonl or .parquet with sentence1, sentence2 and sco
 Chinese STS-B), folders of STS.input.X.txt and STS.gs.X.txt (STS 12 to 16), names of the sets below, or hub.
 """
 
-import csv
+import re
 import sys
 import time
 from collections.abc import Sequence
@@ -28,12 +28,14 @@ from rich.table import Table
 
 from data.batch import Batch
 from data.options import check_types
+from data.text import read_lines
 from data.tokenizer import Tokenizer
-from eval.command import command, open_checkpoint, said, write_records
+from eval.command import barrier, command, note, open_checkpoints, said
 from eval.finetune import Classifier, Recipe
 from eval.metrics import measure
 from eval.rows import states_of
-from eval.tasks import HUB, hub_rows, json_lines, parquet
+from eval.store import Store, digest_of, digest_of_model, key_of
+from eval.tasks import HUB, hub_rows, json_lines, number_of, parquet
 from model import MaskedLM
 from model.layers import recorded
 
@@ -77,19 +79,39 @@ def read(path: Path) -> list[Pairs]:
 
 
 def _separated(path: Path):
-    """A table with a header between tabs, or lines of id||a||b||score without one. No quoting."""
-    lines = path.read_text(encoding="utf-8-sig").splitlines()
-    if lines and "||" in lines[0] and "\t" not in lines[0]:
-        for number, line in enumerate(lines, start=1):
+    """A table with a header between tabs, or one of the layouts without: lines of id||a||b||score; the STS benchmark's own
+    (genre, file, year, id, score, two sentences, sources); the Chinese STS-B's (two sentences, score). No quoting."""
+    lines = [(number, line) for number, line in enumerate(read_lines(path), start=1) if line]
+    if lines and "||" in lines[0][1] and "\t" not in lines[0][1]:
+        for number, line in lines:
             parts = line.split("||")
             if len(parts) < 3:
                 raise ValueError(f"{path}, line {number}: {len(parts)} parts between ||, expected id||a||b||score.")
             yield number, dict(zip(("sentence1", "sentence2", "score"), parts[-3:]))
         return
-    cells = list(csv.reader(lines, delimiter="\t", quoting=csv.QUOTE_NONE))
-    for number, row in enumerate(cells[1:], start=2):
-        if row:
-            yield number, dict(zip(cells[0], row))
+    rows = [(number, line.split("\t")) for number, line in lines]
+    names = _columns(rows[0][1]) if rows else ()
+    headed = not names
+    if headed and rows:
+        names = tuple(rows[0][1])
+    for number, cells in rows[headed:]:
+        named = dict(zip(names, cells))
+        if len(cells) > len(names) and names[-1] not in ("rest",):
+            raise ValueError(f"{path}, line {number}: {len(cells)} columns, expected {len(names)} with tabs between.")
+        yield number, named
+
+
+def _columns(first: Sequence[str]) -> tuple[str, ...]:
+    """Of a file without a header, by its first line; nothing where that is one."""
+
+    def number(cell: str) -> bool:
+        return re.fullmatch(r"\d+(\.\d+)?", cell.strip()) is not None
+
+    if len(first) >= 7 and number(first[4]):
+        return ("genre", "file", "year", "id", "score", "sentence1", "sentence2", "source1", "source2", "rest")
+    if len(first) == 3 and number(first[2]):
+        return ("sentence1", "sentence2", "score")
+    return ()
 
 
 def _made(name: str, rows: Sequence[tuple[str, dict]]) -> Pairs:
@@ -97,10 +119,9 @@ def _made(name: str, rows: Sequence[tuple[str, dict]]) -> Pairs:
     for where, row in rows:
         row = {NAMES[key]: value for key, value in row.items() if key in NAMES} | row
         a, b, score = (row.get(key) for key in ("sentence1", "sentence2", "score"))
-        try:
-            scores.append(float(score))
-        except (TypeError, ValueError):
-            raise ValueError(f"{where}: the score {score!r} is no number; found {', '.join(map(str, row))}.") from None
+        if score is None:
+            raise ValueError(f"{where}: no score; found {', '.join(map(str, row))}.")
+        scores.append(number_of(score, where))
         if not isinstance(a, str) or not isinstance(b, str):
             raise ValueError(f"{where}: no sentence1 and sentence2; found {', '.join(map(str, row))}.")
         texts.append((a, b))
@@ -114,7 +135,7 @@ def _official(path: Path) -> Pairs:
     gold = path.with_name(path.name.replace("STS.input", "STS.gs"))
     if not gold.exists():
         raise FileNotFoundError(f"{path} has no {gold.name} beside it, where its scores stand.")
-    pairs, scores = (file.read_text(encoding="utf-8").splitlines() for file in (path, gold))
+    pairs, scores = read_lines(path), read_lines(gold)
     if len(pairs) != len(scores):
         raise ValueError(f"{path} has {len(pairs)} lines and {gold.name} {len(scores)}; they must be as many.")
     rows = []
@@ -123,7 +144,7 @@ def _official(path: Path) -> Pairs:
             rows.append(
                 (f"{path}, line {number}", dict(zip(("sentence1", "sentence2"), pair.split("\t"))) | {"score": score})
             )
-    return _made(path.name.removeprefix("STS.input.").removesuffix(".txt"), rows)
+    return _made(f"{path.parent.name}/{path.name.removeprefix('STS.input.').removesuffix('.txt')}", rows)
 
 
 def from_hub(name: str, split: str = "test") -> Pairs:
@@ -192,41 +213,46 @@ class SimilarityConfig:
 
 def run(config: SimilarityConfig, console: Console) -> int:
     """Returns 1 if a set could not be read, with the others measured."""
-    sets, failed = [], []
+    sets: list[Pairs] = []
+    failed: list[str] = []
     for name in [n for given in config.data for n in (HUB_SETS if given == HUB else (given,))]:
-        try:
-            sets += [from_hub(name)] if name in HUB_SETS else read(Path(name))
-        except (ValueError, OSError) as error:
-            failed.append(str(error))
+        with barrier("", failed, config.out):
+            sets += [from_hub(name)] if name in HUB_SETS else read(Path(name).expanduser())
     if not sets:
         raise ValueError(" ".join(failed))
-    records = []
+    if twice := sorted({p.name for p in sets if sum(p.name == q.name for q in sets) > 1}):
+        raise ValueError(f"Two sets are named {', '.join(twice)}; rename a file or its folder, or give each once.")
+    opened, store = open_checkpoints(config.checkpoints), Store(config.out)
+    for sentence in store.repair():
+        note(sentence, console)
     table = Table(title="similarity: Pearson / Spearman x 100", title_justify="left")
     table.add_column("")
     for pairs in sets:
         table.add_column(f"{pairs.name} ({len(pairs.texts):,})", justify="right", overflow="fold")
     table.add_column("sentences/s", justify="right")
-    for path in config.checkpoints:
-        model, tokenizer = open_checkpoint(path)
-        cells, seconds, count = [], 0.0, 0
+    for label, (model, tokenizer) in opened.items():
+        cells, seconds, count, weights = [], 0.0, 0, digest_of_model(model, tokenizer)
         for pairs in sets:
-            started = time.perf_counter()
-            texts = [text for pair in pairs.texts for text in pair]
-            states, cut = embed(model, tokenizer, texts, layer=config.layer, encode=config.encode)
-            seconds, count = seconds + time.perf_counter() - started, count + len(texts)
-            states = whitened(states) if config.whiten else states
-            likeness = torch.nn.functional.cosine_similarity(states[::2], states[1::2]).tolist()
-            found = measure(("pearson", "spearman"), pairs.scores, likeness)
-            cells.append(f"{found['pearson']:.1f} / {found['spearman']:.1f}")
-            if cut:
-                console.print(
-                    f"[yellow]note[/]: {pairs.name}: {cut:,} texts were cut to {model.config.max_length} tokens."
-                )
-            facts = {"checkpoint": str(path), "set": pairs.name, "pairs": len(pairs.texts), "cut": cut}
-            setting = {"layer": config.layer, "encode": config.encode, "whiten": config.whiten}
-            records.append(facts | setting | found)
-        table.add_row(escape(str(path)), *cells, f"{count / seconds:,.0f}")
-    write_records(config.out / "results.jsonl", records)
+            cells.append("failed")
+            with barrier(f"{label}, {pairs.name}", failed, config.out):
+                started = time.perf_counter()
+                texts = [text for pair in pairs.texts for text in pair]
+                states, cut = embed(model, tokenizer, texts, layer=config.layer, encode=config.encode)
+                seconds, count = seconds + time.perf_counter() - started, count + len(texts)
+                if not torch.isfinite(states).all():
+                    raise ValueError(f"{label}: its states are no numbers; the checkpoint has diverged.")
+                states = whitened(states) if config.whiten else states
+                likeness = torch.nn.functional.cosine_similarity(states[::2], states[1::2]).tolist()
+                found = measure(("pearson", "spearman"), pairs.scores, likeness)
+                cells[-1] = f"{found['pearson']:.1f} / {found['spearman']:.1f}"
+                if cut:
+                    note(f"{pairs.name}: {cut:,} texts were cut to {model.config.max_length} tokens.", console)
+                facts = {"checkpoint": label, "set": pairs.name, "pairs": len(pairs.texts), "cut": cut}
+                setting = {"layer": config.layer, "encode": config.encode, "whiten": config.whiten}
+                rows = digest_of([*pairs.texts, *pairs.scores])
+                key = key_of(model=weights, name=label, rows=rows, method="similarity", **setting)
+                store.add(facts | setting | found | {"key": key})
+        table.add_row(escape(label), *cells, f"{count / seconds:,.0f}" if seconds else "-")
     console.print(table)
     return said(failed, console)
 

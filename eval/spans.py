@@ -3,7 +3,8 @@ in SQuAD's layout.
 
 Measured as the task's own script does: the answer in lower case and without punctuation must equal an accepted one (em), or
 share a run of units with it (span_f1: of precision and recall of the longest common run, units being Chinese characters one
-by one and other words whole). The best over the accepted answers counts. Other words are split at spaces here, by NLTK there.
+by one and other words whole). Punctuation is dropped and splits nothing; the sign … is none to the script.
+The best over the accepted answers counts. Other words are split at spaces here, by NLTK there.
 """
 
 import re
@@ -16,9 +17,7 @@ from typing import Any
 from data.files import to_json
 from eval.tasks import Example, Task, whole_json
 
-IGNORED = frozenset(
-    "-:_*^/\\~`+=，。：？！“”；’《》…·、「」（）－～『』"
-)  # the punctuation that the task's script takes away
+IGNORED = frozenset("-:_*^/\\~`+=，。：？！“”；’《》·、「」（）－～『』")  # what the task's script takes away
 
 
 @dataclass(frozen=True)
@@ -28,9 +27,9 @@ class Spans(Task):
     def names(self, split: str) -> tuple[str, ...]:
         return (split, f"{self.folder or self.name}_{split}")
 
-    def examples(self, path: Path, split: str) -> list[Example]:
+    def examples(self, path: Path, split: str, notes: list[str] | None = None) -> list[Example]:
         if path.suffix != ".json":
-            return Task.examples(self, path, split)
+            return Task.examples(self, path, split, notes)
         found = whole_json(path)
         if not isinstance(found, dict) or not isinstance(found.get("data"), list):
             raise ValueError(f"{path}: no list under 'data'; expected a file in SQuAD's layout.")
@@ -67,13 +66,15 @@ class Spans(Task):
         return self.submission.get(split, f"{self.name}.json"), to_json(named, indent=0) + "\n"
 
 
-def plain(text: str, instead: str = "") -> str:
-    return "".join(instead if c in IGNORED else c for c in text.lower().strip())
+def plain(text: str) -> str:
+    """In lower case and without punctuation. The script compares sign by sign with a list that holds "……" as one entry, so a
+    sign of it alone is kept."""
+    return "".join(c for c in text.lower().strip() if c not in IGNORED)
 
 
 def units(text: str) -> list[str]:
     """Chinese characters one by one, what else stands between spaces whole, in lower case, no punctuation."""
-    return re.findall(r"[\u4e00-\u9fa5]|[^\s\u4e00-\u9fa5]+", plain(text, " "))
+    return re.findall(r"[\u4e00-\u9fa5]|[^\s\u4e00-\u9fa5]+", plain(text))
 
 
 def exact(accepted: Sequence[tuple[str, int]], predicted: str) -> float:

@@ -5,14 +5,14 @@ files in the hub's layout (.jsonl or .parquet with the hub's column names and la
 whose files are made otherwise is a subclass that says what an example is (choices.py, spans.py).
 """
 
-import csv
-import json
+import math
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
 from data.files import to_json
+from data.text import parsed, read_lines, read_text
 
 HUB_SPLITS = {"dev": "validation", "dev_matched": "validation_matched", "dev_mismatched": "validation_mismatched"}
 HUB = "hub"  # given as the data's place: download through `datasets`
@@ -60,6 +60,9 @@ class Task:
     aliases:    other names that columns have in some releases, with ours.
     files:      other names that a split's files have, without suffix.
     extra:      tasks without training rows, answered with this task's model (GLUE's diagnostic set with MNLI's).
+    range:      of a score: what a submission may hold.
+    broken:     the official file has rows that a line break cuts in two: they are left out, as the benchmark's own reader does,
+                and said. Elsewhere a row with another number of columns is refused.
     """
 
     name: str
@@ -80,24 +83,26 @@ class Task:
     extra: tuple["Task", ...] = ()
     aliases: dict[str, str] = field(default_factory=dict)
     files: dict[str, tuple[str, ...]] = field(default_factory=dict)
+    range: tuple[float, float] = (-math.inf, math.inf)
+    broken: bool = False
 
-    def read(self, data: str, split: str) -> list[Example]:
+    def read(self, data: str, split: str, notes: list[str] | None = None) -> list[Example]:
         """The rows of a split, from a folder that holds the task's folder, or from the hub.
 
-        Raises FileNotFoundError, or ValueError that names file and line.
+        notes: where a sentence goes for what was left out. Raises FileNotFoundError, or ValueError that names file and line.
         """
         if data == HUB:
             rows, where = hub_rows(self.name, self.hub, HUB_SPLITS.get(split, split)), f"the hub's {'/'.join(self.hub)}"
             return [e for i, row in enumerate(rows) for e in self.of_hub(row, i, f"{where}, row {i}")]
         found: list[Example] = []
         for path in self.find(Path(data), split):
-            found += self.examples(path, split)
+            found += self.examples(path, split, notes)
         return found
 
-    def examples(self, path: Path, split: str) -> list[Example]:
+    def examples(self, path: Path, split: str, notes: list[str] | None = None) -> list[Example]:
         """Of one file."""
         if path.suffix == ".tsv":
-            rows, make = self._tsv(path, split), self.of_official
+            rows, make = self._tsv(path, split, notes), self.of_official
         elif path.suffix == ".parquet":
             rows, make = parquet(path), self.of_hub
         else:
@@ -106,7 +111,9 @@ class Task:
 
     def answer(self, example: Example, predicted: Any) -> Any:
         """What a submission says for `example`."""
-        return f"{predicted:.3f}" if self.form == "score" else self.labels[int(predicted)]
+        if self.form == "score":
+            return f"{min(max(predicted, self.range[0]), self.range[1]):.3f}"
+        return self.labels[int(predicted)]
 
     def submitted(self, split: str, examples: list[Example], answers: Sequence[Any]) -> tuple[str, str]:
         """Name and text of the file that a submission holds for a test split."""
@@ -134,7 +141,7 @@ class Task:
         return (split, *self.files.get(split, ()))
 
     def find(self, data: Path, split: str) -> list[Path]:
-        folder = data / (self.folder or self.name)
+        folder = data.expanduser() / (self.folder or self.name)
         if not folder.is_dir():
             raise FileNotFoundError(
                 f"{self.name}: there is no folder {folder}; give with DATA= the folder that holds {folder.name}/, or DATA=hub."
@@ -148,29 +155,38 @@ class Task:
             raise FileNotFoundError(f"{self.name}: {folder} has no {' or '.join(looked)}.")
         return found
 
-    def _tsv(self, path: Path, split: str) -> Iterator[tuple[int, dict[str, str]]]:
-        """Quotation marks are text in these files, and a byte-order mark is none."""
-        with open(path, encoding="utf-8-sig", newline="") as file:
-            lines = csv.reader((line.replace("\0", "") for line in file), delimiter="\t", quoting=csv.QUOTE_NONE)
-            names = self.headless.get(split)
-            for number, cells in enumerate(lines, start=1):
-                if names is None:
-                    names = tuple(self.aliases.get(cell, cell) for cell in cells)
-                    wanted = {*self.texts} | ({self.label} if split not in self.test else set())
-                    if missing := wanted - set(names):
-                        raise ValueError(
-                            f"{path}, line 1: no column {', '.join(sorted(missing))}; found {', '.join(names)}. Expected "
-                            f"the official file of {self.name}."
-                        )
-                    continue
-                if not cells:
-                    continue
-                last = max(names.index(name) for name in (*self.texts, self.label) if name in names)
-                if len(cells) <= last:
+    def _tsv(self, path: Path, split: str, notes: list[str] | None) -> Iterator[tuple[int, dict[str, str]]]:
+        """Quotation marks are text in these files."""
+        names, lost = self.headless.get(split), []
+        for number, line in enumerate(read_lines(path), start=1):
+            cells = line.replace("\0", "").split("\t")
+            if names is None:
+                names = tuple(self.aliases.get(cell, cell) for cell in cells)
+                wanted = {*self.texts} | ({self.label} if split not in self.test else set())
+                if missing := wanted - set(names):
                     raise ValueError(
-                        f"{path}, line {number}: {len(cells)} columns, expected {len(names)} with tabs between."
+                        f"{path}, line 1: no column {', '.join(sorted(missing))}; found {', '.join(names)}. Expected "
+                        f"the official file of {self.name}."
                     )
+                continue
+            if not line:
+                continue
+            while len(cells) > len(names) and not cells[-1].strip():  # tabs at the end of a line
+                cells.pop()
+            last = max(names.index(name) for name in (*self.texts, self.label) if name in names)
+            if last < len(cells) <= len(names):
                 yield number, dict(zip(names, cells))
+            elif self.broken:
+                lost.append(number)
+            else:
+                raise ValueError(
+                    f"{path}, line {number}: {len(cells)} columns, expected {len(names)} with tabs between."
+                )
+        if lost and notes is not None:
+            notes.append(
+                f"{self.name}: {len(lost):,} lines of {path} are rows that a line break cuts in two, or have a tab too many, the "
+                f"first in line {lost[0]}; they are left out, as the benchmark's own reader does."
+            )
 
     def of_official(self, row: dict[str, Any], index: int, where: str) -> list[Example]:
         """The examples of one row of an official file."""
@@ -184,10 +200,7 @@ class Task:
         if found is None or found == "-":  # the annotators did not agree
             return None
         if self.form == "score":
-            try:
-                return float(found)
-            except ValueError:
-                raise ValueError(f"{where}: the score {found!r} is no number.") from None
+            return number_of(found, where)
         if str(found) not in self.labels:
             raise ValueError(f"{where}: the label {found!r} is none of {', '.join(self.labels)}.")
         return self.labels.index(str(found))
@@ -203,11 +216,11 @@ class Task:
         elif found is None or (self.form != "score" and found == -1):  # how the hub marks a label that is not told
             label = None
         elif self.form == "score":
-            label = float(found)
+            label = number_of(found, where)
+        elif not isinstance(found, int | float) or found not in range(len(self.labels)):
+            raise ValueError(f"{where}: the label {found} is none of the numbers 0 to {len(self.labels) - 1}.")
         else:
             label = int(found)
-            if not 0 <= label < len(self.labels):
-                raise ValueError(f"{where}: the label {found} is none of the numbers 0 to {len(self.labels) - 1}.")
         return [Example(tuple(row[name] for name in texts), label, row.get("idx", row.get("id", index)))]
 
 
@@ -224,14 +237,23 @@ def hub_rows(name: str, dataset: tuple[str, ...], split: str) -> Iterable[dict[s
         ) from error
 
 
+def number_of(found: Any, where: str) -> float:
+    """Raises ValueError for what is no number, NaN and infinity among it."""
+    try:
+        value = float(found)
+    except (TypeError, ValueError):
+        value = math.nan
+    if not math.isfinite(value):
+        raise ValueError(f"{where}: the score {found!r} is no number.")
+    return value
+
+
 def json_lines(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
-    for number, line in enumerate(path.read_text(encoding="utf-8-sig").splitlines(), start=1):
+    """Raises ValueError that names file and line."""
+    for number, line in enumerate(read_lines(path), start=1):
         if not line.strip():
             continue
-        try:
-            row = json.loads(line)
-        except (ValueError, RecursionError) as error:
-            raise ValueError(f"{path}, line {number}: not JSON ({error}); expected one object a line.") from None
+        row = parsed(line, f"{path}, line {number}")
         if not isinstance(row, dict):
             raise ValueError(f"{path}, line {number}: a JSON {type(row).__name__}; expected one object a line.")
         yield number, row
@@ -239,13 +261,16 @@ def json_lines(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
 
 def whole_json(path: Path) -> Any:
     """A file that is one JSON value. Raises ValueError that names it."""
-    try:
-        return json.loads(path.read_text(encoding="utf-8-sig"))
-    except (ValueError, RecursionError) as error:
-        raise ValueError(f"{path}: not JSON ({error}).") from None
+    return parsed(read_text(path), str(path))
 
 
 def parquet(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
+    """Raises ValueError that names the file where it is none, or damaged."""
+    import pyarrow
     import pyarrow.parquet
 
-    yield from enumerate(pyarrow.parquet.read_table(path).to_pylist(), start=1)
+    try:
+        rows = pyarrow.parquet.read_table(path).to_pylist()
+    except (pyarrow.ArrowException, OSError, UnicodeDecodeError) as error:
+        raise ValueError(f"{path}: not a readable parquet file ({' '.join(str(error).split())}).") from None
+    yield from enumerate(rows, start=1)

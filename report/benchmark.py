@@ -15,6 +15,7 @@ import matplotlib.pyplot as plt
 from matplotlib.figure import Figure
 
 from data.files import write_atomically
+from data.text import read_lines
 from report import plots
 from report.page import STYLE, html_table, markdown_table
 from report.statistics import Spread
@@ -23,7 +24,8 @@ MEANINGS = (
     ("score", "of a task: the mean of its metrics on dev, x 100, by the epoch that is best there; several dev sets count alike."),
     ("after ±", "the standard deviation between seeds, which decide the order of rows, dropout and the new layer's weights. A "
      "difference of a few of them is no finding, and dev sets of a few hundred rows add an error of their own."),
-    ("average", "over the tasks in the table, for those who have all of them. The diagnostic set (AX) is not in it."),
+    ("average", "over the tasks in the table, for those who have all of them and diverged in none. The diagnostic set (AX) is "
+     "not in it."),
     ("majority, bag of words", "the commonest answer, and a linear model of TF-IDF, without pretraining. Judge by these."),
 )  # fmt: skip
 
@@ -38,14 +40,15 @@ class Benchmark:
 
     @classmethod
     def load(cls, folder: Path) -> "Benchmark":
-        """Raises FileNotFoundError or ValueError if the folder holds no results."""
-        path = folder / "results.jsonl"
-        if not path.exists():
-            raise FileNotFoundError(f"{folder} holds no results.jsonl; give the OUT folder of make glue or make clue.")
+        """What the last command on this folder showed. Raises FileNotFoundError or ValueError if there is none."""
+        path, shown = folder / "results.jsonl", folder / "shown.json"
+        if not path.exists() or not shown.exists():
+            raise FileNotFoundError(f"{folder} holds no results; give the OUT folder of make glue or make clue.")
         try:
-            records = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+            known = {record["key"]: record for record in map(json.loads, filter(str.strip, read_lines(path)))}
+            records = [known[key] for key in json.loads(shown.read_text(encoding="utf-8"))]
             return cls(records[-1]["benchmark"], records)
-        except (ValueError, LookupError) as error:
+        except (ValueError, LookupError, TypeError) as error:
             raise ValueError(f"{path} is not what the benchmarks write ({error}).") from None
 
     @property
@@ -59,8 +62,9 @@ class Benchmark:
     def label(self, record: dict[str, Any]) -> str:
         """The checkpoint, and what sets this recipe apart from others in the table."""
         recipes = [r["recipe"] for r in self.records if r["recipe"]]
-        differing = {key for recipe in recipes for key in recipe if recipe[key] != recipes[0].get(key)}
-        told = [f"{key}={record['recipe'][key]}" for key in sorted(differing) if record["recipe"]]
+        names = {key for recipe in recipes for key in recipe}
+        differing = {key for key in names if len({repr(recipe.get(key)) for recipe in recipes}) > 1}
+        told = [f"{key}={record['recipe'].get(key)}" for key in sorted(differing) if record["recipe"]]
         return record["checkpoint"] + (f" ({', '.join(told)})" if told else "")
 
     def own(self, label: str, task: str) -> list[dict[str, Any]]:
@@ -71,7 +75,12 @@ class Benchmark:
         return [
             sum(sum(found[m] for m in r["measures"]) / len(r["measures"]) for found in r["metrics"].values()) / len(r["metrics"])
             for r in self.own(label, task)
+            if not r.get("diverged")
         ]  # fmt: skip
+
+    def diverged(self, label: str, task: str) -> int:
+        """Seeds that have no result, since their training diverged."""
+        return sum(bool(r.get("diverged")) for r in self.own(label, task))
 
     def table(self) -> tuple[tuple[str, ...], list[list[str]]]:
         """Checkpoints as rows, tasks as columns, and their average."""
@@ -82,7 +91,12 @@ class Benchmark:
         for label in self.labels:
             found = [self.scores(label, task) for task in self.tasks]
             cells = [Spread.of(values).text(".1f") if values else "-" for values in found]
-            whole = all(found)
+            lost = [self.diverged(label, task) for task in self.tasks]
+            cells = [
+                cell if not n else "diverged" if cell == "-" else f"{cell} ({n} diverged)"
+                for cell, n in zip(cells, lost)
+            ]
+            whole = all(found) and not any(lost)
             average = f"{sum(sum(v) / len(v) for v in found) / len(found):.1f}" if whole else "-"
             beside = []
             for name in extra:
@@ -101,7 +115,7 @@ class Benchmark:
         rows = []
         for task in self.tasks:
             for label in self.labels:
-                own = self.own(label, task)
+                own = [r for r in self.own(label, task) if not r.get("diverged")]
                 if not own:
                     continue
                 told = []
@@ -156,9 +170,12 @@ PAGE = """<!doctype html>
 """
 
 
-def write_report(folder: Path) -> Benchmark:
-    """OUT/report.md and OUT/report.html. Raises FileNotFoundError or ValueError if there are no results."""
-    benchmark = Benchmark.load(folder)
+def write_report(folder: Path, records: Sequence[dict[str, Any]] | None = None) -> Benchmark:
+    """OUT/report.md and OUT/report.html, of these records, or of what the last command showed.
+
+    Raises FileNotFoundError or ValueError if there are no results.
+    """
+    benchmark = Benchmark(records[-1]["benchmark"], records) if records else Benchmark.load(folder)
     recipes = list(dict.fromkeys(json.dumps(r["recipe"]) for r in benchmark.records if r["recipe"]))
     (head, rows), (detail_head, detail_rows) = benchmark.table(), benchmark.details()
     lines = [f"# {benchmark.title}: checkpoints side by side", "", *markdown_table(head, rows)]

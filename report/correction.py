@@ -35,15 +35,16 @@ def marked(line: dict[str, Any]) -> str:
     """
     text, parts, at = line["text"], [], 0
     for group in touching(text, sorted(line["doubts"], key=lambda d: d["begin"])):
-        begin, end = group[0]["begin"], group[-1]["end"]
+        begin, end = group[0]["begin"], max(doubt["end"] for doubt in group)
         worst = max(group, key=lambda d: d["margin"])
-        lead = len(text[begin:end]) - len(text[begin:end].lstrip())  # a space is not marked
+        lead = len(text[begin:end]) - len(text[begin:end].lstrip())  # a space before a word is not marked
+        lead = 0 if begin + lead == end else lead
         parts.append(html.escape(text[at : begin + lead]))
         items = []
         for new, p in worst["alternatives"][:5]:
             whole = text[begin : worst["begin"]] + new + text[worst["end"] : end]
             items.append(f"<li>{html.escape(whole.strip())}<span>{math.exp(p):.0%}</span></li>")
-        word = html.escape(text[begin + lead : end]) or "&nbsp;"
+        word = html.escape(text[begin + lead : end])
         title = f"less likely by {worst['margin']:.1f} nats"
         list_ = f"<ul>{''.join(items)}</ul>"
         parts.append(f'<details><summary title="{title}"><mark>{word}</mark></summary>{list_}</details>')
@@ -52,9 +53,11 @@ def marked(line: dict[str, Any]) -> str:
 
 
 def touching(text: str, doubts: Sequence[dict[str, Any]]) -> list[list[dict[str, Any]]]:
+    """Doubts that overlap, or touch inside a word, together."""
     groups: list[list[dict[str, Any]]] = []
     for doubt in doubts:
-        if groups and groups[-1][-1]["end"] == doubt["begin"] and not text[doubt["begin"]].isspace():
+        last = max(d["end"] for d in groups[-1]) if groups else -1
+        if doubt["begin"] < last or (doubt["begin"] == last and not text[last : last + 1].isspace()):
             groups[-1].append(doubt)
         else:
             groups.append([doubt])
