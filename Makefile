@@ -8,9 +8,13 @@ BENCH_STAMP := .venv/.bench-$(call pins,requirements.txt requirements-test.txt r
 TEST_STAMP := .venv/.test-$(call pins,requirements.txt requirements-test.txt)
 
 
-option = $(if $($(1)),--$(2) $($(1)))
-PRETRAIN_OPTIONS = $(call option,ARCHITECTURES,architectures) $(call option,BUDGET,budget) $(call option,CORPUS,corpus) \
-	$(call option,SIZE,size) $(call option,SEEDS,seeds) $(call option,NAME,name) $(call option,RESUME,resume) $(ARGS)
+# A variable as one argument, or each of its words as one, whatever the shell would make of them.
+quoted = '$(subst ','\'',$(1))'
+option = $(if $($(1)),--$(2) $(call quoted,$($(1))))
+options = $(if $($(1)),--$(2) $(call words,$($(1))))
+words = $(foreach word,$(1),$(call quoted,$(word)))
+PRETRAIN_OPTIONS = $(call options,ARCHITECTURES,architectures) $(call option,BUDGET,budget) $(call option,CORPUS,corpus) \
+	$(call option,SIZE,size) $(call options,SEEDS,seeds) $(call option,NAME,name) $(call option,RESUME,resume) $(ARGS)
 
 .DEFAULT_GOAL := help
 .PHONY: help pretrain frontier tune compare scaling glue clue score blimp sts rerank correct fewclue bench-scoring bench-finetune test test-slow test-kernels test-gpu bench profile lint format clean
@@ -26,9 +30,9 @@ help: ## these lines
 pretrain: $(RUN_STAMP) ## train two-stream and vanilla MLM side by side and report who learned more (12 min on 2 cores)
 	$(PY) pretrain.py $(PRETRAIN_OPTIONS)
 
-EVALUATION_OPTIONS = --checkpoints $(CHECKPOINT) $(call option,DATA,data) $(call option,TASKS,tasks) $(call option,SEEDS,seeds) \
+EVALUATION_OPTIONS = --checkpoints $(call words,$(CHECKPOINT)) $(call option,DATA,data) $(call options,TASKS,tasks) $(call options,SEEDS,seeds) \
 	$(call option,OUT,out) $(ARGS)
-named = @test -n "$(CHECKPOINT)" || { echo "Name one or more: make $(1) CHECKPOINT=runs/NAME/checkpoints/tta-seed0 DATA=folder"; exit 2; }
+named = @test -n $(call quoted,$(CHECKPOINT)) || { echo "Name one or more: make $(1) CHECKPOINT=runs/NAME/checkpoints/tta-seed0 DATA=folder"; exit 2; }
 
 glue: $(RUN_STAMP) ## fine-tune checkpoints on GLUE: CHECKPOINT="a b" DATA=folder|hub TASKS="CoLA MRPC" SEEDS="0 1 2"
 	$(call named,glue)
@@ -40,29 +44,29 @@ clue: $(RUN_STAMP) ## the same on CLUE's ten tasks
 
 score: $(RUN_STAMP) ## pseudo-log-likelihood of each line of INPUT=file by CHECKPOINT=folder, as JSON lines
 	$(call named,score)
-	$(PY) -m eval.score --checkpoint $(CHECKPOINT) $(call option,INPUT,input) $(call option,OUTPUT,output) $(ARGS)
+	$(PY) -m eval.score --checkpoint $(call quoted,$(CHECKPOINT)) $(call option,INPUT,input) $(call option,OUTPUT,output) $(ARGS)
 
 blimp: $(RUN_STAMP) ## minimal pairs: DATA="BLiMP.zip ..." CHECKPOINT="a b", accuracy by phenomenon with its interval
 	$(call named,blimp)
-	$(PY) -m eval.pairs --checkpoints $(CHECKPOINT) $(call option,DATA,data) $(call option,OUT,out) $(ARGS)
+	$(PY) -m eval.pairs --checkpoints $(call words,$(CHECKPOINT)) $(call options,DATA,data) $(call option,OUT,out) $(ARGS)
 
 sts: $(RUN_STAMP) ## similarity of sentences without training: DATA="STS-B/dev.tsv ..." or STS-B or hub, CHECKPOINT="a b"
 	$(call named,sts)
-	$(PY) -m eval.similarity --checkpoints $(CHECKPOINT) $(call option,DATA,data) $(call option,OUT,out) $(ARGS)
+	$(PY) -m eval.similarity --checkpoints $(call words,$(CHECKPOINT)) $(call options,DATA,data) $(call option,OUT,out) $(ARGS)
 
 rerank: $(RUN_STAMP) ## choose from n-best lists: DEV=lists DEV_REFERENCES="a b" TEST=lists TEST_REFERENCES="a b" ARGS="--metric wer"
 	$(call named,rerank)
-	$(PY) -m eval.rerank --checkpoints $(CHECKPOINT) $(call option,DEV,dev) $(call option,DEV_REFERENCES,dev-references) \
-		$(call option,TEST,test) $(call option,TEST_REFERENCES,test-references) $(call option,OUT,out) $(ARGS)
+	$(PY) -m eval.rerank --checkpoints $(call words,$(CHECKPOINT)) $(call option,DEV,dev) $(call options,DEV_REFERENCES,dev-references) \
+		$(call option,TEST,test) $(call options,TEST_REFERENCES,test-references) $(call option,OUT,out) $(ARGS)
 
 correct: $(RUN_STAMP) ## doubtful tokens of each line of INPUT=file, replaced and on a page; or PAIRS=file, to be measured on
 	$(call named,correct)
-	$(PY) -m eval.correct --checkpoint $(CHECKPOINT) $(call option,INPUT,input) $(call option,PAIRS,pairs) $(call option,DEV,dev) \
+	$(PY) -m eval.correct --checkpoint $(call quoted,$(CHECKPOINT)) $(call option,INPUT,input) $(call option,PAIRS,pairs) $(call option,DEV,dev) \
 		$(call option,OUT,out) $(ARGS)
 
 fewclue: $(RUN_STAMP) ## few-shot by patterns (PET) against fine-tuning: DATA=folder TASKS="eprstmt SST-2" CHECKPOINT="a b"
 	$(call named,fewclue)
-	$(PY) -m eval.fewclue --checkpoints $(CHECKPOINT) $(call option,DATA,data) $(call option,TASKS,tasks) $(call option,OUT,out) $(ARGS)
+	$(PY) -m eval.fewclue --checkpoints $(call words,$(CHECKPOINT)) $(call option,DATA,data) $(call options,TASKS,tasks) $(call option,OUT,out) $(ARGS)
 
 bench-scoring: $(BENCH_STAMP) ## sentences/s by length: two-stream, our vanilla, minicons and transformers' BERT of the same shape
 	$(PY) -m eval.bench_scoring $(ARGS)
@@ -106,7 +110,10 @@ SCALING_SIZES := d_model=64,n_layers=8,n_heads=2 d_model=128,n_layers=2,n_heads=
 SCALING_KINDS := local: vanilla: $(NEAR),
 SCALING_NAME = $(or $(NAME),scaling)
 scaling_entries = $(foreach kind,$(SCALING_KINDS),$(foreach size,$(SCALING_SIZES),$(foreach share,$(1) 1,$(kind)$(size),budget=$(share))))
-continued = $(if $(wildcard runs/$(1)/run.json),--resume runs/$(1),--name $(1) --workers $(or $(WORKERS),0) $(call option,CORPUS,corpus) $(2) $(ARGS))
+# A run that is there is continued as it began; asked for with other settings it is refused, since its name is taken.
+asked = $(strip $(BUDGET) $(CHEAP) $(CORPUS) $(SIZE) $(SEEDS) $(WORKERS) $(ARGS))
+continued = $(if $(and $(wildcard runs/$(1)/run.json),$(if $(asked),,yes)),--resume $(call quoted,runs/$(1)),--name $(call quoted,$(1)) \
+	--workers $(or $(WORKERS),0) $(call option,CORPUS,corpus) $(2) $(ARGS))
 
 scaling: $(RUN_STAMP) ## does the lead last? four sizes, four budgets, side by side, resumable (2.5 hours on 2 fast cores)
 	$(PY) pretrain.py $(call continued,$(SCALING_NAME),--architectures $(call scaling_entries,0.01667 0.06667 0.25) \
@@ -129,7 +136,7 @@ comma := ,
 
 tune: $(RUN_STAMP) ## rates of learning and masking, near, taps, tower width, chosen on the dev half of the held-out text (2 h)
 	$(PY) pretrain.py $(call continued,$(or $(NAME),tune),--architectures $(TUNED) \
-		--budget $(or $(BUDGET),2e13flop) $(call option,SIZE,size) $(call option,SEEDS,seeds))
+		--budget $(or $(BUDGET),2e13flop) $(call option,SIZE,size) $(call options,SEEDS,seeds))
 	$(PY) -m report.tuning runs/$(or $(NAME),tune)
 
 bench: $(RUN_STAMP) ## microbenchmarks of the kernels against what one would use instead (ARGS=--quick: a minute)

@@ -25,12 +25,13 @@ import tyro
 from rich.console import Console
 from rich.markup import escape
 
+from data.files import user_path
 from report.page import write_report
 from training.config import PretrainConfig
-from training.display import Display
+from training.display import Display, steady_console
 from training.dry_run import dry_run
 from training.examples import write_examples
-from training.machine import keep_freed_memory, out_of_memory
+from training.machine import MEMORY_ADVICE, keep_freed_memory, out_of_memory
 from training.race import Interrupt, race
 from training.run import Run
 
@@ -45,45 +46,62 @@ class Command:
 
 
 def main() -> int:
-    console = Console()
+    console, errors = steady_console(), steady_console(stderr=True)
     try:
         command = tyro.cli(Command, description=__doc__)
-        if command.resume is not None and command.config != PretrainConfig():
-            raise ValueError("--resume continues a run with its own configuration; drop the other options.")
+        if command.resume is not None and (others := options_beside_resume(sys.argv[1:])):
+            raise ValueError(
+                f"--resume continues a run with its own configuration; drop {', '.join(others)}, or start a new run with it."
+            )
+        folder = None if command.resume is None else user_path(command.resume)
         if command.dry_run:
-            dry_run(command.config, console)
+            dry_run(command.config if folder is None else PretrainConfig.load(folder), console)
             return 0
         keep_freed_memory()
-        run = Run.resume(command.resume) if command.resume is not None else Run.start(command.config)
+        run = Run.start(command.config) if folder is None else Run.resume(folder)
         for note in run.notes:
             console.print(f"[yellow]note[/]: {escape(note)}", soft_wrap=True)
         with Display(run.contestants, console) as display:
             finished = race(run, display, Interrupt())
         if not finished:
-            run.close()
-            folder = run.folder
-            console.print("Stopped and saved. Continue with either of:")
-            console.print(f"  make pretrain RESUME={folder}\n  python pretrain.py --resume {folder}", soft_wrap=True)
-            return 130
+            return stopped(run, console, errors)
         run.write_records()
         write_examples(run)
         write_report(run.folder, console)
         run.close()
         return 1 if any(c.progress.diverged is not None for c in run.contestants) else 0
     except (ValueError, OSError) as error:
-        Console(stderr=True).print(f"[bold red]error[/]: {escape(str(error))}", soft_wrap=True)
+        errors.print(f"[bold red]error[/]: {escape(str(error))}", soft_wrap=True)
         return 2
     except (RuntimeError, MemoryError) as error:
         if not out_of_memory(error):
             raise
-        advice = (
-            "lower --batch-size and raise --accumulate by as much: the result is the same; or take a smaller --size"
-        )
-        Console(stderr=True).print(f"[bold red]error[/]: out of memory; {advice}.", soft_wrap=True)
+        errors.print(f"[bold red]error[/]: out of memory; {MEMORY_ADVICE}.", soft_wrap=True)
         return 2
     except KeyboardInterrupt:
         console.print("Stopped at once; what was saved before is kept.")
         return 130
+
+
+def options_beside_resume(arguments: list[str]) -> list[str]:
+    """Options that were given together with --resume and do not act, whatever their values are."""
+    names = [argument.partition("=")[0].replace("_", "-") for argument in arguments if argument.startswith("--")]
+    return [name for name in names if name not in ("--resume", "--dry-run", "--no-dry-run")]
+
+
+def stopped(run: Run, console: Console, errors: Console) -> int:
+    """Say that the run stopped, and which contestants are not saved, if any: whoever says "saved" has looked."""
+    lost = [f"{c.label} (seed {c.seed})" for c in run.contestants if not run.saved(c)]
+    run.close()
+    if lost:
+        errors.print(
+            f"[bold red]error[/]: stopped, and not saved as far as it came: {escape(', '.join(lost))}.", soft_wrap=True
+        )
+    else:
+        console.print("Stopped and saved.")
+    console.print("Continue with either of:")
+    console.print(f"  make pretrain RESUME={run.folder}\n  python pretrain.py --resume {run.folder}", soft_wrap=True)
+    return 130
 
 
 if __name__ == "__main__":

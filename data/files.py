@@ -10,15 +10,32 @@ from typing import Any
 
 
 def to_json(value: Any, indent: int | None = None) -> str:
-    """JSON as its standard has it. Raises ValueError for NaN and infinity, which it cannot hold."""
-    return json.dumps(value, indent=indent, ensure_ascii=False, allow_nan=False)
+    """JSON as its standard has it; a file's name that is no UTF-8 is spelt so that reading gives it back. Raises ValueError for
+    NaN and infinity, which JSON cannot hold."""
+    text = json.dumps(value, indent=indent, ensure_ascii=False, allow_nan=False)
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return json.dumps(value, indent=indent, allow_nan=False)
+    return text
+
+
+def user_path(name: str | Path) -> Path:
+    """A path as a user gives it: a tilde is the home folder, unless a file of that very name is there."""
+    path = Path(name)
+    if path.exists():
+        return path
+    try:
+        return path.expanduser()
+    except RuntimeError:  # ~name, and nobody of that name
+        return path
 
 
 def write_atomically(path: Path, text: str) -> None:
     """The file holds the old text or the new one, never a part."""
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
-        temporary.write_text(text, encoding="utf-8")
+        temporary.write_text(text, encoding="utf-8", errors="backslashreplace")
         sync(temporary)
         os.replace(temporary, path)
         sync(path.parent)

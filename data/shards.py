@@ -170,6 +170,13 @@ class Shards:
         """The number of the document that holds each place of the stream."""
         return np.searchsorted(self._ends, places, side="right")
 
+    def document(self, index: int) -> np.ndarray:
+        """Tokens of a document, all its parts, each with BOS and EOS."""
+        if not 0 <= index < self.documents:
+            raise IndexError(f"document {index} of {self.documents}")
+        begin = int(self._ends[index - 1]) if index else 0
+        return self.windows(np.array([begin]), int(self._ends[index]) - begin)[0]
+
     def part(self, index: int) -> np.ndarray:
         """Tokens of a part, BOS and EOS included."""
         for tokens, boundaries in zip(self._maps, self._boundaries):

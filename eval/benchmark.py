@@ -25,7 +25,7 @@ from rich.markup import escape
 from rich.progress import Progress
 from rich.table import Table
 
-from data.files import write_atomically
+from data.files import user_path, write_atomically
 from data.options import check_types
 from eval.baselines import BASELINES
 from eval.command import barrier, command, note, open_checkpoints, said
@@ -128,7 +128,7 @@ def run(config: BenchmarkConfig, tasks: dict[str, Task], title: str, console: Co
             except FileNotFoundError as error:
                 if config.tasks:
                     raise
-                if (Path(config.data).expanduser() / (tasks[name].folder or name)).is_dir():
+                if (user_path(config.data) / (tasks[name].folder or name)).is_dir():
                     note(f"{error} It is left out.", console)
         if splits is None:
             continue

@@ -10,6 +10,7 @@ import tyro
 from rich.console import Console
 from rich.markup import escape
 
+from data.files import user_path
 from data.tokenizer import Tokenizer
 from model import MaskedLM
 from training.checkpoint import last_good, load_model_from
@@ -77,7 +78,7 @@ def open_checkpoints(paths: Sequence[Path]) -> dict[str, tuple[MaskedLM, Tokeniz
     found: dict[str, tuple[MaskedLM, Tokenizer]] = {}
     known: dict[Path, str] = {}
     for path in paths:
-        path = path.expanduser()
+        path = user_path(path)
         if (same := known.get(path.resolve())) is not None:
             raise ValueError(f"The checkpoint {path} is named twice (as {same}); name each once.")
         known[path.resolve()] = str(path)
@@ -90,7 +91,7 @@ def open_checkpoint(path: Path) -> tuple[MaskedLM, Tokenizer]:
 
     Raises FileNotFoundError, or ValueError for a damaged one and for a tokenizer that does not fit the model.
     """
-    path = path.expanduser()
+    path = user_path(path)
     model = load_model_from(path)
     folder = path if (path / "tokenizer.model").exists() else last_good(path)[0]
     tokenizer = Tokenizer.load(folder / "tokenizer.model")

@@ -26,6 +26,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from data.files import user_path
 from data.options import check_types
 from data.tokenizer import Tokenizer
 from eval.cloze import Cloze, Question, all_scores, fill, label_scores
@@ -226,7 +227,7 @@ def run(config: FewShotConfig, console: Console) -> int:
     store, failed, keys = Store(config.out), [], []
     for sentence in store.repair():
         note(sentence, console)
-    data_folder = config.data.expanduser()
+    data_folder = user_path(config.data)
     for name, task in TASKS.items():
         folder = data_folder / (task.glue.folder or task.glue.name if task.glue else name)
         if name not in config.tasks and (config.tasks or not folder.is_dir()):

@@ -16,6 +16,7 @@ from pathlib import Path
 import numpy as np
 from rapidfuzz.distance import Levenshtein
 
+from data.files import user_path
 from data.text import parsed, read_lines, read_text
 from eval.tasks import number_of
 
@@ -69,11 +70,11 @@ def read(lists: str, references: Sequence[str], notes: list[str] | None = None) 
 
 
 def _existing(name: str) -> Path:
-    if not Path(name).expanduser().is_file():
+    if not user_path(name).is_file():
         raise FileNotFoundError(
             f"There is no file {name}; give lists as .json, .tsv, or plain files with commas between."
         )
-    return Path(name).expanduser()
+    return user_path(name)
 
 
 def _aligned(names: Sequence[str], references: Sequence[str]) -> list[NBest]:

@@ -25,6 +25,7 @@ from rich.markup import escape
 from rich.table import Table
 from tqdm import tqdm
 
+from data.files import user_path
 from data.options import check_types
 from data.text import decoded, lines_of, parsed
 from data.tokenizer import Tokenizer
@@ -200,7 +201,7 @@ class PairsConfig:
 def run(config: PairsConfig, console: Console) -> int:
     """Returns 1 if a paradigm could not be read, with the others scored."""
     paradigms, names, failed = [], [], []
-    for path in (given.expanduser() for given in config.data):
+    for path in (user_path(given) for given in config.data):
         if not path.exists():
             raise FileNotFoundError(f"There is no {path}; give a file, a folder or an archive of pairs.")
         with barrier(str(path), failed, config.out):

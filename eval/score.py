@@ -30,7 +30,7 @@ from tqdm import tqdm
 
 from data.batch import Batch
 from data.batches import padded
-from data.files import to_json
+from data.files import to_json, user_path
 from data.options import check_types
 from data.text import CONVERT, decoded
 from data.tokenizer import Tokenizer
@@ -178,7 +178,7 @@ def chunks(lines: Iterable[bytes], name: str, size: int = LINES) -> Iterator[lis
 
 def run(config: ScoreConfig, console: Console) -> None:
     """Memory holds LINES lines, however long the input."""
-    given, asked = Path(config.input).expanduser(), Path(config.output).expanduser()
+    given, asked = user_path(config.input), user_path(config.output)
     if config.input != "-" and not given.is_file():
         raise FileNotFoundError(
             f"There is no file {config.input}; give a text file with a sentence on each line, or -."

@@ -27,6 +27,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from data.batch import Batch
+from data.files import user_path
 from data.options import check_types
 from data.text import read_lines
 from data.tokenizer import Tokenizer
@@ -217,7 +218,7 @@ def run(config: SimilarityConfig, console: Console) -> int:
     failed: list[str] = []
     for name in [n for given in config.data for n in (HUB_SETS if given == HUB else (given,))]:
         with barrier("", failed, config.out):
-            sets += [from_hub(name)] if name in HUB_SETS else read(Path(name).expanduser())
+            sets += [from_hub(name)] if name in HUB_SETS else read(user_path(name))
     if not sets:
         raise ValueError(" ".join(failed))
     if twice := sorted({p.name for p in sets if sum(p.name == q.name for q in sets) > 1}):

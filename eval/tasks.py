@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-from data.files import to_json
+from data.files import to_json, user_path
 from data.text import parsed, read_lines, read_text
 
 HUB_SPLITS = {"dev": "validation", "dev_matched": "validation_matched", "dev_mismatched": "validation_mismatched"}
@@ -141,7 +141,7 @@ class Task:
         return (split, *self.files.get(split, ()))
 
     def find(self, data: Path, split: str) -> list[Path]:
-        folder = data.expanduser() / (self.folder or self.name)
+        folder = user_path(data) / (self.folder or self.name)
         if not folder.is_dir():
             raise FileNotFoundError(
                 f"{self.name}: there is no folder {folder}; give with DATA= the folder that holds {folder.name}/, or DATA=hub."

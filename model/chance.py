@@ -4,17 +4,19 @@ import torch
 from torch import Tensor
 
 from data.batch import Batch
+from data.permutation import hash64
 
 
 def uniform(batch: Batch, salt: int = 0) -> Tensor:
-    """(B, N) float64 in [0, 1), of a row's sample, the place in its document and `salt` alone. On the batch's device, without
-    a wait; a batch without samples counts as sample 0."""
+    """(B, N) float64 in [0, 1), of the data's seed, a row's sample, the place in its document and `salt` alone. On the batch's
+    device, without a wait; a batch without samples counts as sample 0."""
     device = batch.tokens.device
     rows, length = batch.tokens.shape
     place = torch.arange(length, device=device).expand(rows, length)
     if batch.layout is not None:
         place = place - batch.layout.start
     samples = torch.tensor(batch.samples or [0] * rows).to(device, non_blocking=True)
+    samples = samples + (hash64(batch.seed) >> 1 if batch.seed else 0)
     bits = _mix(_mix(_mix(samples[:, None] + 1) + salt + 1) + place + 1) >> 11 & (1 << 53) - 1
     return bits.double() * 2.0**-53
 

@@ -28,11 +28,12 @@ class StepFlops:
 
 
 @lru_cache(maxsize=64)
-def step_flops(config: ModelConfig, rows: int, length: int) -> StepFlops:
-    """Forward and backward of the loss over a batch (rows, length) without document boundaries."""
+def step_flops(config: ModelConfig, rows: int, length: int, fraction: float = 0.0) -> StepFlops:
+    """Forward and backward of the loss over a batch (rows, length) without document boundaries, at this share of the budget."""
     few, all_places = rows, rows * length  # as many in each row
     with torch.device("meta"):
         model = MaskedLM(config)
+    model.architecture.fraction = fraction
     if model.architecture.masking is None:
         return StepFlops(0.0, _count(model, rows, length, None) / all_places)
     at_few, at_all = (_count(model, rows, length, count) for count in (few, all_places))

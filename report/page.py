@@ -133,6 +133,17 @@ def setting(results: Results) -> list[tuple[str, str]]:
         ("seeds", " ".join(map(str, config["seeds"]))),
         *(("machine", text) for text in machines(results)),
         *(("note", text) for text in results.facts["notes"]),
+        *(("note", text) for text in suspended(results)),
+    ]
+
+
+def suspended(results: Results) -> list[str]:
+    """What a contestant was not charged for."""
+    ends = [(label, seed, curve[-1]) for label, own in results.curves.items() for seed, curve in own.items() if curve]
+    return [
+        f"{label} (seed {seed}) was suspended or stalled for {end['suspended']:.0f} s, which are not charged."
+        for label, seed, end in ends
+        if end.get("suspended", 0.0) >= 1.0
     ]
 
 

@@ -30,6 +30,7 @@ class Progress:
 
     sessions: for each process that trained it, the machine it ran on and the step at which it took over.
     diverged: the share of the budget that was spent when its loss was no number any more, or None.
+    suspended: seconds that the process stood still while it trained, which are not charged.
     """
 
     step: int = 0
@@ -38,6 +39,7 @@ class Progress:
     evaluated: int = 0  # evaluation points passed
     sessions: list[dict[str, Any]] = field(default_factory=list)
     diverged: float | None = None
+    suspended: float = 0.0
 
     def to_dict(self) -> dict[str, Any]:
         return dataclasses.asdict(self)
@@ -45,6 +47,33 @@ class Progress:
     @classmethod
     def from_dict(cls, fields: dict[str, Any]) -> "Progress":
         return cls(**{**fields, "spent": Spent(**fields["spent"])})
+
+
+def _plain(value: Any) -> Any:
+    """As JSON gives it back: tuples are lists."""
+    return json.loads(json.dumps(value))
+
+
+class Clock:
+    """Seconds since it was made, less those in which the process stood still: suspended, or stalled for whole seconds."""
+
+    STILL = 2.0  # seconds without work between two ticks that are taken for a stop
+
+    def __init__(self) -> None:
+        self.start = self.last = time.perf_counter()
+        self.work = time.process_time()
+        self.suspended, self.longest = 0.0, 0.0
+
+    def tick(self) -> float:
+        """Call it after each step; a step that takes long without working is charged as the longest before it."""
+        now, work = time.perf_counter(), time.process_time()
+        took, worked = now - self.last, work - self.work
+        if took - worked > self.STILL and took > 10 * max(self.longest, worked):
+            self.suspended += took - max(self.longest, worked)
+        else:
+            self.longest = max(self.longest, took)
+        self.last, self.work = now, work
+        return now - self.start - self.suspended
 
 
 class Contestant:
@@ -78,7 +107,7 @@ class Contestant:
         self.loss_of = torch.compile(model, fullgraph=True) if compile_loss else model
         self.compiled = compile_loss
         self.tokens_per_step = accumulate * batches.batch_size * batches.sequence_length
-        self.flops_of = step_flops(model.config, batches.batch_size, batches.sequence_length)
+        self.identity: dict[str, Any] = {}  # of the run, compared on resume
         self.last: dict[str, float] = {}  # scalars of the last slice
         self.ahead: tuple[int, list[Batch]] | None = None  # the next step's batches, on their way to the device
 
@@ -101,6 +130,12 @@ class Contestant:
         masking = self.model.architecture.masking_at(self.fraction)
         length, rows = self.batches.sequence_length, self.tokens_per_step // self.batches.sequence_length
         return self.tokens_per_step if masking is None else rows * max(1, round(masking.rate * length))
+
+    def flops_of(self, predicted: int, fraction: float | None = None) -> float:
+        """Of a batch that predicts so many places, when this share of the budget is spent; now, if none is given."""
+        fraction = self.fraction if fraction is None else fraction
+        shape = self.batches.batch_size, self.batches.sequence_length
+        return step_flops(self.model.config, *shape, self.model.architecture.phase(fraction))(predicted)
 
     @property
     def flops_per_step(self) -> float:
@@ -132,14 +167,14 @@ class Contestant:
         A loss that is no number any more ends the contestant's training: `progress.diverged`.
         """
         progress, config = self.progress, self.optimizer_config
-        before, start, first = progress.spent, time.perf_counter(), progress.step
+        before, first, clock = progress.spent, progress.step, Clock()
         loss_sum = torch.zeros((), device=self.device)
         while True:
             rate = config.learning_rate * learning_rate_factor(self.fraction, config.warmup, config.decay)
             loss, norm, predicted, flops = self.step(rate)
             loss_sum += loss
             steps = progress.step - first
-            elapsed = time.perf_counter() - start
+            elapsed = clock.tick()
             progress.spent = Spent(
                 before.seconds + elapsed,
                 progress.spent.flops + flops,
@@ -149,7 +184,8 @@ class Contestant:
             if elapsed >= seconds or self.fraction >= min(1.0, until):
                 break
         mean_loss, last_norm = float(loss_sum) / steps, float(norm)  # a GPU's queue drains here, inside the clock
-        elapsed = time.perf_counter() - start
+        elapsed = clock.tick()
+        progress.suspended += clock.suspended
         progress.spent = dataclasses.replace(progress.spent, seconds=before.seconds + elapsed)
         if not (math.isfinite(mean_loss) and math.isfinite(last_norm)):
             self.diverge()
@@ -173,8 +209,11 @@ class Contestant:
         Returns the mean loss over all predicted places and the gradient norm, both on device, how many places were
         predicted, and the FLOPs.
         """
+        now = self.fraction
         batches = self._batches_of(self.progress.step)
         predicted = sum(batch.predicted for batch in batches)
+        flops = sum(self.flops_of(batch.predicted, now) for batch in batches)
+        self.model.architecture.fraction = now
         total = torch.zeros((), device=self.device)
         for batch in batches:
             if not batch.predicted:
@@ -185,10 +224,12 @@ class Contestant:
             loss.backward()
             total += loss.detach()
         self.progress.step += 1
-        if self.device.type == "cuda":
-            self._fetch(self.progress.step)  # while the device works
+        if self.device.type == "cuda":  # while the device works
+            spent = self.progress.spent
+            after = dataclasses.replace(spent, flops=spent.flops + flops, tokens=spent.tokens + self.tokens_per_step)
+            self._fetch(self.progress.step, self.budget.fraction(after))
         norm = self.optimizers.step(learning_rate)
-        return total, norm, predicted, sum(self.flops_of(batch.predicted) for batch in batches)
+        return total, norm, predicted, flops
 
     def _dropout(self, batch: Batch) -> contextlib.AbstractContextManager:
         if not self.model.config.dropout:
@@ -197,12 +238,13 @@ class Contestant:
 
     def _batches_of(self, step: int) -> list[Batch]:
         if self.ahead is None or self.ahead[0] != step:
-            self._fetch(step)
+            self._fetch(step, self.fraction)
         batches, self.ahead = self.ahead[1], None
         return batches
 
-    def _fetch(self, step: int) -> None:
-        masking = self.model.architecture.masking_at(self.fraction)
+    def _fetch(self, step: int, fraction: float) -> None:
+        """The batches of a step, masked as the share of the budget asks that is spent when it begins."""
+        masking = self.model.architecture.masking_at(fraction)
         batches = [self.batches.at(step * self.accumulate + micro, masking) for micro in range(self.accumulate)]
         if self.device.type == "cuda":
             batches = [batch.pin_memory() for batch in batches]
@@ -214,18 +256,29 @@ class Contestant:
             directory.mkdir(parents=True, exist_ok=True)
             write_atomically(directory / "diverged.json", to_json(self.progress.to_dict()))
             return
-        state = {"progress": self.progress.to_dict(), "optimizers": self.optimizers.state_dict()}
+        state = {"progress": self.progress.to_dict(), "optimizers": self.optimizers.state_dict(), "made": self._made()}
         checkpoint.save(directory, self.progress.step, self.model, state, tokenizer)
+
+    def _made(self) -> dict[str, Any]:
+        """What a checkpoint belongs to: corpus and tokenizer, seed, order of the data, optimiser."""
+        batches = [self.batches.batch_size, self.accumulate, self.batches.sequence_length]
+        optimizer = dataclasses.asdict(self.optimizer_config)
+        return {**self.identity, "seed": self.seed, "batches": batches, "optimizer": optimizer}
 
     def restore(self, directory: Path) -> list[str]:
         """Continue from the newest whole checkpoint, if there is one. Returns a sentence for each damaged one.
 
-        Raises ValueError if it was made for another model configuration.
+        Raises ValueError if it was made for another configuration, or if there are checkpoints and none is whole.
         """
         checkpoint.sweep(directory)
         path, damaged = checkpoint.last_good(directory)
         if path is not None:
             self.load(path)
+        elif damaged:
+            raise ValueError(
+                f"{' '.join(damaged)} No whole checkpoint of {self.label} is left in {directory}; bring one back, or start a new "
+                "run."
+            )
         if (note := directory / "diverged.json").exists():
             self.progress = Progress.from_dict(json.loads(note.read_text()))
         return damaged
@@ -239,6 +292,12 @@ class Contestant:
             raise ValueError(f"The checkpoint {path} is from another configuration ({differs}); resume its own run.")
         self.model.load_state_dict(saved.state_dict())
         state = checkpoint.load_training(path)
+        theirs, ours = state.get("made"), self._made()
+        if theirs is not None and (
+            differs := [k for k in ours if k in theirs and _plain(theirs[k]) != _plain(ours[k])]
+        ):
+            told = ", ".join(f"{k} {theirs[k]!r} there and {ours[k]!r} here" for k in differs)
+            raise ValueError(f"The checkpoint {path} belongs to another run ({told}); bring this run's own back.")
         self.optimizers.load_state_dict(state["optimizers"])
         self.progress = Progress.from_dict(state["progress"])
         self.ahead = None

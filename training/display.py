@@ -1,6 +1,12 @@
 """What a run shows while it works: a live bar for each model on a terminal, plain lines elsewhere."""
 
+import contextlib
+import io
+import os
+import sys
 import time
+from collections.abc import Callable
+from typing import TextIO
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn
@@ -14,6 +20,50 @@ def clock(seconds: float) -> str:
     minutes, seconds = divmod(round(max(0.0, seconds)), 60)
     hours, minutes = divmod(minutes, 60)
     return f"{hours}:{minutes:02}:{seconds:02}" if hours else f"{minutes}:{seconds:02}"
+
+
+class Steady(io.TextIOBase):
+    """A stream that never fails: what it cannot show is lost, and whoever prints goes on.
+
+    A closed pipe, a full disk under the log, a terminal that is gone: from the first failure on, all goes nowhere. Characters
+    that the terminal lacks are spelt out.
+    """
+
+    def __init__(self, stream: TextIO) -> None:
+        self.stream, self.lost = stream, False
+        if hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors="backslashreplace")
+
+    @property
+    def encoding(self) -> str:
+        return self.stream.encoding
+
+    def isatty(self) -> bool:
+        return not self.lost and self.stream.isatty()
+
+    def fileno(self) -> int:
+        return self.stream.fileno()
+
+    def write(self, text: str) -> int:
+        self._try(lambda: self.stream.write(text))
+        return len(text)
+
+    def flush(self) -> None:
+        self._try(self.stream.flush)
+
+    def _try(self, do: Callable[[], object]) -> None:
+        if self.lost:
+            return
+        try:
+            do()
+        except (OSError, ValueError):
+            self.lost = True
+            with contextlib.suppress(OSError, ValueError):  # what is buffered must not fail again when Python ends
+                os.dup2(os.open(os.devnull, os.O_WRONLY), self.stream.fileno())
+
+
+def steady_console(stderr: bool = False) -> Console:
+    return Console(file=Steady(sys.stderr if stderr else sys.stdout))
 
 
 class Display:

@@ -19,8 +19,8 @@ from training.config import PretrainConfig
 from training.contestant import Contestant
 from training.entry import Entry
 from training.machine import keep_freed_memory
+from training.making import autocast_dtype, make_contestant, resolve_device
 from training.memory import training_memory_bytes
-from training.run import autocast_dtype, make_contestant, resolve_device
 
 TIMED_STEPS = 3
 

@@ -63,6 +63,9 @@ def precision(device: torch.device, dtype: torch.dtype | None) -> torch.autocast
     return torch.autocast(device.type, dtype or torch.bfloat16, enabled=dtype is not None)
 
 
+MEMORY_ADVICE = "lower --batch-size and raise --accumulate by as much: the result is the same; or take a smaller --size, or fewer --workers"
+
+
 def out_of_memory(error: BaseException) -> bool:
     """Whether a GPU, PyTorch's CPU allocator or Python says that memory has run out."""
     words = ("can't allocate memory", "not enough memory", "cannot allocate memory", "bad_alloc", "out of memory")
@@ -105,11 +108,15 @@ def processor_name() -> str:
 
 
 def git_revision() -> str:
-    here = Path(__file__).parent
+    """Of this code's own repository, with a mark where it was changed; not of one that it happens to be unpacked in."""
+    root = Path(__file__).resolve().parents[1]
+    surroundings = {name: value for name, value in os.environ.items() if not name.startswith("GIT_")}
     try:
         run = lambda *args: subprocess.run(  # noqa: E731
-            ["git", *args], cwd=here, capture_output=True, text=True, check=True, timeout=10
+            ["git", *args], cwd=root, env=surroundings, capture_output=True, text=True, check=True, timeout=10
         ).stdout.strip()
+        if Path(run("rev-parse", "--show-toplevel")).resolve() != root:
+            return "unknown"
         return run("rev-parse", "--short=12", "HEAD") + ("+changes" if run("status", "--porcelain") else "")
     except (OSError, subprocess.SubprocessError):
         return "unknown"

@@ -13,7 +13,7 @@ from training.contestant import Contestant
 from training.dry_run import RandomBatches
 from training.entry import Entry
 from training.machine import keep_freed_memory, matmul_rate
-from training.run import make_contestant, resolve_device
+from training.making import make_contestant, resolve_device
 
 STEPS = 5
 

@@ -5,10 +5,13 @@ Side by side: in processes of their own, with a share of the cores each. For bud
 decides nothing: two small models on two cores finish a third sooner than one after the other.
 """
 
+import contextlib
 import multiprocessing
 import os
 import queue
 import signal
+import traceback
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -17,51 +20,96 @@ import torch
 from training.budget import Budget
 from training.contestant import Contestant, Progress
 from training.display import Display
-from training.machine import keep_freed_memory
+from training.machine import MEMORY_ADVICE, keep_freed_memory, out_of_memory
 from training.run import Run, key
 from training.threads import Threads, available_cores
 
 
 class Interrupt:
-    """Ctrl-C or SIGTERM: remembered, and acted upon when the slice ends. A second Ctrl-C stops at once."""
+    """Ctrl-C, SIGTERM or SIGHUP: remembered, and acted upon when the slice ends. A second Ctrl-C stops at once."""
 
     def __init__(self) -> None:
         self.asked = False
-        for number in (signal.SIGINT, signal.SIGTERM):
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
             signal.signal(number, self.remember)
 
     def remember(self, number: int, frame: object) -> None:
         self.asked = True
-        signal.signal(number, signal.default_int_handler if number == signal.SIGINT else signal.SIG_DFL)
+        if number == signal.SIGINT:
+            signal.signal(number, signal.default_int_handler)
+
+
+class Unfinished(ValueError):
+    """Some contestants failed; the others went on to their ends and are saved."""
 
 
 def race(run: Run, display: Display, interrupt: Interrupt) -> bool:
-    """Train every contestant to the end of its budget. Returns False if interrupted, with all of them saved."""
-    workers = min(run.config.workers or available_cores(), sum(not c.finished for c in run.contestants))
-    if workers > 1:
-        return side_by_side(run, workers, display, interrupt)
+    """Train every contestant to the end of its budget. Returns False if interrupted, with all of them saved.
+
+    One that fails takes no other with it. Raises Unfinished, with a sentence for each, when the others have ended.
+    """
+    if (
+        run.config.workers != 1
+    ):  # also with one contestant left: a worker has its share of the cores, and so the same bits
+        return side_by_side(run, run.config.workers or available_cores(), display, interrupt)
     return in_turns(run, display, interrupt)
 
 
 def in_turns(run: Run, display: Display, interrupt: Interrupt) -> bool:
     """Whoever has spent the smallest share of its budget is next."""
+    failed: dict[int, str] = {}
     for contestant in run.contestants:
-        if not contestant.finished:
-            contestant.warm_up()
-        run.begin(contestant)
+        with _barrier(run, contestant, failed):
+            if not contestant.finished:
+                contestant.warm_up()
+            run.begin(contestant)
     # Under the other budgets the number of threads stays: results should not depend on what else the machine does.
     by_clock = Budget.parse(run.config.budget).kind == "seconds" and run.device.type == "cpu"
     threads = {id(c): Threads() for c in run.contestants} if by_clock else {}
-    while unfinished := [c for c in run.contestants if not c.finished]:
+    while unfinished := [c for c in run.contestants if not c.finished and id(c) not in failed]:
         contestant = min(unfinished, key=lambda c: c.fraction)
-        if turn(run, contestant, threads.get(id(contestant))):
-            run.write_records()
+        with _barrier(run, contestant, failed):
+            if turn(run, contestant, threads.get(id(contestant))):
+                run.write_records()
         display.update(contestant)
         if interrupt.asked and not all(c.finished for c in run.contestants):
             for c in run.contestants:
-                run.save(c)
+                with _barrier(run, c, failed):
+                    run.save(c)
             return False
+    if failed:
+        raise Unfinished(_told(run, list(failed.values())))
     return True
+
+
+@contextlib.contextmanager
+def _barrier(run: Run, contestant: Contestant, failed: dict[int, str]) -> Iterator[None]:
+    """Around one contestant: what it raises is its own, kept as a sentence and with its traceback in errors.log."""
+    try:
+        yield
+    except Exception as error:
+        failed.setdefault(
+            id(contestant), f"{contestant.label} (seed {contestant.seed}): {explained(error, run.folder)}"
+        )
+
+
+def explained(error: Exception, folder: Path) -> str:
+    """An error as one sentence, with advice where memory ran out; its traceback goes to FOLDER/errors.log."""
+    with (
+        contextlib.suppress(OSError),
+        open(folder / "errors.log", "a", encoding="utf-8", errors="backslashreplace") as log,
+    ):
+        log.write("".join(traceback.format_exception(error)) + "\n")
+    if out_of_memory(error):
+        return f"out of memory; {MEMORY_ADVICE}."
+    sentence = " ".join(str(error).split()) or type(error).__name__
+    return (
+        sentence if isinstance(error, ValueError | OSError) else f"{sentence} ({type(error).__name__}; see errors.log)"
+    )
+
+
+def _told(run: Run, failed: list[str]) -> str:
+    return f"{' '.join(failed)} The others have ended. Continue with --resume {run.folder}."
 
 
 def turn(run: Run, contestant: Contestant, threads: Threads | None = None) -> bool:
@@ -79,7 +127,10 @@ def turn(run: Run, contestant: Contestant, threads: Threads | None = None) -> bo
     run.log(contestant, contestant.last)
     if contestant.fraction >= due or contestant.finished:
         run.evaluate(contestant)
-    if contestant.finished or run.save_is_due(contestant):
+    first = (
+        not recorded and contestant.progress.history
+    )  # what has a record has a checkpoint, however soon it is killed
+    if contestant.finished or first or run.save_is_due(contestant):
         run.save(contestant)
     return len(contestant.progress.history) > recorded
 
@@ -90,53 +141,71 @@ def side_by_side(run: Run, workers: int, display: Display, interrupt: Interrupt)
     tasks, news, stop = context.Queue(), context.Queue(), context.Event()
     order = sorted(range(len(run.contestants)), key=lambda i: -run.contestants[i].budget.amount)
     open_tasks = {i for i in order if not run.contestants[i].finished}
+    threads = max(1, available_cores() // workers)
+    workers = min(workers, len(open_tasks))
     for i in [*(i for i in order if i in open_tasks), *[None] * workers]:
         tasks.put(i)
-    threads = max(1, available_cores() // workers)
     arguments = (run.folder, threads, tasks, news, stop)
     processes = [context.Process(target=_work, args=arguments, daemon=True) for _ in range(workers)]
     for process in processes:
         process.start()
+    failed: dict[int, str] = {}
+
+    def hear(wait: float) -> bool:
+        """Take one message, if one comes in time."""
+        try:
+            index, told = news.get(timeout=wait)
+        except queue.Empty:
+            return False
+        contestant = run.contestants[index]
+        if isinstance(told, str):
+            failed[index] = f"{contestant.label} (seed {contestant.seed}): {told}"
+            open_tasks.discard(index)
+            return True
+        evaluated = len(contestant.progress.history)
+        contestant.progress, contestant.last = Progress.from_dict(told["progress"]), told["last"]
+        if len(contestant.progress.history) > evaluated:
+            run.write_records()
+        display.update(contestant)
+        if contestant.finished:
+            open_tasks.discard(index)
+        return True
+
     try:
         while open_tasks and any(p.is_alive() for p in processes):
             if interrupt.asked:
                 stop.set()
-            try:
-                index, told = news.get(timeout=0.5)
-            except queue.Empty:
-                continue
-            if isinstance(told, str):
-                raise ValueError(told)
-            contestant = run.contestants[index]
-            evaluated = len(contestant.progress.history)
-            contestant.progress, contestant.last = Progress.from_dict(told["progress"]), told["last"]
-            if len(contestant.progress.history) > evaluated:
-                run.write_records()
-            display.update(contestant)
-            if contestant.finished:
-                open_tasks.discard(index)
+            hear(0.5)
     finally:
         stop.set()
         for process in processes:
-            process.join(60)
-            process.kill()
-    if open_tasks and not interrupt.asked:
+            while process.is_alive():  # an evaluation may be long, and what it ends with is saved
+                process.join(1.0)
+                hear(0.01)
+        while hear(0.2):  # what workers said before they ended
+            pass
+    for i, contestant in enumerate(run.contestants):
+        if i not in failed:
+            contestant.restore(run.folder / "checkpoints" / key(contestant))
+    if failed:
+        raise Unfinished(_told(run, list(failed.values())))
+    if open_tasks and not interrupt.asked and not all(p.exitcode == 0 for p in processes):
         raise ValueError(
             f"A worker ended before its time, as it does when memory runs out; what was saved is kept. Continue with "
             f"--resume {run.folder}, or start with fewer --workers."
         )
-    for contestant in run.contestants:
-        contestant.restore(run.folder / "checkpoints" / key(contestant))
     return not open_tasks
 
 
 def _work(folder: Path, threads: int, tasks: Any, news: Any, stop: Any) -> None:
-    """Train one contestant after the other, telling the parent of each slice; saved and silent once `stop` is set."""
+    """Train one contestant after the other, telling the parent of each slice; saved and silent once `stop` is set, or once a
+    signal asks. One that fails is told, and the next one begins."""
+    interrupt = Interrupt()
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the terminal tells everybody; the parent decides
     torch.set_num_threads(threads)
     keep_freed_memory()
     parent = os.getppid()
-    while (index := tasks.get()) is not None and not stop.is_set():
+    while not stop.is_set() and not interrupt.asked and (index := tasks.get()) is not None:
         try:
             run = Run.resume(folder, only=index)
             [contestant] = run.contestants
@@ -144,13 +213,13 @@ def _work(folder: Path, threads: int, tasks: Any, news: Any, stop: Any) -> None:
             run.begin(contestant)
             while not contestant.finished:
                 turn(run, contestant)
-                news.put((index, {"progress": contestant.progress.to_dict(), "last": contestant.last}))
                 if os.getppid() != parent:
                     return  # the parent was killed, and with it the right to write here
-                if stop.is_set():
+                if stop.is_set() or interrupt.asked:
                     run.save(contestant)
+                news.put((index, {"progress": contestant.progress.to_dict(), "last": contestant.last}))
+                if stop.is_set() or interrupt.asked:
                     break
             run.close()
-        except (ValueError, OSError, RuntimeError) as error:
-            news.put((index, str(error)))
-            return
+        except Exception as error:
+            news.put((index, explained(error, folder)))

@@ -18,7 +18,6 @@ import math
 import re
 import time
 import urllib.parse
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -26,74 +25,21 @@ import torch
 from torch.utils.tensorboard import SummaryWriter
 
 from data.batches import Batches, held_out_windows
-from data.files import held, to_json, write_atomically
+from data.files import held, to_json, user_path, write_atomically
 from data.prepare import PreparedCorpus, prepare
+from data.text import parsed, read_lines
 from data.words import Words
-from model import MaskedLM, ModelConfig
+from model import MaskedLM
+from training import checkpoint
 from training.budget import Budget
 from training.config import PretrainConfig
 from training.contestant import Contestant
 from training.entry import Entry
 from training.leave_one_out import Yardstick
-from training.machine import Machine, default_device, has_fast_bf16
+from training.machine import Machine
+from training.making import autocast_dtype, make_contestant, resolve_device
 from training.memory import training_memory_bytes
 from training.whole_words import WholeWords
-
-
-def resolve_device(name: str) -> torch.device:
-    try:
-        device = default_device() if name == "auto" else torch.device(name)
-        torch.empty(0, device=device)
-        return device
-    except (RuntimeError, AssertionError) as error:
-        raise ValueError(
-            f"The device {name!r} cannot be used here ({str(error).splitlines()[0]}); try auto."
-        ) from error
-
-
-def autocast_dtype(precision: str, device: torch.device) -> torch.dtype | None:
-    return torch.bfloat16 if precision == "bf16" or (precision == "auto" and has_fast_bf16(device)) else None
-
-
-def model_config(config: PretrainConfig, entry: Entry, vocab_size: int, mask_id: int) -> ModelConfig:
-    shape = {
-        "vocab_size": vocab_size,
-        "mask_id": mask_id,
-        "dropout": config.dropout,
-        "d_embed": config.d_embed,
-        "zero_head": config.zero_head,
-        "max_length": max(512, config.sequence_length),
-        "options": entry.options,
-    }
-    return ModelConfig.preset(
-        entry.architecture, size=config.size, preset=config.preset, **{**shape, **dict(entry.model)}
-    )
-
-
-def make_contestant(
-    config: PretrainConfig,
-    entry: Entry,
-    seed: int,
-    device: torch.device,
-    *,
-    vocab_size: int,
-    mask_id: int,
-    batches: Callable[[MaskedLM, int], Batches],
-) -> Contestant:
-    """A fresh contestant; `batches(model, seed)` gives its data."""
-    torch.manual_seed(seed)
-    model = MaskedLM(model_config(config, entry, vocab_size, mask_id)).to(device)
-    return Contestant(
-        entry,
-        seed,
-        model,
-        dataclasses.replace(config.optimizer, **dict(entry.optimizer)),
-        batches(model, seed),
-        Budget.parse(config.budget).times(entry.share),
-        accumulate=config.accumulate,
-        autocast=autocast_dtype(config.precision, device),
-        compile_loss=config.compile,
-    )
 
 
 class Run:
@@ -130,6 +76,8 @@ class Run:
             for i, (seed, text) in enumerate((s, a) for s in config.seeds for a in config.architectures)
             if only is None or i == only
         ]
+        for contestant in self.contestants:
+            contestant.identity = self._identity()
         self.machine = Machine.here(self.device)
         self.writers: dict[str, SummaryWriter] = {}
         self.saved_at = {key(c): time.monotonic() for c in self.contestants}
@@ -140,11 +88,12 @@ class Run:
         """A new folder, this process's own. Raises ValueError if a run is there already."""
         corpus = re.sub(r"[^\w.-]+", "-", Path(config.data.corpus).name or config.data.corpus).strip("-")
         name = config.name or f"{corpus}-{config.budget}-{time.strftime('%Y%m%d-%H%M%S')}"
-        taken = f"{config.runs / name} holds a run already; continue it with --resume {config.runs / name}, or choose "
+        runs = user_path(config.runs)
+        taken = f"{runs / name} holds a run already; continue it with --resume {runs / name}, or choose "
         taken += "another --name."
-        if config.name and (config.runs / name / "run.json").exists():
+        if config.name and (runs / name / "run.json").exists():
             raise ValueError(taken)
-        run = cls(config, config.runs / name)  # nothing is written before everything given has been checked
+        run = cls(config, runs / name)  # nothing is written before everything given has been checked
         for again in range(1, 1000):
             try:
                 run.folder.mkdir(parents=True)
@@ -152,7 +101,7 @@ class Run:
             except FileExistsError:
                 if config.name:  # made meanwhile, or before by hand: whoever gets the lock first has it
                     break
-                run.folder = config.runs / f"{name}-{again + 1}"
+                run.folder = runs / f"{name}-{again + 1}"
         run.hold()
         if (run.folder / "run.json").exists():
             run.close()
@@ -169,12 +118,35 @@ class Run:
         if only is None:
             run.hold()
         run._check_same_corpus()
+        known = run._recorded() if only is None else set()
         for contestant in run.contestants:
             damaged = contestant.restore(folder / "checkpoints" / key(contestant))
+            if not contestant.progress.step and (contestant.label, contestant.seed) in known:
+                raise ValueError(
+                    f"{folder / 'results.jsonl'} holds records of {contestant.label} (seed {contestant.seed}), and no checkpoint of "
+                    "it is left; bring it back, or start a new run."
+                )
             run.notes += [f"{sentence} Going on from the checkpoint before it." for sentence in damaged]
         if only is None:
             run.write_facts()
         return run
+
+    def _recorded(self) -> set[tuple[str, int]]:
+        """Contestants of which there are records."""
+        path = self.folder / "results.jsonl"
+        lines = read_lines(path) if path.exists() else []
+        records = [parsed(line, f"{path}, line {n}") for n, line in enumerate(lines, start=1) if line.strip()]
+        return {(record.get("contestant"), record.get("seed")) for record in records if isinstance(record, dict)}
+
+    def saved(self, contestant: Contestant) -> bool:
+        """Whether its state now lies in a whole checkpoint; what has not begun, or has diverged, has none to lie there."""
+        folder = self.folder / "checkpoints" / key(contestant)
+        progress = contestant.progress
+        return (
+            not progress.step
+            or progress.diverged is not None
+            or checkpoint.is_whole(folder / f"step-{progress.step:08d}")
+        )
 
     def hold(self) -> None:
         """Take the lock. Raises ValueError if another process trains in this folder."""
@@ -269,6 +241,7 @@ class Run:
             "predicted_tokens": spent.predicted,
             **contestant.last,
             "diverged": progress.diverged,
+            "suspended": progress.suspended,
             "sessions": progress.sessions,
             **{name: dataclasses.asdict(score) if score else None for name, score in scores.items()},
         }
@@ -283,6 +256,11 @@ class Run:
         write_atomically(self.folder / "results.jsonl", "\n".join(records) + "\n")
 
     def log(self, contestant: Contestant, scalars: dict[str, float]) -> None:
+        """To TensorBoard; a disk that is full there ends no training."""
+        with contextlib.suppress(OSError):
+            self._log(contestant, scalars)
+
+    def _log(self, contestant: Contestant, scalars: dict[str, float]) -> None:
         name = key(contestant)
         if name not in self.writers:
             place = str(self.folder / "tensorboard" / name)
@@ -322,7 +300,8 @@ class Run:
 
     def close(self) -> None:
         for writer in self.writers.values():
-            writer.close()
+            with contextlib.suppress(OSError):
+                writer.close()
         self.lock.close()
 
 

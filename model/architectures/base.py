@@ -42,6 +42,9 @@ class Architecture(nn.Module):
     learning_rate: float = 3e-3
     """What a race trains with where no rate is given: the best of a sweep (docs/tuning.md)."""
 
+    fraction: float = 0.0
+    """The share of the budget that was spent when the step began; the trainer says so, and nobody else."""
+
     hidden_words: float = 0.0
     """The share of the words that training batches hide whole from each of their own places (`Batch.spans`)."""
 
@@ -74,6 +77,10 @@ class Architecture(nn.Module):
     def masking_at(self, fraction: float) -> Masking | None:
         """`masking` when this share of the budget is spent, for a rate that changes on the way."""
         return self.masking
+
+    def phase(self, fraction: float) -> float:
+        """A share of the budget at which a step costs what it costs at `fraction`: FLOPs are counted there."""
+        return 0.0
 
     @property
     def predicted_fraction(self) -> float:

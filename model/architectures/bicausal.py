@@ -81,7 +81,6 @@ class Bicausal(Architecture):
         self.ends = SpanEnds(config) if o.words else None
         self.convolved = n if o.taps else 0  # the first layers
         self.taps = nn.Parameter(torch.zeros(2, o.taps, 2 * n * d)) if o.taps else None
-        self.fraction = 0.0  # of the budget, as the last masking was asked for
         self.begin = self.guess = None
         if o.width:
             self._build_towers(config)
@@ -100,8 +99,9 @@ class Bicausal(Architecture):
         self.begin = nn.Linear(2 * o.width, d, bias=False) if o.start else None
         self.guess = nn.Linear(o.width, d, bias=config.bias) if o.causal else None
 
-    def masking_at(self, fraction: float) -> None:
-        self.fraction = fraction
+    def phase(self, fraction: float) -> float:
+        """The towers' own losses are charged while they act."""
+        return 0.0 if self.options.causal and fraction < 0.5 else 1.0
 
     def predict(self, batch: Batch, places: Tensor | None = None) -> Tensor:
         content = self.embedding(batch.tokens, batch.documents)
@@ -197,7 +197,6 @@ class Bicausal(Architecture):
         return torch.stack([x.unflatten(-1, (2, -1)) for x in found], 3).flatten(2)  # (B, N, 2, L, D)
 
     def loss(self, batch: Batch, head: Head) -> Tensor:
-        """FLOPs are counted as at the beginning, with the towers' own losses."""
         weight = self.options.causal * max(0.0, 1.0 - 2.0 * self.fraction)
         if not weight:
             return super().loss(batch, head)

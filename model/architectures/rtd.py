@@ -12,6 +12,7 @@ tokens, and what it has learned is measured by fine-tuning. `encode` is the disc
 """
 
 import dataclasses
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import torch
@@ -65,6 +66,11 @@ class RTD(Architecture):
         self.blocks = nn.ModuleList(Block(config) for _ in range(config.n_layers))
         self.judge = nn.Sequential(make_norm(config, config.d_model), nn.Linear(config.d_model, 1))
 
+    def matrices(self) -> Iterator[nn.Parameter]:
+        """Not the judge's row: a vector has no matrix to orthogonalise."""
+        judge = self.judge[1].weight
+        return (p for p in super().matrices() if p is not judge)
+
     def predict(self, batch: Batch, places: Tensor | None = None) -> Tensor:
         return self.generator.predict(batch, places)
 
@@ -97,18 +103,26 @@ class RTD(Architecture):
         return own + self.options.weight * doubt.mean()
 
     def replacements(self, states: Tensor, batch: Batch, head: Head) -> Tensor:
-        """(B, N) tokens, of which a share is drawn from the generator. What is drawn for a row depends on its sample alone."""
+        """(B, N) tokens, of which a share of each row's real ones is drawn from the generator, never a special. What is drawn
+        for a row depends on its sample and the seed alone."""
         length = batch.tokens.shape[1]
         count = max(1, round(self.options.replaced * length))
         order, chance = uniform(batch, 1).float(), uniform(batch, 2).float()
+        ordinary = (
+            batch.tokens > self.config.mask_id + 1
+        )  # specials have the first ids, [UNK] behind [MASK] the last of them
+        real = torch.full((len(order), 1), float(length), device=order.device)
         if batch.documents is not None:
-            order = order.masked_fill(batch.documents < 0, -1.0)  # padding last
+            ordinary &= batch.documents >= 0
+            real = (batch.documents >= 0).sum(1, keepdim=True).float()
+        order = order.masked_fill(~ordinary, -1.0)  # these last
         at = order.topk(count, 1).indices  # (B, M)
+        wanted = (self.options.replaced * real).round().clamp_min(1.0)
+        chosen_at = ordinary.gather(1, at) & (torch.arange(count, device=at.device) < wanted)
         chosen = states.gather(1, at[..., None].expand(-1, -1, states.shape[-1]))
         summed = head.logits(chosen).float().softmax(-1).cumsum(-1)  # (B, M, V)
         drawn = torch.searchsorted(summed, chance.gather(1, at)[..., None] * summed[..., -1:])[..., 0].clamp_max(
             summed.shape[-1] - 1
         )
-        if batch.documents is not None:
-            drawn = torch.where(batch.documents.gather(1, at) < 0, batch.tokens.gather(1, at), drawn)
+        drawn = torch.where(chosen_at, drawn, batch.tokens.gather(1, at))
         return batch.tokens.scatter(1, at, drawn)

@@ -20,8 +20,8 @@ from training import checkpoint, machine
 from training.config import PretrainConfig
 from training.contestant import Contestant
 from training.entry import Entry
+from training.making import model_config
 from training.run import key as run_key
-from training.run import model_config
 
 
 def test_a_run_leaves_its_report(uninterrupted: Path) -> None:
