@@ -11,8 +11,8 @@ TEST_STAMP := .venv/.test-$(call pins,requirements.txt requirements-test.txt)
 # A variable as one argument, or each of its words as one, whatever the shell would make of them.
 quoted = '$(subst ','\'',$(1))'
 option = $(if $($(1)),--$(2) $(call quoted,$($(1))))
-options = $(if $($(1)),--$(2) $(call words,$($(1))))
-words = $(foreach word,$(1),$(call quoted,$(word)))
+options = $(if $($(1)),--$(2) $(call each,$($(1))))
+each = $(foreach word,$(1),$(call quoted,$(word)))
 PRETRAIN_OPTIONS = $(call options,ARCHITECTURES,architectures) $(call option,BUDGET,budget) $(call option,CORPUS,corpus) \
 	$(call option,SIZE,size) $(call options,SEEDS,seeds) $(call option,NAME,name) $(call option,RESUME,resume) $(ARGS)
 
@@ -30,7 +30,7 @@ help: ## these lines
 pretrain: $(RUN_STAMP) ## train two-stream and vanilla MLM side by side and report who learned more (12 min on 2 cores)
 	$(PY) pretrain.py $(PRETRAIN_OPTIONS)
 
-EVALUATION_OPTIONS = --checkpoints $(call words,$(CHECKPOINT)) $(call option,DATA,data) $(call options,TASKS,tasks) $(call options,SEEDS,seeds) \
+EVALUATION_OPTIONS = --checkpoints $(call each,$(CHECKPOINT)) $(call option,DATA,data) $(call options,TASKS,tasks) $(call options,SEEDS,seeds) \
 	$(call option,OUT,out) $(ARGS)
 named = @test -n $(call quoted,$(CHECKPOINT)) || { echo "Name one or more: make $(1) CHECKPOINT=runs/NAME/checkpoints/tta-seed0 DATA=folder"; exit 2; }
 
@@ -48,15 +48,15 @@ score: $(RUN_STAMP) ## pseudo-log-likelihood of each line of INPUT=file by CHECK
 
 blimp: $(RUN_STAMP) ## minimal pairs: DATA="BLiMP.zip ..." CHECKPOINT="a b", accuracy by phenomenon with its interval
 	$(call named,blimp)
-	$(PY) -m eval.pairs --checkpoints $(call words,$(CHECKPOINT)) $(call options,DATA,data) $(call option,OUT,out) $(ARGS)
+	$(PY) -m eval.pairs --checkpoints $(call each,$(CHECKPOINT)) $(call options,DATA,data) $(call option,OUT,out) $(ARGS)
 
 sts: $(RUN_STAMP) ## similarity of sentences without training: DATA="STS-B/dev.tsv ..." or STS-B or hub, CHECKPOINT="a b"
 	$(call named,sts)
-	$(PY) -m eval.similarity --checkpoints $(call words,$(CHECKPOINT)) $(call options,DATA,data) $(call option,OUT,out) $(ARGS)
+	$(PY) -m eval.similarity --checkpoints $(call each,$(CHECKPOINT)) $(call options,DATA,data) $(call option,OUT,out) $(ARGS)
 
 rerank: $(RUN_STAMP) ## choose from n-best lists: DEV=lists DEV_REFERENCES="a b" TEST=lists TEST_REFERENCES="a b" ARGS="--metric wer"
 	$(call named,rerank)
-	$(PY) -m eval.rerank --checkpoints $(call words,$(CHECKPOINT)) $(call option,DEV,dev) $(call options,DEV_REFERENCES,dev-references) \
+	$(PY) -m eval.rerank --checkpoints $(call each,$(CHECKPOINT)) $(call option,DEV,dev) $(call options,DEV_REFERENCES,dev-references) \
 		$(call option,TEST,test) $(call options,TEST_REFERENCES,test-references) $(call option,OUT,out) $(ARGS)
 
 correct: $(RUN_STAMP) ## doubtful tokens of each line of INPUT=file, replaced and on a page; or PAIRS=file, to be measured on
@@ -66,7 +66,7 @@ correct: $(RUN_STAMP) ## doubtful tokens of each line of INPUT=file, replaced an
 
 fewclue: $(RUN_STAMP) ## few-shot by patterns (PET) against fine-tuning: DATA=folder TASKS="eprstmt SST-2" CHECKPOINT="a b"
 	$(call named,fewclue)
-	$(PY) -m eval.fewclue --checkpoints $(call words,$(CHECKPOINT)) $(call option,DATA,data) $(call options,TASKS,tasks) $(call option,OUT,out) $(ARGS)
+	$(PY) -m eval.fewclue --checkpoints $(call each,$(CHECKPOINT)) $(call option,DATA,data) $(call options,TASKS,tasks) $(call option,OUT,out) $(ARGS)
 
 bench-scoring: $(BENCH_STAMP) ## sentences/s by length: two-stream, our vanilla, minicons and transformers' BERT of the same shape
 	$(PY) -m eval.bench_scoring $(ARGS)

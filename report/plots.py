@@ -72,6 +72,8 @@ def legend(figure: Figure, *panels: Axes) -> None:
             if line.get_color() not in {other.get_color() for other in handles}:
                 handles.append(line)
                 labels.append(label)
+    if not labels:  # nobody got as far as a first evaluation
+        return
     columns = 1 if max(map(len, labels)) > 40 else min(4, len(labels))
     figure.legend(handles, labels, loc="outside upper center", ncols=columns)
 

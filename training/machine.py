@@ -63,7 +63,9 @@ def precision(device: torch.device, dtype: torch.dtype | None) -> torch.autocast
     return torch.autocast(device.type, dtype or torch.bfloat16, enabled=dtype is not None)
 
 
-MEMORY_ADVICE = "lower --batch-size and raise --accumulate by as much: the result is the same; or take a smaller --size, or fewer --workers"
+MEMORY_ADVICE = (
+    "lower --batch-size and raise --accumulate by as much, which gives the same result; or take a smaller --size"
+)
 
 
 def out_of_memory(error: BaseException) -> bool:

@@ -123,8 +123,8 @@ class Run:
             damaged = contestant.restore(folder / "checkpoints" / key(contestant))
             if not contestant.progress.step and (contestant.label, contestant.seed) in known:
                 raise ValueError(
-                    f"{folder / 'results.jsonl'} holds records of {contestant.label} (seed {contestant.seed}), and no checkpoint of "
-                    "it is left; bring it back, or start a new run."
+                    f"{folder / 'results.jsonl'} holds records of {contestant.label} (seed {contestant.seed}), and no checkpoint "
+                    "of it is left; bring it back, or start a new run."
                 )
             run.notes += [f"{sentence} Going on from the checkpoint before it." for sentence in damaged]
         if only is None:
