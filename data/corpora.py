@@ -173,13 +173,14 @@ def _below(folder: Path, left_out: list[tuple[Path, str]]) -> list[Path]:
 def _once(files: list[Path], cache: Path) -> tuple[list[Path], list[tuple[Path, str]]]:
     """Each file under one of its names, and nothing that this program wrote itself: records of runs, caches."""
     found, left_out, known = [], [], set()
+    own = {(cache / name).resolve() for name in ("prepared", "corpora", "downloads")}
     folders = {folder for file in files for folder in file.parents}
     runs = {folder for folder in folders if (folder / "run.json").exists() and (folder / "facts.json").exists()}
     for file in files:
         same = (file.stat().st_dev, file.stat().st_ino)
         if runs.intersection(file.parents):
             left_out.append((file, "a record of a run of this program"))
-        elif cache.resolve() in file.resolve().parents:
+        elif own.intersection(file.resolve().parents):
             left_out.append((file, "in this program's cache"))
         elif same in known:
             left_out.append((file, "another name of a file that is read already"))

@@ -146,7 +146,7 @@ class ModelConfig:
             fields["options"] = tuple((key, value) for key, value in fields["options"])
             fields.setdefault("head", "dense")  # the only one until there was a choice
             return cls(**fields)
-        except (TypeError, KeyError, json.JSONDecodeError) as error:
+        except (TypeError, KeyError, RecursionError, json.JSONDecodeError) as error:
             raise ValueError(f"This is no model configuration as a checkpoint holds one ({error}).") from error
 
 

@@ -1,9 +1,10 @@
 """The files of a run as a report reads them, and whether those of two runs may be read as one."""
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+from data.text import parsed, read_lines, read_text
 
 if TYPE_CHECKING:
     from report.summary import Results
@@ -17,31 +18,31 @@ FACTS = ("identity", "precision", "yardstick.dev.tokens", "yardstick.test.tokens
 def read_records(path: Path) -> list[dict[str, Any]]:
     """The lines of a results.jsonl. Raises ValueError that names file and line for what is no record."""
     records = []
-    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1):
+    for number, line in enumerate(read_lines(path), start=1):
         if not line.strip():
             continue
-        try:
-            record = json.loads(line)
-            record["contestant"], record["seed"], record["step"], record["curve"], record["final"]
-        except (ValueError, TypeError, KeyError, RecursionError) as error:
+        where = f"{path}, line {number}"
+        record = parsed(line, where)
+        needed = ("contestant", "seed", "step", "curve", "final")
+        missing = [name for name in needed if not isinstance(record, dict) or name not in record]
+        if missing:
             raise ValueError(
-                f"{path}, line {number}: no record of an evaluation ({type(error).__name__}: {error}); expected what "
-                "`pretrain.py` writes. Remove the line, or continue the run, which writes the file again."
-            ) from None
+                f"{where}: no record of an evaluation (no {', '.join(missing)}); expected what `pretrain.py` writes. Remove the "
+                "line, or continue the run, which writes the file again."
+            )
         records.append(record)
     return records
 
 
-def read_json(path: Path) -> dict[str, Any]:
-    """Raises FileNotFoundError or ValueError that names the file."""
+def read_json(path: Path, *needed: str) -> dict[str, Any]:
+    """An object with these entries. Raises FileNotFoundError or ValueError that names the file."""
     if not path.exists():
         raise FileNotFoundError(f"{path.parent} has no {path.name}; give a folder in which `pretrain.py` ran.")
-    try:
-        found = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise ValueError(f"{path} is not JSON ({error}); expected what `pretrain.py` wrote.") from None
+    found = parsed(read_text(path), str(path))
     if not isinstance(found, dict):
         raise ValueError(f"{path} holds a {type(found).__name__}; expected what `pretrain.py` wrote, an object.")
+    if missing := [name for name in needed if name not in found]:
+        raise ValueError(f"{path} has no {', '.join(missing)}; expected what `pretrain.py` wrote.")
     return found
 
 

@@ -66,11 +66,15 @@ class Results:
     @classmethod
     def load(cls, folder: Path) -> "Results":
         """Raises FileNotFoundError where there is no run and ValueError for a damaged one."""
-        config, facts = read_json(folder / "run.json"), read_json(folder / "facts.json")
+        config, facts = read_json(folder / "run.json", "seeds"), read_json(folder / "facts.json", "contestants")
+        if not isinstance(config["seeds"], list) or not isinstance(facts["contestants"], dict):
+            raise ValueError(f"{folder}: run.json and facts.json are not what `pretrain.py` wrote.")
         if not (folder / "results.jsonl").exists():
             raise FileNotFoundError(f"{folder} has no results.jsonl; give a folder in which `pretrain.py` ran.")
         curves = {label: {seed: [] for seed in config["seeds"]} for label in facts["contestants"]}
         for record in read_records(folder / "results.jsonl"):
+            if not isinstance(record["contestant"], str) or not isinstance(record["seed"], int):
+                raise ValueError(f"{folder / 'results.jsonl'}: a record without a contestant's name and seed.")
             curves.setdefault(record["contestant"], {}).setdefault(record["seed"], []).append(record)
         return cls(curves, facts, config)
 

@@ -12,10 +12,18 @@ from data.batches import SHORTEST
 from data.files import to_json
 from data.options import check_types
 from data.prepare import DataConfig
+from data.text import read_text
 from model import size_names
 from training.budget import Budget
 from training.entry import Entry
 from training.optimizer import OptimizerConfig
+
+DEFAULT = (
+    "local:n_layers=2,name=local",
+    "vanilla:narrow=1,name=narrow vanilla",
+    "vanilla:narrow=1,words=1.0,name=narrow vanilla by words",
+)
+"""Ours, and of the vanilla models that were tuned the best on tokens and the best on whole words (docs/tuning.md)."""
 
 
 @dataclass(frozen=True)
@@ -61,8 +69,8 @@ class PretrainConfig:
 
     architectures: Annotated[
         tuple[str, ...],
-        tyro.conf.arg(help_behavior_hint="(default: local vanilla:near=3,learning_rate=4.5e-3 vanilla)"),
-    ] = ("local", "vanilla:near=3,learning_rate=4.5e-3", "vanilla")
+        tyro.conf.arg(help_behavior_hint="(default: local with two layers, and the best vanilla of each measure)"),
+    ] = DEFAULT
     """Who competes: names, each with options if wanted, as in `vanilla:masking_rate=0.4,learning_rate=2e-3` or
     `tta:budget=0.25`, which has a quarter of the budget, annealed to its end."""
     budget: str = "3m"
@@ -131,6 +139,8 @@ class PretrainConfig:
         entries = [Entry.parse(text) for text in self.architectures]
         if len({entry.identity for entry in entries}) < len(entries):
             raise ValueError(f"One contestant is named twice, if in other words, in {' '.join(self.architectures)}.")
+        if len({entry.label for entry in entries}) < len(entries):
+            raise ValueError(f"Two contestants have one name in {' '.join(self.architectures)}; give each its own.")
 
     def to_json(self) -> str:
         def plain(value: Any) -> Any:
@@ -153,7 +163,7 @@ class PretrainConfig:
             fields["architectures"], fields["seeds"] = tuple(fields["architectures"]), tuple(fields["seeds"])
             fields["runs"] = Path(fields["runs"])
             return cls(**fields)
-        except (TypeError, KeyError, AttributeError) as error:
+        except (TypeError, KeyError, AttributeError, RecursionError) as error:
             raise ValueError(f"found something else than the configuration of a run ({error})") from error
 
     @classmethod
@@ -163,6 +173,6 @@ class PretrainConfig:
         if not path.exists():
             raise FileNotFoundError(f"{folder} holds no run (no run.json); give a folder that `pretrain.py` made.")
         try:
-            return cls.from_json(path.read_text(encoding="utf-8"))
+            return cls.from_json(read_text(path))
         except ValueError as error:
             raise ValueError(f"{path} is not what `pretrain.py` wrote: {error}; start a new run.") from error

@@ -16,8 +16,11 @@ class Entry:
     """`vanilla`, or `vanilla:masking_rate=0.4,learning_rate=2e-3,budget=0.5`.
 
     Names after the colon are options of the architecture, of the optimiser (OptimizerConfig), of the model (ModelConfig)
-    or `budget`, the share of the race's budget that this contestant has, its schedule ending there. Anything else is
-    refused, and so is a value that is not of the option's type.
+    or `budget`, the share of the race's budget that this contestant has, its schedule ending there, or `name`, what tables and
+    pictures call it. Anything else is refused, and so is a value that is not of the option's type.
+
+    label:  what it is called: its name, with its share if that is not 1, or the text itself.
+    family: its label without the share: contestants that differ in nothing else.
     """
 
     label: str
@@ -26,6 +29,7 @@ class Entry:
     options: tuple[tuple[str, Any], ...] = ()
     optimizer: tuple[tuple[str, Any], ...] = ()
     model: tuple[tuple[str, Any], ...] = ()
+    family: str = ""
 
     @classmethod
     def parse(cls, text: str) -> "Entry":
@@ -34,7 +38,7 @@ class Entry:
         of_architecture = architecture_class(architecture)
         of_optimizer, of_model = get_type_hints(OptimizerConfig), get_type_hints(ModelConfig)
         homes = {
-            "race": {"budget": float},
+            "race": {"budget": float, "name": str},
             "options": get_type_hints(of_architecture.Options),
             "optimizer": {"optimizer" if n == "name" else n: t for n, t in of_optimizer.items()},
             "model": {
@@ -63,13 +67,13 @@ class Entry:
         if "optimizer" in given["optimizer"]:
             given["optimizer"]["name"] = given["optimizer"].pop("optimizer")
         dataclasses.replace(OptimizerConfig(), **given["optimizer"])
+        name = str(given["race"].get("name", "")).strip()
+        if "name" in given["race"] and not name:
+            raise ValueError(f"In {text!r}, the name is empty; give one, or leave it out.")
+        family = name or re.sub(r"(?<=[:,])budget=[^,]*,?", "", text).rstrip(",:")
+        label = text if not name else name if share == 1 else f"{name}, {share:g} of the budget"
         homes = (given["options"], given["optimizer"], given["model"])
-        return cls(text, architecture, share, *(tuple(sorted(values.items())) for values in homes))
-
-    @property
-    def family(self) -> str:
-        """The label without its share of the budget: contestants that differ in nothing else."""
-        return re.sub(r"(?<=[:,])budget=[^,]*,?", "", self.label).rstrip(",:")
+        return cls(label, architecture, share, *(tuple(sorted(values.items())) for values in homes), family)
 
     @property
     def identity(self) -> tuple:

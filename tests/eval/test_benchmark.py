@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from data.text import read_lines
 from data.tokenizer import Tokenizer
 from eval import glue
 from eval.benchmark import main
@@ -42,7 +43,11 @@ def test_one_command_from_checkpoint_to_table_and_submission(
     monkeypatch.setattr(sys, "argv", ["glue", *bench])
     assert main(glue.GLUE, "GLUE", "") == 1  # WNLI is broken, and the others are there
     out = " ".join(capsys.readouterr().out.split())
-    assert "failed: WNLI" in out and "no column sentence2" in out and "official one 67,349" in out
+    assert (
+        "WNLI/train.tsv, line 1: no column sentence2" in out
+        and "no column sentence2" in out
+        and "official one 67,349" in out
+    )
     records = [json.loads(line) for line in (tmp_path / "out" / "results.jsonl").read_text().splitlines()]
     assert [(r["checkpoint"].split("/")[-1], r["seed"]) for r in records] == [
         ("majority", 0), ("bag of words", 0), ("model", 0), ("model", 1)
@@ -65,7 +70,8 @@ def test_one_command_from_checkpoint_to_table_and_submission(
     assert main(glue.GLUE, "GLUE", "") == 1
     records = [json.loads(line) for line in (tmp_path / "out" / "results.jsonl").read_text().splitlines()]
     assert len(records) == 6 and records[-1]["recipe"]["epochs"] == 1
-    assert "(epochs=1)" in (tmp_path / "out" / "report.md").read_text()
+    # Shown is what this command asked for: one recipe, so nothing tells it apart from others.
+    assert "epochs=" not in (tmp_path / "out" / "report.md").read_text().partition("Recipe")[0]
     monkeypatch.setattr("eval.benchmark.fine_tune", None)
     assert main(glue.GLUE, "GLUE", "") == 1
     assert len((tmp_path / "out" / "results.jsonl").read_text().splitlines()) == 6
@@ -112,5 +118,7 @@ def test_a_damaged_record_is_named(
     (tmp_path / "out").mkdir()
     (tmp_path / "out" / "results.jsonl").write_text('{"key": "x"')
     monkeypatch.setattr(sys, "argv", ["glue", *bench])
-    assert main(glue.GLUE, "GLUE", "") == 2
-    assert "results.jsonl, line 1: no record" in " ".join(capsys.readouterr().err.split())
+    assert main(glue.GLUE, "GLUE", "") == 1
+    assert "results.jsonl, line 1: damaged" in " ".join(capsys.readouterr().out.split())
+    assert (tmp_path / "out" / "results.damaged.jsonl").read_text() == '{"key": "x"\n'
+    assert len(read_lines(tmp_path / "out" / "results.jsonl")) == 4

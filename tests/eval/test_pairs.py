@@ -10,8 +10,8 @@ import pytest
 
 from data.tokenizer import Tokenizer
 from eval import pairs
-from eval.pairs import files_of, interval, paired, read_paradigm, right
-from eval.score import score
+from eval.pairs import Paradigm, files_of, interval, paired, read_paradigm, right, unique_names
+from eval.score import Score, score
 from tests.model.models import tiny_model
 from training import checkpoint
 
@@ -65,7 +65,7 @@ def test_archives_are_read_in_place(tmp_path: Path) -> None:
 )
 def test_what_is_no_pair_is_named(text: str, sentence: str) -> None:
     with pytest.raises(ValueError, match=sentence):
-        read_paradigm("x.jsonl", text)
+        read_paradigm("x.jsonl", text.encode())
 
 
 def test_the_command_scores_what_is_whole_and_names_the_rest(
@@ -95,3 +95,31 @@ def test_paired_difference_by_hand() -> None:
     """Two paradigms of 2 pairs: +2 and 0 right of 4, so +50 points; the paradigms lie 2 x 0.5 from that."""
     assert paired([[1.0, 1.0], [0.0, 1.0]], [[0.0, 0.0], [0.0, 1.0]]) == "+50.0 ± 50.0"
     assert paired([[1.0, 1.0]], [[0.0, 1.0]]) == "+50.0"
+
+
+def test_climp_s_tables_are_read(tmp_path: Path) -> None:
+    """A good and a bad sentence in turns, a comma inside quotation marks."""
+    text = ',sentence,label\n0,"她看书,吃饭。",1\n1,她看书书。,0\n2,她去。,1\n3,去她。,0\n'
+    found = read_paradigm("x/binding_1000.csv", text.encode("utf-8-sig"))
+    assert found.pairs == [("她看书,吃饭。", "她看书书。"), ("她去。", "去她。")] and found.name == "binding_1000"
+    with pytest.raises(ValueError, match=r"x\.csv, line 3: expected the columns sentence and label"):
+        read_paradigm("x.csv", b"sentence,label\na,1\nb,1\n")
+    with pytest.raises(ValueError, match="has no bad one after it"):
+        read_paradigm("x.csv", b"sentence,label\na,1\n")
+
+
+def test_files_of_one_name_are_told_apart() -> None:
+    names = ["data/fast/a.jsonl", "data/full/a.jsonl", "b.zip:x/c.jsonl"]
+    paradigms = [Paradigm(Path(name.rpartition(":")[2]).stem, "p", []) for name in names]
+    assert [p.name for p in unique_names(paradigms, names)] == ["fast/a", "full/a", "c"]
+
+
+def test_equal_sentences_and_equal_but_for_rounding_are_ties(monkeypatch: pytest.MonkeyPatch) -> None:
+    totals = {"a": -10.0, "b": -10.0 + 5e-6, "c": -9.0}
+    monkeypatch.setattr(
+        pairs, "score", lambda model, tokenizer, texts, variant: [Score(["x"], [0.0], totals[t], 1) for t in texts]
+    )
+    assert right(None, None, [("a", "a"), ("a", "b"), ("c", "a"), ("a", "c")], "original") == [0.5, 0.5, 1.0, 0.0]
+    totals["c"] = float("nan")
+    with pytest.raises(ValueError, match="the checkpoint has diverged"):
+        right(None, None, [("a", "c")], "original")

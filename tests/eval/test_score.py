@@ -128,7 +128,7 @@ def test_the_command_keeps_order_and_empty_lines(
     [
         (["--input", "nowhere.txt"], "There is no file nowhere.txt"),
         (["--checkpoint", "nowhere"], "There is no checkpoint at nowhere"),
-        (["--input", "latin"], "not UTF-8 after line 0"),
+        (["--input", "latin"], "line 1: not UTF-8"),
     ],
 )
 def test_bad_requests_are_one_sentence(

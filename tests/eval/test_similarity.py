@@ -61,12 +61,31 @@ def test_files_of_pairs(tmp_path: Path) -> None:
     (tmp_path / "STS.input.news.txt").write_text("a\tb\nc\td\ne\tf\ng\th\n")
     (tmp_path / "STS.gs.news.txt").write_text("4\n\n2\n1\n")  # nobody scored the second
     [official] = read(tmp_path)
-    assert official.name == "news" and official.texts == [("a", "b"), ("e", "f"), ("g", "h")]
+    assert official.name == f"{tmp_path.name}/news" and official.texts == [("a", "b"), ("e", "f"), ("g", "h")]
     tsv.write_text("sentence1\tsentence2\tscore\na\tb\tx\n")
     with pytest.raises(ValueError, match=r"dev\.tsv, line 2: the score 'x' is no number"):
         read(tsv)
     with pytest.raises(FileNotFoundError, match="There is no .*nowhere"):
         read(tmp_path / "nowhere")
+
+
+def test_layouts_without_a_header(tmp_path: Path) -> None:
+    """The STS benchmark's own files, with quotation marks and sources; the Chinese STS-B's."""
+    official = 'main-news\tMSRpar\t2012test\t{}\t{}\t"A man\tA b\tsource\n'
+    (tmp_path / "sts-test.tsv").write_text(
+        "".join(official.format(f"{i:04d}", s) for i, s in enumerate((2.5, 5.0, 0.0)))
+    )
+    [found] = read(tmp_path / "sts-test.tsv")
+    assert found.scores == [2.5, 5.0, 0.0] and found.texts[0] == ('"A man', "A b")
+    (tmp_path / "zh.txt").write_text("甲\t乙\t5\n丙\t丁\t0\n戊\t己\t3\n")
+    [found] = read(tmp_path / "zh.txt")
+    assert found.scores == [5.0, 0.0, 3.0] and found.texts[2] == ("戊", "己")
+    (tmp_path / "nan.tsv").write_text("sentence1\tsentence2\tscore\na\tb\t1\na\tb\tnan\n")
+    with pytest.raises(ValueError, match=r"nan\.tsv, line 3: the score 'nan' is no number"):
+        read(tmp_path / "nan.tsv")
+    (tmp_path / "tab.tsv").write_text("sentence1\tsentence2\tscore\na\tb\tc\t1\n")
+    with pytest.raises(ValueError, match=r"tab\.tsv, line 2: 4 columns, expected 3"):
+        read(tmp_path / "tab.tsv")
 
 
 def test_one_command_measures_what_it_can_read(
@@ -84,4 +103,4 @@ def test_one_command_measures_what_it_can_read(
     [record] = [json.loads(line) for line in (tmp_path / "out" / "results.jsonl").read_text().splitlines()]
     assert record["pairs"] == 4 and record["pearson"] > 60
     monkeypatch.setattr(sys, "argv", ["sts", *options, "--data", str(tmp_path / "a.jsonl"), "--layer", "9"])
-    assert similarity.main() == 2 and "layer is 9; this model has 0" in " ".join(capsys.readouterr().err.split())
+    assert similarity.main() == 1 and "layer is 9; this model has 0" in " ".join(capsys.readouterr().out.split())

@@ -183,3 +183,39 @@ def test_the_diagnostic_set_goes_with_mnli(write: Write, tmp_path: Path) -> None
         "AX.tsv",
         "index\tprediction\n0\tentailment\n",
     )
+
+
+def test_rows_that_a_line_break_cuts_are_left_out_of_qqp_and_said(tmp_path: Path) -> None:
+    (tmp_path / "QQP").mkdir()
+    head = "id\tqid1\tqid2\tquestion1\tquestion2\tis_duplicate\n"
+    rows = '1\t2\t3\t"Who?\tWho is it?\t1\n4\t5\t6\tWho was it?\nWhat?\tWhat was it?\t0\n7\t8\t9\tWhy?\tHow?\t0\n'
+    (tmp_path / "QQP" / "train.tsv").write_text(head + rows)
+    notes: list[str] = []
+    found = GLUE["QQP"].read(str(tmp_path), "train", notes)
+    assert [e.texts for e in found] == [('"Who?', "Who is it?"), ("Why?", "How?")] and [e.label for e in found] == [
+        1,
+        0,
+    ]
+    assert "2 lines of" in notes[0] and "the first in line 3" in notes[0]
+    (tmp_path / "RTE").mkdir()
+    (tmp_path / "RTE" / "train.tsv").write_text("index\tsentence1\tsentence2\tlabel\n0\ta\tb\n")
+    with pytest.raises(ValueError, match=r"train\.tsv, line 2: 3 columns, expected 4"):
+        GLUE["RTE"].read(str(tmp_path), "train")
+    (tmp_path / "CoLA").mkdir()
+    (tmp_path / "CoLA" / "dev.tsv").write_text("gj04\t1\t\tone\ttwo\n")
+    with pytest.raises(ValueError, match=r"dev\.tsv, line 1: 5 columns, expected 4"):
+        GLUE["CoLA"].read(str(tmp_path), "dev")
+
+
+@pytest.mark.parametrize("value", ["NaN", "Infinity", '"nan"'])
+def test_labels_that_are_no_numbers_are_refused(value: str, tmp_path: Path) -> None:
+    (tmp_path / "STS-B").mkdir()
+    (tmp_path / "STS-B" / "dev.jsonl").write_text(f'{{"sentence1": "a", "sentence2": "b", "label": {value}}}\n')
+    with pytest.raises(ValueError, match=r"dev\.jsonl, line 1: .*no number"):
+        GLUE["STS-B"].read(str(tmp_path), "dev")
+
+
+def test_scores_of_a_submission_lie_where_the_server_takes_them() -> None:
+    rows = [Example(("a", "b"), None, i) for i in range(3)]
+    _, text = GLUE["STS-B"].submitted("test", rows, [-1.2, 2.5, 5.4])
+    assert [line.split("\t")[1] for line in text.splitlines()[1:]] == ["0.000", "2.500", "5.000"]

@@ -61,7 +61,7 @@ def test_towers_own_losses_fall_to_nothing_at_half_of_the_budget() -> None:
     forward = F.cross_entropy(model.head.logits(guess(ahead[:, :-1][same])), batch.tokens[:, 1:][same])
     backward = F.cross_entropy(model.head.logits(guess(back[:, 1:][same])), batch.tokens[:, :-1][same])
     for fraction, weight in ((0.0, 0.5), (0.25, 0.25), (0.5, 0.0), (1.0, 0.0)):
-        model.architecture.masking_at(fraction)
+        model.architecture.fraction = fraction
         torch.testing.assert_close(model.loss(batch), own + weight * 0.5 * (forward + backward), rtol=1e-4, atol=1e-5)
 
 

@@ -179,7 +179,7 @@ def test_a_damaged_record_is_named(folder: Path, damage: str) -> None:
     path = folder / "results.jsonl"
     lines = path.read_text().splitlines()
     path.write_text("\n".join([lines[0], damage, *lines[1:]]))
-    with pytest.raises(ValueError, match=r"results\.jsonl, line 2: no record of an evaluation"):
+    with pytest.raises(ValueError, match=r"results\.jsonl, line 2: (no record of an evaluation|not JSON)"):
         Results.load(folder)
 
 
@@ -188,7 +188,7 @@ def test_missing_and_damaged_files_are_named(folder: Path, tmp_path: Path) -> No
     with pytest.raises(ValueError, match=r"facts\.json holds a list"):
         Results.load(folder)
     (folder / "facts.json").write_text("{")
-    with pytest.raises(ValueError, match=r"facts\.json is not JSON"):
+    with pytest.raises(ValueError, match=r"facts\.json: not JSON"):
         Results.load(folder)
     with pytest.raises(FileNotFoundError, match=r"has no run\.json"):
         Results.load(tmp_path / "nowhere")

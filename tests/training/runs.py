@@ -40,7 +40,7 @@ def weights(folder: Path) -> dict[str, dict[str, torch.Tensor]]:
 
 def numbers(folder: Path) -> list[dict]:
     """results.jsonl without what depends on the clock."""
-    timed = ("seconds", "tokens_per_second", "predicted_tokens_per_second", "loss", "sessions")
+    timed = ("seconds", "tokens_per_second", "predicted_tokens_per_second", "loss", "sessions", "suspended")
     records = [json.loads(line) for line in (folder / "results.jsonl").read_text().splitlines()]
     return [{k: v for k, v in record.items() if k not in timed} for record in records]
 

@@ -1,6 +1,7 @@
 """A step as a whole: one compiled graph, both layouts warmed, nothing that waits."""
 
 import dataclasses
+from pathlib import Path
 
 import pytest
 import torch
@@ -11,7 +12,7 @@ from tests.conftest import random_batch
 from tests.model.models import FAMILY, tiny_model
 from tests.model.test_no_leak import masked_batch
 from training.budget import Budget
-from training.contestant import Contestant
+from training.contestant import Clock, Contestant
 from training.entry import Entry
 from training.optimizer import OptimizerConfig
 
@@ -72,3 +73,38 @@ def test_a_loss_that_is_no_number_ends_the_training(architecture: str) -> None:
         next(lost.model.parameters()).fill_(float("inf"))
     lost.train(0.0, until=1.0)
     assert lost.finished and lost.progress.diverged == pytest.approx(48 / 1e6) and lost.last == {}
+
+
+def test_a_process_that_stood_still_is_not_charged(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Steps of 0.1 s, a stop of 15 s, a step of 0.1 s; a step that works for long is charged, however long it takes."""
+    now = {"wall": 0.0, "work": 0.0}
+    monkeypatch.setattr("training.contestant.time.perf_counter", lambda: now["wall"])
+    monkeypatch.setattr("training.contestant.time.process_time", lambda: now["work"])
+    clock = Clock()
+
+    def step(wall: float, work: float) -> float:
+        now["wall"] += wall
+        now["work"] += work
+        return clock.tick()
+
+    assert step(0.1, 0.1) == pytest.approx(0.1) and step(0.1, 0.2) == pytest.approx(0.2)
+    assert step(15.0, 0.1) == pytest.approx(0.3) and clock.suspended == pytest.approx(14.9)
+    assert step(0.1, 0.1) == pytest.approx(0.4)
+    assert step(5.0, 9.0) == pytest.approx(5.4)  # it worked
+    assert step(3.0, 1.5) == pytest.approx(8.4)  # beside another process
+
+
+def test_a_checkpoint_belongs_to_its_run(tmp_path: Path) -> None:
+    """Another corpus, or another learning rate, under the same name: refused, with both told."""
+    one = contestant("tta")
+    one.identity = {"prepared": "a"}
+    one.train(0.0, 1.0)
+    one.save(tmp_path, b"tokenizer")
+    two = contestant("tta")
+    two.identity = {"prepared": "b"}
+    with pytest.raises(ValueError, match=r"belongs to another run \(prepared 'a' there and 'b' here\)"):
+        two.restore(tmp_path)
+    two.identity = {"prepared": "a"}
+    two.optimizer_config = dataclasses.replace(two.optimizer_config, learning_rate=1.0)
+    with pytest.raises(ValueError, match="belongs to another run \\(optimizer"):
+        two.restore(tmp_path)

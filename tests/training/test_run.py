@@ -177,6 +177,33 @@ def test_a_diverged_model_keeps_its_last_sound_checkpoint(base: list[str], monke
     assert all(tensor.isfinite().all() for tensor in load_file(kept / "model.safetensors").values())
 
 
+def test_one_contestant_that_fails_takes_no_other_with_it(
+    base: list[str], uninterrupted: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
+    """The other ends as ever; what failed is said with its name, its traceback is kept, and the run goes on from there."""
+    train = Contestant.train
+
+    def fail(self: Contestant, seconds: float, until: float) -> None:
+        if self.label.startswith("vanilla") and self.progress.step > 10:
+            raise RuntimeError("something nobody thought of")
+        train(self, seconds, until)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Contestant, "train", fail)
+        assert run([*base, "--budget", "24ktok", "--name", "failing"], patched) == 2
+    told = " ".join(capsys.readouterr().err.split())
+    assert (
+        "vanilla" in told
+        and "something nobody thought of (RuntimeError; see errors.log)" in told
+        and "--resume" in told
+    )
+    folder = folder_of(base, "failing")
+    assert "Traceback" in (folder / "errors.log").read_text()
+    assert [name for name in weights(folder) if name.startswith("tta")]
+    assert run(["--resume", str(folder)], monkeypatch) == 0
+    assert_identical(uninterrupted, folder)
+
+
 def test_side_by_side_is_the_same_bits(base: list[str], uninterrupted: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Two processes, one contestant each, against turns in one; and the report is written all the same."""
     assert run([*base, "--budget", "24ktok", "--name", "beside", "--workers", "2"], monkeypatch) == 0

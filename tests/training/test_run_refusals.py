@@ -33,7 +33,7 @@ from training.contestant import Contestant
         (["--batch-size", "100000"], "smaller than one batch"),
         (["--corpus", "nowhere.txt"], "nowhere.txt"),
         (["--vocab-size", "30000"], "vocabulary of 30000 is too large"),
-        (["--resume", "nowhere"], "drop the other options"),
+        (["--resume", "nowhere"], "continues a run with its own configuration; drop --architectures"),
     ],
 )
 def test_impossible_options_are_one_sentence_and_code_2(

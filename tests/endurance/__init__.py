@@ -1,0 +1,1 @@
+"""What takes minutes and is asked for by name: `make fuzz`, `make stress`."""
