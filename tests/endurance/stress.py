@@ -65,8 +65,8 @@ def kill(process: subprocess.Popen, how: str) -> None:
 def text(path: Path) -> None:
     """A corpus with a little to learn."""
     draw = random.Random(0)
-    words = [a + b for a in "bar den fol gim kur lam ner pos".split() for b in "id ot um el ak".split()]
-    documents = [" ".join(draw.choices(words, range(1, len(words) + 1), k=60)) + "." for _ in range(1_500)]
+    words = ["".join(draw.choices("abcdefghijklmnop", k=draw.randint(2, 9))) for _ in range(600)]
+    documents = [" ".join(draw.choices(words, range(600, 0, -1), k=60)) + "." for _ in range(1_500)]
     path.write_text("\n\n".join(documents) + "\n")
 
 

@@ -199,7 +199,6 @@ def test_one_contestant_that_fails_takes_no_other_with_it(
     )
     folder = folder_of(base, "failing")
     assert "Traceback" in (folder / "errors.log").read_text()
-    assert [name for name in weights(folder) if name.startswith("tta")]
     assert run(["--resume", str(folder)], monkeypatch) == 0
     assert_identical(uninterrupted, folder)
 
