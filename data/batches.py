@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from types import EllipsisType
 from typing import Literal
 
 import numpy as np
@@ -131,10 +132,10 @@ class Batches:
     def windows_per_epoch(self) -> int:
         return self.shards.tokens // self.sequence_length
 
-    def at(self, step: int, masking: Masking | None = None) -> Batch:
+    def at(self, step: int, masking: Masking | EllipsisType | None = ...) -> Batch:
         """The batch of step 0, 1, 2, ...: tokens (B, N) and, with masking, what a masked model reads and predicts.
 
-        masking: instead of the one that the batches were made with, for a rate that changes on the way.
+        masking: instead of the one that the batches were made with, for a rate that changes on the way; None masks nothing.
         """
         samples = step * self.batch_size + np.arange(self.batch_size)
         tokens = self.shards.windows(self._starts(samples), self.sequence_length)
@@ -142,7 +143,7 @@ class Batches:
         if self.hidden_words:
             first, last = self.words.hidden(tokens, self.hidden_words, self.seed, samples)
             batch = replace(batch, spans=Spans(torch.from_numpy(first).int(), torch.from_numpy(last).int()))
-        masking = masking or self.masking
+        masking = self.masking if masking is ... else masking
         if masking is None:
             return batch
         corrupted, masked = masking.apply(tokens, self.shards.vocabulary, self.seed, samples, self.words)

@@ -62,8 +62,13 @@ def measure(name: str) -> dict[str, Tensor]:
             keys[:] = kv[::2]
         return original(backend, qs, kv, *rest)
 
-    original, handle = api.attend, architecture.embedding.register_forward_hook(keep)
-    with patch.object(api, "attend", attend), use_backend("reference"):
+    def attend_masked(q, k, v, *rest):
+        keys[:] = [k]
+        return by_mask(q, k, v, *rest)
+
+    original, by_mask = api.attend, api._masked
+    handle = architecture.embedding.register_forward_hook(keep)
+    with patch.object(api, "attend", attend), patch.object(api, "_masked", attend_masked), use_backend("reference"):
         states = architecture.predict(batch)
     handle.remove()
     panels = {}
@@ -84,7 +89,7 @@ def measure(name: str) -> dict[str, Tensor]:
 def draw(path: str) -> None:
     found = {name: measure(name) for name in REGISTRY}
     lines = ("keys, for readers after", "keys, for readers before", "prediction")
-    figure, axes = plt.subplots(3, len(found), figsize=(1.75 * len(found), 5.6))
+    figure, axes = plt.subplots(3, len(found), figsize=(1.7 * len(found), 5.6))
     for column, (name, panels) in zip(axes.T, found.items()):
         for axis, line in zip(column, lines):
             if line == lines[1] and "keys" in panels:

@@ -34,7 +34,7 @@ def step_flops(config: ModelConfig, rows: int, length: int, fraction: float = 0.
     with torch.device("meta"):
         model = MaskedLM(config)
     model.architecture.fraction = fraction
-    if model.architecture.masking is None:
+    if model.architecture.masking_at(fraction) is None:
         return StepFlops(0.0, _count(model, rows, length, None) / all_places)
     at_few, at_all = (_count(model, rows, length, count) for count in (few, all_places))
     slope = (at_all - at_few) / (all_places - few)

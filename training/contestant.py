@@ -150,7 +150,7 @@ class Contestant:
 
         Both kinds of batch are met, with and without a document boundary, since compiled code differs between them.
         """
-        batch = self.batches.at(0)
+        batch = self.batches.at(0, self.model.architecture.masking_at(self.fraction))
         kinds = [batch]
         if self.compiled:
             packed = torch.zeros(batch.tokens.shape, dtype=torch.int32)

@@ -44,7 +44,7 @@ class RandomBatches:
             self.batch = replace(self.batch, corrupted=corrupted, masked=masked)
 
     def at(self, step: int, masking: Masking | None = None) -> Batch:
-        return self.batch
+        return self.batch if masking is not None else replace(self.batch, corrupted=None, masked=None)
 
 
 def expected_steps(contestant: Contestant, budget: Budget) -> float:

@@ -21,7 +21,9 @@ def training_memory_bytes(contestant: Contestant) -> int:
         return tensor
 
     with contestant.precision(), saved_tensors_hooks(pack, lambda tensor: tensor):
-        loss = contestant.model(contestant.batches.at(0).to(contestant.device))
+        loss = contestant.model(
+            contestant.batches.at(0, contestant.model.architecture.masking_at(0.0)).to(contestant.device)
+        )
     activations = sum(saved.values())
     del loss
     weights = sum(p.numel() * p.element_size() for p in contestant.model.parameters())

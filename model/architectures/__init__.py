@@ -2,7 +2,9 @@
 
 from model.architectures.base import Architecture
 from model.architectures.bicausal import Bicausal
+from model.architectures.causal_first import CausalFirst
 from model.architectures.local import Local
+from model.architectures.partition import Partition
 from model.architectures.permuted import Permuted
 from model.architectures.rtd import RTD
 from model.architectures.tta import TTA
@@ -10,7 +12,9 @@ from model.architectures.vanilla import Vanilla
 
 REGISTRY: dict[str, type[Architecture]] = {
     "bicausal": Bicausal,
+    "causal_first": CausalFirst,
     "local": Local,
+    "partition": Partition,
     "permuted": Permuted,
     "rtd": RTD,
     "tta": TTA,

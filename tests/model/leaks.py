@@ -10,6 +10,7 @@ from kernels.attention import Spans, attention
 from kernels.one_sided import two_sided
 from model.architectures.bicausal import Bicausal
 from model.architectures.local import Local
+from model.architectures.partition import Partition
 from model.architectures.permuted import Permuted
 from model.architectures.tta import TTA
 from model.config import ModelConfig
@@ -215,6 +216,34 @@ class NearContent(EqualRanks):
         return content + content.roll(1, 1)
 
 
+class OwnGroup(Partition):
+    """Queries that read both groups."""
+
+    def exchange(self, batch: Batch, group: Tensor, places: Tensor | None = None) -> Tensor:
+        content = self.embedding(batch.tokens, batch.documents)
+        query = self.embedding.queries(batch.tokens, batch.documents)
+        for block in self.blocks[self.encoder :]:
+            k, v = block.keys_values(block.read(content))
+            query = block(query, k, v, "full", batch.layout)
+        return query
+
+
+class MixedGroups(Partition):
+    """Content that reads both groups: a token comes back through the other one."""
+
+    def exchange(self, batch: Batch, group: Tensor, places: Tensor | None = None) -> Tensor:
+        content = self.embedding(batch.tokens, batch.documents)
+        query = self.embedding.queries(batch.tokens, batch.documents)
+        for block in self.blocks[: self.encoder]:
+            content = block.self_attention(content, "full", batch.layout)
+        for block in self.blocks[self.encoder :]:
+            k, v = block.keys_values(block.read(content))
+            asked = block.queries(query, content.shape[:2])
+            other = group[:, :, None] != group[:, None, :]
+            query = block.update(query.expand_as(content), attention(asked, k, v, other, documents=batch.layout))
+        return query
+
+
 class AcrossDocuments(Shifting):
     """A convolution that forgets where documents end."""
 
@@ -223,5 +252,5 @@ class AcrossDocuments(Shifting):
 
 
 SPAN_LEAKS = [SpanOffByOne, SpanOffAtItsEnd, SpanWithoutTaps, NearInsideTheSpan, AnotherRowsSpans]
-LEAKS = [OwnState, SwappedTowers, EqualRanks, NearContent, TooNear]
+LEAKS = [OwnGroup, MixedGroups, OwnState, SwappedTowers, EqualRanks, NearContent, TooNear]
 LEAKS += [OpenDiagonal, DeepContent, WrapAround, WindowOffByOne, MixedQueries, ConvolvedContent]

@@ -223,6 +223,8 @@ FEATURES = [
         )
     ),
     ("permuted", {"near": 2}),
+    *(("partition", options) for options in ({"near": 2}, {"encoder": 1, "low": 0.5}, {"near": 3, "high": 0.2})),
+    ("causal_first", {"narrow": 1}),
     *(("rtd", {"generator": generator}) for generator in ("local", "bicausal")),
     *(("vanilla", {"near": near, "taps": taps}) for near, taps in ((3, 0), (0, 3), (2, 4))),
     *(("vanilla", {"narrow": narrow, "near": near, "taps": near}) for narrow in (1, 2) for near in (0, 2)),

@@ -1,0 +1,111 @@
+"""Partition: two groups that do not see each other, each predicted from the other (partition generative modelling, Deschenaux
+et al. 2025, arXiv 2505.18883).
+
+Positions are split at random, another split for each sample. With g_i the group of position i:
+
+    content   h_i <- Block(h_i, h_j for g_j = g_i)        starts from embedding(x_i); the first `encoder` layers
+    query     q_i <- Block(q_i, h_j for g_j != g_i)       starts from [MASK] plus position; the other layers, h as it is
+
+Every token is predicted in a pass, from content that is deep and holds nothing of its own group. The share of the smaller group
+is drawn for each row, from `low` to `high`. `near` adds neighbours' raw embeddings: of the own group to content, of the other
+group to where queries start. Leave-one-out asks for a group of one position, or of its word, and so needs a pass for each.
+"""
+
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor, nn
+
+from data.batch import Batch
+from kernels.attention import attention
+from model.architectures.base import Architecture, a_copy_for_each
+from model.chance import uniform
+from model.config import ModelConfig
+from model.layers import Block
+from model.neighbours import Near, neighbours
+
+
+class Partition(Architecture):
+    without_self = False
+    passes_each = True
+
+    @dataclass(frozen=True)
+    class Options:
+        encoder: int = 0
+        low: float = 0.1
+        high: float = 0.5
+        near: int = 0
+
+        def __post_init__(self) -> None:
+            if not 0 < self.low <= self.high <= 0.5 or min(self.encoder, self.near) < 0:
+                raise ValueError(
+                    f"low {self.low} and high {self.high} must be rising shares, more than 0 and at most 0.5, and encoder "
+                    f"{self.encoder} and near {self.near} not be negative."
+                )
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__(config)
+        self.encoder = self.options.encoder or config.n_layers // 2
+        if not self.encoder < config.n_layers:
+            raise ValueError(f"encoder is {self.encoder}; it must be less than the {config.n_layers} layers.")
+        self.blocks = nn.ModuleList(Block(config) for _ in range(config.n_layers))
+        self.near = Near(config, self.options.near) if self.options.near else None
+
+    def predict(self, batch: Batch, places: Tensor | None = None) -> Tensor:
+        low, high = self.options.low, self.options.high
+        share = low + (high - low) * uniform(batch, 6)[:, :1]
+        return self.exchange(batch, uniform(batch, 5) < share, places)
+
+    def encode(self, batch: Batch, *, with_self: bool = True) -> Tensor:
+        """One group that holds everything, through all layers."""
+        if not with_self:
+            raise ValueError("partition has no states without self that see all others; use with_self=True.")
+        x = self.embedding(batch.tokens, batch.documents)
+        if self.near is not None:
+            x = x + self.near(x, batch.layout)
+        for block in self.blocks:
+            x = block.self_attention(x, "full", batch.layout)
+        return x
+
+    def exchange(self, batch: Batch, group: Tensor, places: Tensor | None = None) -> Tensor:
+        """group: (B, N) bool, which of the two each position belongs to."""
+        content = self.embedding(batch.tokens, batch.documents)  # (B, N, D)
+        query = self.embedding.queries(batch.tokens, batch.documents)
+        if self.near is not None:
+            own, other = self._near(content, group, batch)
+            content, query = content + own, query + other
+        same = group[:, :, None] == group[:, None, :]
+        for block in self.blocks[: self.encoder]:
+            k, v = block.keys_values(block.read(content))
+            read = attention(block.queries(content, content.shape[:2]), k, v, same, documents=batch.layout)
+            content = block.update(content, read)
+        last = len(self.blocks) - 1
+        for i in range(self.encoder, len(self.blocks)):
+            block = self.blocks[i]
+            k, v = block.keys_values(block.read(content))
+            read = attention(block.queries(query, content.shape[:2]), k, v, ~same, documents=batch.layout)
+            query = block.update(query.expand_as(content), read, places if i == last else None)
+        return query
+
+    def _near(self, content: Tensor, group: Tensor, batch: Batch) -> tuple[Tensor, Tensor]:
+        """What `near` reads of the own group, and of the other one: (B, N, D) each."""
+        one, two = (
+            neighbours(content.masked_fill(hidden[..., None], 0.0), batch.layout, self.options.near).flatten(2)
+            for hidden in (~group, group)
+        )
+        return self.near.mix(torch.where(group[..., None], one, two)), self.near.mix(
+            torch.where(group[..., None], two, one)
+        )
+
+    def leave_one_out(self, batch: Batch, places: Tensor) -> tuple[Tensor, int]:
+        """A copy for each place, alone in its group, or with its span."""
+        states, every = [], torch.arange(batch.tokens.shape[1], device=places.device)
+        for row, place, one_each in a_copy_for_each(batch, places):
+            documents = None if batch.documents is None else batch.documents[row]
+            first = last = place
+            if batch.spans is not None:
+                first, last = batch.spans.first[row, place], batch.spans.last[row, place]
+            alone = (every >= first[:, None]) & (every <= last[:, None])
+            copies = replace(batch, tokens=batch.tokens[row], documents=documents, spans=None, samples=None)
+            states.append(self.exchange(copies, alone, one_each))
+        return torch.cat(states).view(*places.shape, -1), places.shape[1]
