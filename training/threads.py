@@ -6,8 +6,10 @@ step on one. So before a slice the plausible numbers are tried for a moment, and
 that loses is tried less and less often, down to every eighth slice.
 """
 
+import contextlib
 import os
 from collections.abc import Callable
+from pathlib import Path
 
 import torch
 
@@ -16,9 +18,13 @@ CLEARLY = 1.1  # times as fast, to replace the number in use
 RAREST = 8  # slices between the trials of a number that keeps losing
 
 
-def available_cores() -> int:
-    """Cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+def available_cores(group: Path = Path("/sys/fs/cgroup")) -> int:
+    """Cores that this process may use: those that it is bound to, and no more than the quota of its container."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    with contextlib.suppress(OSError, ValueError):
+        quota, period = (group / "cpu.max").read_text().split()
+        cores = min(cores, max(1, round(int(quota) / int(period))))  # "max" is no number: there is no quota
+    return cores
 
 
 class Threads:

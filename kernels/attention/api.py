@@ -138,7 +138,9 @@ def union_attention(
 def _run(
     backend, qs, kv, visibility, documents, rank, scale, with_lse, spans=None
 ) -> tuple[list[Tensor], list[Tensor]]:
-    """On the chosen backend; in compiled code the operator chooses when it runs."""
+    """On the chosen backend; in compiled code the operator chooses when it runs. Of nothing the result is nothing, as SDPA's."""
+    if not qs[0].numel():
+        return [q * 0 for q in qs], [q.new_full(q.shape[:3], float("-inf"), dtype=torch.float32) for q in qs]
     chosen = (backend or "") if torch.compiler.is_compiling() else choose_backend(qs[0].device, backend)
     if chosen != "reference":
         return _fast(chosen, qs, kv, visibility, documents, rank, scale, with_lse, spans)

@@ -1,5 +1,8 @@
 """The number of threads follows what is fastest now, and trying the others costs less the longer they lose."""
 
+import os
+from pathlib import Path
+
 import pytest
 import torch
 
@@ -54,3 +57,12 @@ def test_one_core_is_left_alone() -> None:
     torch.set_num_threads(1)
     chosen, tried = slices(Threads(), 5, {1: 1.0})
     assert chosen == [1] * 5 and tried == []
+
+
+@pytest.mark.parametrize(
+    ("text", "cores"), [("100000 100000\n", 1), ("50000 100000\n", 1), ("max 100000\n", None), ("", None)]
+)
+def test_a_container_s_quota_is_seen(text: str, cores: int | None, tmp_path: Path) -> None:
+    (tmp_path / "cpu.max").write_text(text)
+    bound = len(os.sched_getaffinity(0))
+    assert available_cores(tmp_path) == (min(cores, bound) if cores else bound)

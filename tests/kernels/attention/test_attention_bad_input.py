@@ -161,3 +161,14 @@ def test_spans_that_cannot_be():
         attention(q, k, v, "full", spans=good)
     with pytest.raises(ValueError, match=r"spans had shape \(1, 4\)"):
         attention(q[:, :, :2], k[:, :, :2], v[:, :, :2], "exclude_self", spans=good)
+
+
+@pytest.mark.parametrize("shape", [(0, 2, 4, 16), (1, 0, 4, 16), (1, 2, 0, 16), (1, 2, 4, 0)])
+def test_sizes_of_0_give_nothing(shape):
+    q, k, v = (torch.randn(shape, requires_grad=True) for _ in range(3))
+    for visibility in ("full", "exclude_self", "before", "beyond_2"):
+        out, lse = attention(q, k, v, visibility, scale=1.0, return_lse=True)
+        assert out.shape == shape and lse.shape == shape[:3]
+        out.sum().backward()
+    content, query = two_stream_attention(q, q, k, v, "before", scale=1.0)
+    assert content.shape == query.shape == shape
