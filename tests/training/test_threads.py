@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from training.threads import RAREST, Threads
+from training.threads import RAREST, Threads, available_cores
 
 
 @pytest.fixture(autouse=True)
