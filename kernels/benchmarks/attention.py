@@ -6,9 +6,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ..attention import attention, two_stream_attention, union_attention
+from ..attention import Spans, attention, spans_of, two_stream_attention, union_attention
 from ..attention import reference as specification
-from ..attention.visibility import TWO_STREAM, visible_NN
+from ..attention.visibility import TWO_STREAM, visible_BNN, visible_NN
 from .contest import Contest, Contestant, Inputs
 
 FLOOR = "SDPA without a mask (floor)"
@@ -17,7 +17,8 @@ MASKED = "SDPA with the mask"
 # (B, H, N, K); the first is the one the project's targets are stated for.
 SHAPES = [(8, 8, 512, 64), (8, 8, 128, 64), (2, 8, 1024, 64), (8, 16, 512, 32), (8, 4, 512, 128)]
 GPU_SHAPES = [(32, 12, 512, 64), (8, 12, 2048, 64), (2, 12, 8192, 64), (16, 6, 1024, 128)]
-SINGLE = ("full", "exclude_self", "beyond_2", "before", "before_strict", "after", "rank_strict")
+SPANNED = "beyond_2+spans"  # words of three positions, of every third the whole hidden
+SINGLE = ("full", "exclude_self", "beyond_2", SPANNED, "before", "before_strict", "after", "rank_strict")
 
 
 def contests(device: torch.device, quick: bool) -> Iterator[Contest]:
@@ -33,7 +34,7 @@ def contests(device: torch.device, quick: bool) -> Iterator[Contest]:
             yield _contest("two_stream_attention", visibility, shape, dtype, quick)
         yield _contest("union_attention", "before+after", shape, dtype, quick)
         if first and not cuda and not quick:  # what training uses where the processor multiplies it
-            for visibility in ("full", "exclude_self", "beyond_2"):
+            for visibility in ("full", "exclude_self", "beyond_2", SPANNED):
                 yield _contest("attention", visibility, shape, torch.bfloat16, quick)
 
 
@@ -88,6 +89,8 @@ def _seen(operator: str, visibility: str) -> tuple[str, ...]:
 
 def _mask(visibility: str, places: int, rank_BN: Tensor | None) -> Tensor:
     """(N, N), or (B, 1, N, N) for a rank; without ranks, a count of pairs may use the order of places."""
+    if visibility == SPANNED:
+        return visible_BNN("beyond_2", torch.zeros(1, places, dtype=torch.int32), None, _spans(1, places))[0]
     if not visibility.startswith("rank"):
         return visible_NN(visibility, places)
     if rank_BN is None:
@@ -96,17 +99,30 @@ def _mask(visibility: str, places: int, rank_BN: Tensor | None) -> Tensor:
     return earlier < later if visibility == "rank_strict" else earlier <= later
 
 
+def _spans(rows: int, places: int) -> Spans:
+    place = torch.arange(places)
+    hidden = place // 3 % 3 == 0
+    first, last = place // 3 * 3, (place // 3 * 3 + 2).clamp_max(places - 1)
+    return spans_of(*(torch.where(hidden, end, place).repeat(rows, 1) for end in (first, last)))
+
+
 def _one_stream(visibility: str) -> tuple[list[Contestant], Callable[[Inputs], Tensor]]:
     def rank(x):
         return x["rank"] if visibility.startswith("rank") else None
 
+    name = visibility.removesuffix("+spans")
+
+    def spans(x):
+        b, _, n, _ = x["q"].shape
+        return _spans(b, n).to(x["q"].device) if visibility == SPANNED else None
+
     def ours(x):
-        return lambda: attention(x["q"], x["k"], x["v"], visibility, rank=rank(x))
+        own = spans(x)
+        return lambda: attention(x["q"], x["k"], x["v"], name, rank=rank(x), spans=own)
 
     def reference(x):
-        return specification.attention(
-            (x["q"],), (x["k"], x["v"]), visibility, None, rank(x), x["q"].shape[-1] ** -0.5
-        )[0][0]
+        scale = x["q"].shape[-1] ** -0.5
+        return specification.attention((x["q"],), (x["k"], x["v"]), name, None, rank(x), scale, spans(x))[0][0]
 
     return _alternatives(ours, lambda x: [(x["q"], x["k"], x["v"], visibility)], visibility == "full"), reference
 
