@@ -35,6 +35,10 @@ PRESETS: dict[str, dict[str, Any]] = {
 }
 
 
+REMOVED = {"zero_head": False, "softcap": 0.0}
+"""Fields that are no more, with the value that means what a model is without them."""
+
+
 def size_names() -> tuple[str, ...]:
     return tuple(SIZES)
 
@@ -50,8 +54,6 @@ class ModelConfig:
     d_embed:        width of the embedding table; narrower than d_model factorises it (ALBERT, arXiv 1909.11942). 0 is
                     d_model; auto is what the vocabulary needs, see `minimum_entropy_width`, and no more than d_model.
     head:           direct (norm, table) or dense (BERT's: a dense layer and a GELU before them), see model/head.py.
-    zero_head:      the head's last norm starts at 0, so that a new model says the same of every token (its bias).
-    softcap:        the head's logits become softcap * tanh(logits / softcap) (Gemma 2, arXiv 2408.00118); 0 leaves them.
     max_length:     the longest sequence in tokens (learned positions cannot go beyond it; nothing else depends on it).
     """
 
@@ -63,8 +65,6 @@ class ModelConfig:
     n_heads: int = 4
     d_ff: int = 0
     d_embed: int | Literal["auto"] = 0
-    zero_head: bool = False
-    softcap: float = 0.0
     max_length: int = 512
     norm: Literal["pre", "post"] = "pre"
     positions: Literal["rotary", "learned"] = "rotary"
@@ -103,8 +103,6 @@ class ModelConfig:
             raise ValueError(f"mask_id {self.mask_id} lies outside the vocabulary of {self.vocab_size}.")
         if not 0.0 <= self.dropout < 1.0:
             raise ValueError(f"dropout is {self.dropout}; it must lie in [0, 1).")
-        if not 0 <= self.softcap < math.inf:
-            raise ValueError(f"softcap is {self.softcap}; it must be a finite number, more than 0, or 0 for none.")
         if self.norm_epsilon <= 0 or self.initializer_std <= 0:
             raise ValueError(
                 f"norm_epsilon {self.norm_epsilon} and initializer_std {self.initializer_std} must be more than 0."
@@ -145,6 +143,11 @@ class ModelConfig:
             fields = json.loads(text)
             fields["options"] = tuple((key, value) for key, value in fields["options"])
             fields.setdefault("head", "dense")  # the only one until there was a choice
+            for name, off in REMOVED.items():
+                if (value := fields.pop(name, off)) != off:
+                    raise ValueError(
+                        f"{name} is {value!r}, which this revision no longer has; read it with revision 482f64a."
+                    )
             return cls(**fields)
         except (TypeError, KeyError, RecursionError, json.JSONDecodeError) as error:
             raise ValueError(f"This is no model configuration as a checkpoint holds one ({error}).") from error

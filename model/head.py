@@ -26,7 +26,6 @@ class Head(nn.Module):
         self.norm_out = make_norm(config, config.d_embed)
         self.table = table  # shared with the input embedding, not copied
         self.bias = nn.Parameter(torch.zeros(config.vocab_size))
-        self.softcap = config.softcap
 
     def features(self, hidden: Tensor) -> Tensor:
         """(..., D) -> (..., E): what is multiplied with the table."""
@@ -36,13 +35,12 @@ class Head(nn.Module):
 
     def logits(self, hidden: Tensor) -> Tensor:
         """(..., D) -> (..., V). For a few rows; losses and scores never hold all logits at once."""
-        logits = F.linear(self.features(hidden), self.table.weight, self.bias)
-        return self.softcap * torch.tanh(logits / self.softcap) if self.softcap else logits
+        return F.linear(self.features(hidden), self.table.weight, self.bias)
 
     def loss(self, hidden: Tensor, targets: Tensor) -> Tensor:
         """Mean cross-entropy in nats of targets (T,), each a token, given hidden (T, D)."""
         output = self.features(hidden), self.table.weight, targets, self.bias
-        return linear_cross_entropy(*output, ignore_index=None, softcap=self.softcap)
+        return linear_cross_entropy(*output, ignore_index=None)
 
     def score(self, hidden: Tensor, targets: Tensor, k: int = 1) -> TopK:
         """Likelihood of targets (T,) given hidden (T, D), and the k likeliest tokens, in one sweep; no gradient.
@@ -51,6 +49,6 @@ class Head(nn.Module):
         """
         if not k:
             output = self.features(hidden), self.table.weight, targets, self.bias
-            nll, lse = linear_nll(*output, softcap=self.softcap)
+            nll, lse = linear_nll(*output)
             return TopK(nll, lse, targets.new_empty(len(targets), 0), nll.new_empty(len(targets), 0))
-        return linear_top_k(self.features(hidden), self.table.weight, targets, self.bias, k=k, softcap=self.softcap)
+        return linear_top_k(self.features(hidden), self.table.weight, targets, self.bias, k=k)

@@ -47,8 +47,6 @@ class MaskedLM(nn.Module):
         self.config = config = replace(config, options=options)
         self.head = Head(config, self.architecture.embedding.table)
         initialise(self, config)
-        if config.zero_head:
-            nn.init.zeros_(self.head.norm_out.weight)
 
     def loss(self, batch: Batch) -> Tensor:
         """Mean cross-entropy in nats over the places that this pass predicts."""

@@ -86,8 +86,6 @@ class PretrainConfig:
     """Of embeddings and of what enters the residual stream."""
     d_embed: int | Literal["auto"] = 0
     """Width of the embedding table; 0 is the model's, auto what the vocabulary needs (8.33 ln V)."""
-    zero_head: bool = False
-    """Start with a head that says the same of every token."""
     sequence_length: int = 128
     """Tokens in a window."""
     batch_size: int = 8
@@ -157,6 +155,10 @@ class PretrainConfig:
             fields = json.loads(text)
             data = {n: Path(v) if n in ("tokenizer", "cache") and v else v for n, v in fields["data"].items()}
             fields["data"] = DataConfig(**data)
+            if fields.pop("zero_head", False):
+                raise ValueError(
+                    "it was begun with zero_head, which this revision no longer has; continue it with 482f64a"
+                )
             fields["evaluation"] = EvaluationConfig(**fields["evaluation"])
             fields["optimizer"]["betas"] = tuple(fields["optimizer"]["betas"])
             fields["optimizer"] = OptimizerConfig(**fields["optimizer"])

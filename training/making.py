@@ -35,7 +35,6 @@ def model_config(config: PretrainConfig, entry: Entry, vocab_size: int, mask_id:
         "mask_id": mask_id,
         "dropout": config.dropout,
         "d_embed": config.d_embed,
-        "zero_head": config.zero_head,
         "max_length": max(512, config.sequence_length),
         "options": entry.options,
     }

@@ -144,26 +144,3 @@ def test_the_embedding_is_as_wide_as_the_vocabulary_needs() -> None:
     assert [minimum_entropy_width(v) for v in (4096, 8192, 21128)] == [80, 80, 96]  # 8.33 ln V is 69.3, 75.1, 83.0
     assert tiny_model("tta", d_embed="auto").config.d_embed == 32  # no wider than the model
     assert tiny_model("tta", d_model=64, d_embed="auto").config.d_embed == 48  # 8.33 ln 64 = 34.6
-
-
-@pytest.mark.parametrize("architecture", REGISTRY)
-def test_a_zero_head_says_the_same_of_every_token_and_learns(architecture: str) -> None:
-    torch.manual_seed(0)
-    model = MaskedLM(tiny_config(architecture, zero_head=True))
-    batch = masked_batch(random_batch("whole"))
-    states, _ = model.architecture.leave_one_out(batch, torch.tensor([[1], [2]]))
-    torch.testing.assert_close(model.head.logits(states).log_softmax(-1), torch.full((2, 1, VOCAB), -math.log(VOCAB)))
-    model.loss(batch).backward()
-    assert model.head.norm_out.weight.grad.abs().sum() > 0
-
-
-def test_a_softcap_bounds_the_logits_and_enters_loss_and_scores_alike() -> None:
-    model, batch = MaskedLM(tiny_config("tta", softcap=2.0)).eval(), random_batch("whole")
-    with torch.no_grad():
-        model.head.table.weight.mul_(50)
-        states = model.architecture.predict(batch).flatten(0, 1)
-        logits = model.head.logits(states)
-        assert 1.9 < logits.abs().max() <= 2.0
-        nll = -logits.log_softmax(-1).gather(1, batch.tokens.flatten()[:, None])[:, 0]
-        torch.testing.assert_close(model.loss(batch), nll.mean())
-        torch.testing.assert_close(-model.pseudo_log_likelihood(batch).log_probs.flatten(), nll)

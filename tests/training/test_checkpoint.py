@@ -181,3 +181,14 @@ def test_nan_is_no_json() -> None:
     with pytest.raises(ValueError):
         files.to_json({"nll": float("nan")})
     assert json.loads(files.to_json({"a": [1.5, None, "é"]})) == {"a": [1.5, None, "é"]}
+
+
+def test_fields_that_are_no_more_are_read_where_they_were_off(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = checkpoint.save(tmp_path, 3, tiny_model("tta"), STATE, b"tokenizer")
+    config = json.loads((path / "config.json").read_text())
+    monkeypatch.setattr(checkpoint, "verify", lambda path: None)  # it was written so
+    (path / "config.json").write_text(json.dumps(config | {"zero_head": False, "softcap": 0.0}))
+    checkpoint.load_model_from(path)
+    (path / "config.json").write_text(json.dumps(config | {"softcap": 30.0}))
+    with pytest.raises(ValueError, match="softcap is 30.0, which this revision no longer has"):
+        checkpoint.load_model_from(path)
