@@ -17,7 +17,7 @@ PRETRAIN_OPTIONS = $(call options,ARCHITECTURES,architectures) $(call option,BUD
 	$(call option,SIZE,size) $(call options,SEEDS,seeds) $(call option,NAME,name) $(call option,RESUME,resume) $(ARGS)
 
 .DEFAULT_GOAL := help
-.PHONY: help pretrain frontier tune compare scaling glue clue score blimp sts rerank correct fewclue bench-scoring bench-finetune test test-slow fuzz stress test-kernels test-gpu bench profile lint format clean
+.PHONY: help pretrain frontier tune compare rivals scaling glue clue score blimp sts rerank correct fewclue bench-scoring bench-finetune test test-slow fuzz stress test-kernels test-gpu bench profile lint format clean
 
 help: ## these lines
 	@echo "twostream: masked language models that predict every position in one pass"
@@ -106,6 +106,12 @@ frontier: $(RUN_STAMP) ## what share of vanilla's budget two-stream needs, on to
 	$(PY) pretrain.py --architectures $(foreach share,0.125 0.25 0.5,$(LOCAL),budget=$(share)) $(LOCAL) $(LOCAL),words=0.0 tta \
 		$(NARROW) $(NARROW),near=3,learning_rate=4.5e-3 $(BY_WORDS) --seeds $(or $(SEEDS),0 1 2) --budget $(or $(BUDGET),2e13flop) \
 		--workers $(or $(WORKERS),0) $(call option,CORPUS,corpus) $(call option,SIZE,size) $(call option,NAME,name) $(ARGS)
+
+RIVALS := $(LOCAL) $(LOCAL),words=0.0 $(NARROW) $(BY_WORDS) causal_first:narrow=1,share=0.3 partition partition:near=2 rtd:generator=local permuted
+
+rivals: $(RUN_STAMP) ## ours beside published ideas that make masked pretraining cheaper or denser; CORPUS=path (docs/rivals.md)
+	$(PY) pretrain.py --architectures $(RIVALS) --budget $(or $(BUDGET),1e13flop) --workers $(or $(WORKERS),0) --seeds $(or $(SEEDS),0 1 2) \
+		$(call option,CORPUS,corpus) $(call option,SIZE,size) $(call option,NAME,name) $(ARGS)
 
 compare: $(RUN_STAMP) ## every architecture under one budget, in one table (a quarter of an hour on 2 cores)
 	$(PY) pretrain.py --architectures local local:words=0.0 tta bicausal permuted rtd vanilla $(NARROW) $(BY_WORDS) $(NEAR) \

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from data.batch import Batch
-from kernels.attention import attention, two_stream_attention, union_attention
+from kernels.attention import attention, spans_of, two_stream_attention, union_attention
 from kernels.linear_cross_entropy import linear_cross_entropy
 from kernels.linear_cross_entropy.reference import linear_cross_entropy_reference
 from kernels.one_sided import one_sided
@@ -50,9 +50,22 @@ def error(found: torch.Tensor, right: torch.Tensor) -> float:
 @pytest.mark.parametrize("layout", LENGTHS)
 @pytest.mark.parametrize("dtype", BOUNDS, ids=str)
 @pytest.mark.parametrize(
-    "kind", ["full", "exclude_self", "beyond_2", "before", "after_strict", "two:exclude_self", "two:before", "union"]
+    "kind",
+    [
+        "full",
+        "exclude_self",
+        "beyond_2",
+        "before",
+        "after_strict",
+        "two:exclude_self",
+        "two:before",
+        "union",
+        "spans:beyond_2",
+    ]
+    + ["spans:union"],
 )
 def test_attention(kind: str, dtype: torch.dtype, layout: str, width: int) -> None:
+    spanned, kind = kind.startswith("spans:"), kind.removeprefix("spans:")
     sets = {"union": 5}.get(kind, 4 if kind.startswith("two") else 3)
     generator = torch.Generator("cuda").manual_seed(0)
     shape = (2, 128, 3, width)
@@ -62,6 +75,11 @@ def test_attention(kind: str, dtype: torch.dtype, layout: str, width: int) -> No
 
     def run(tensors: list[torch.Tensor], backend: str) -> tuple[torch.Tensor, ...]:
         options = {"documents": documents, "backend": backend}
+        if spanned:  # words of three places, of every second the whole hidden
+            place = torch.arange(128, device="cuda").repeat(2, 1)
+            hidden = place // 3 % 2 == 0
+            first, last = place // 3 * 3, (place // 3 * 3 + 2).clamp_max(127)
+            options["spans"] = spans_of(torch.where(hidden, first, place), torch.where(hidden, last, place))
         if kind == "union":
             return (union_attention(*tensors, **options),)
         if kind.startswith("two"):
