@@ -52,17 +52,9 @@ def error(found: torch.Tensor, right: torch.Tensor) -> float:
 @pytest.mark.parametrize(
     "kind",
     [
-        "full",
-        "exclude_self",
-        "beyond_2",
-        "before",
-        "after_strict",
-        "two:exclude_self",
-        "two:before",
-        "union",
-        "spans:beyond_2",
-    ]
-    + ["spans:union"],
+        *("full", "exclude_self", "beyond_2", "before", "after_strict", "two:exclude_self", "two:before", "union"),
+        *("spans:beyond_2", "spans:union"),
+    ],
 )
 def test_attention(kind: str, dtype: torch.dtype, layout: str, width: int) -> None:
     spanned, kind = kind.startswith("spans:"), kind.removeprefix("spans:")
