@@ -139,7 +139,8 @@ def edits(before: str, after: str) -> set[tuple[int, int, str]]:
 
 
 def measured(wrong: Sequence[str], right: Sequence[str], proposed: Sequence[str]) -> dict[str, float]:
-    """Precision, recall and F1 of detection and correction, x 100, and how many right sentences were left alone."""
+    """Precision, recall and F1 of detection and correction, x 100, where something is wrong; and how many right sentences
+    were left alone, where some are right."""
     counts = dict.fromkeys(("gold", "made", "detection", "correction"), 0)
     untouched = [w == p for w, r, p in zip(wrong, right, proposed) if w == r]
     for w, r, p in zip(wrong, right, proposed):
@@ -149,6 +150,8 @@ def measured(wrong: Sequence[str], right: Sequence[str], proposed: Sequence[str]
         counts["correction"] += len(gold & made)
         counts["detection"] += len({e[:2] for e in gold} & {e[:2] for e in made})
     found = {}
+    if not counts["gold"]:  # nothing is wrong, so nothing can be found: no precision, no recall
+        return {"right sentences left alone": 100 * sum(untouched) / len(untouched)} if untouched else {}
     for name in ("detection", "correction"):
         hit, made, gold = counts[name], counts["made"], counts["gold"]
         found[f"{name} precision"] = 100 * hit / made if made else 0.0
@@ -227,6 +230,8 @@ def run(config: CorrectConfig, console: Console) -> None:
     margin = config.margin
     if config.dev:
         dev_wrong, dev_right = read_pairs(config.dev)
+        if dev_wrong == dev_right:
+            raise ValueError(f"{config.dev}: every text is right already; a margin is swept on texts with errors.")
         on_dev = doubts(model, tokenizer, dev_wrong, limits)
 
         def f1(margin: float) -> float:

@@ -83,7 +83,8 @@ def _aligned(names: Sequence[str], references: Sequence[str]) -> list[NBest]:
     if len({len(lines) for lines in columns.values()}) > 1:
         told = ", ".join(f"{name} {len(lines):,}" for name, lines in columns.items())
         raise ValueError(f"The files have different numbers of lines ({told}); they must be as many, line by line.")
-    own = [list(references).index(name) if name in references else -1 for name in names]
+    known = {_existing(name).resolve(): i for i, name in enumerate(references)}  # however they are spelt
+    own = [known.get(_existing(name).resolve(), -1) for name in names]
     count = len(columns[names[0]])
     return [
         NBest(str(i), [columns[n][i] for n in names], [0.0] * len(names), [columns[n][i] for n in references], own)

@@ -23,6 +23,7 @@ import tyro
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
+from scipy import stats
 from tqdm import tqdm
 
 from data.files import user_path
@@ -157,12 +158,17 @@ def right(model: MaskedLM, tokenizer: Tokenizer, pairs: Sequence[tuple[str, str]
 
 
 def interval(rights: Sequence[Sequence[float]]) -> tuple[float, float, float]:
-    """Accuracy of all pairs, and the ends of its 95% interval; one list for each paradigm."""
+    """Accuracy of all pairs, and the ends of its 95% interval; one list for each paradigm.
+
+    From the spread between paradigms, by the t distribution. Wilson's of all pairs where there is one paradigm, or no spread:
+    a spread of 0, as where all are right, is no certainty.
+    """
     sums, counts = [sum(r) for r in rights], [len(r) for r in rights]
     mean, error = clustered_mean(sums, counts)
-    if error is not None:
-        return mean, max(0.0, mean - 1.96 * error), min(1.0, mean + 1.96 * error)
-    n, z = counts[0], 1.96
+    if error:
+        half = float(stats.t.ppf(0.975, len(sums) - 1)) * error
+        return mean, max(0.0, mean - half), min(1.0, mean + half)
+    n, z = sum(counts), 1.96
     middle = (mean + z * z / (2 * n)) / (1 + z * z / n)
     half = z / (1 + z * z / n) * math.sqrt(mean * (1 - mean) / n + z * z / (4 * n * n))
     return mean, middle - half, middle + half

@@ -16,6 +16,7 @@ from rich.table import Table
 from data.files import write_atomically
 from report import plots
 from report.meanings import MEANINGS
+from report.records import read_json
 from report.statistics import Spread
 from report.summary import Results, Row
 
@@ -264,8 +265,9 @@ def write_report(folder: Path, console: Console) -> None:
     Raises FileNotFoundError or ValueError if the folder holds no run.
     """
     results = Results.load(folder)
+    read_json(folder / "facts.json", "corpus", "yardstick", "precision", "notes")
     path = folder / "examples.json"
-    examples = json.loads(path.read_text())["examples"] if path.exists() else []
+    examples = read_json(path, "examples")["examples"] if path.exists() else []
     (folder / "report.png").write_bytes(plots.as_png(plots.answer(results)))
     write_atomically(folder / "report.md", markdown(results, examples))
     write_atomically(folder / "report.html", html_page(results, examples))

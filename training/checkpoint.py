@@ -11,6 +11,7 @@ import dataclasses
 import hashlib
 import json
 import os
+import re
 import shutil
 from pathlib import Path
 from typing import Any
@@ -23,6 +24,7 @@ from data.files import sync, sync_all, to_json
 from model import MaskedLM, ModelConfig
 from model.architectures import architecture_class
 
+NEEDED = {"model.safetensors", "config.json", "tokenizer.model"}  # without these it is no checkpoint
 KEEP = 2  # the newest, and the one before it should the newest turn out to be damaged
 
 
@@ -84,14 +86,19 @@ def sweep(directory: Path) -> None:
 
 
 def complete(directory: Path) -> list[Path]:
-    """Checkpoint folders that were renamed into place, oldest first."""
-    return sorted(path for path in directory.glob("step-*") if path.is_dir())
+    """Checkpoint folders that were renamed into place, oldest first. A copy that somebody made under another name is none."""
+    found = [path for path in directory.glob("step-*") if re.fullmatch(r"step-\d{8,}", path.name) and path.is_dir()]
+    return sorted(found, key=lambda path: int(path.name.removeprefix("step-")))
 
 
 def verify(path: Path) -> int:
     """Check a checkpoint against its manifest and return its step. Raises DamagedCheckpoint with what is wrong."""
     try:
-        manifest = json.loads((path / "manifest.json").read_text())
+        manifest = json.loads((path / "manifest.json").read_text(encoding="utf-8"))
+        if missing := NEEDED - manifest["files"].keys():
+            raise DamagedCheckpoint(
+                f"{path / 'manifest.json'} does not name {', '.join(sorted(missing))}: it is no whole checkpoint."
+            )
         for name, expected in manifest["files"].items():
             file = path / name
             if file.stat().st_size != expected["bytes"]:
@@ -103,7 +110,7 @@ def verify(path: Path) -> int:
                     f"{file} does not match the SHA-256 in its manifest: it was changed or damaged."
                 )
         return manifest["step"]
-    except (OSError, KeyError, TypeError, AttributeError, json.JSONDecodeError) as error:
+    except (OSError, KeyError, TypeError, AttributeError, RecursionError, UnicodeError, json.JSONDecodeError) as error:
         raise DamagedCheckpoint(
             f"{path} is no whole checkpoint ({error}); expected model.safetensors, config.json, training.pt and "
             "manifest.json as `pretrain.py` writes them."

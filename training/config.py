@@ -121,6 +121,8 @@ class PretrainConfig:
             raise ValueError(f"An architecture is named twice in {' '.join(self.architectures)}; name each once.")
         if not self.seeds or len(set(self.seeds)) < len(self.seeds) or min(self.seeds) < 0:
             raise ValueError(f"seeds are {self.seeds}; give one or more of 0 and above, each once.")
+        if max(self.seeds) >= 1 << 63:
+            raise ValueError(f"A seed is {max(self.seeds)}; seeds must be below 2^63.")
         for name in ("sequence_length", "batch_size", "accumulate", "slice_seconds", "save_seconds"):
             if getattr(self, name) <= 0:
                 raise ValueError(f"{name} is {getattr(self, name)}; it must be more than 0.")

@@ -150,6 +150,7 @@ def side_by_side(run: Run, workers: int, display: Display, interrupt: Interrupt)
     for process in processes:
         process.start()
     failed: dict[int, str] = {}
+    lost: set[int | None] = set()
 
     def hear(wait: float) -> bool:
         """Take one message, if one comes in time."""
@@ -176,6 +177,16 @@ def side_by_side(run: Run, workers: int, display: Display, interrupt: Interrupt)
             if interrupt.asked:
                 stop.set()
             hear(0.5)
+            for process in [p for p in processes if p.exitcode and p.pid not in lost]:
+                lost.add(process.pid)
+                how = (
+                    f"killed by signal {-process.exitcode}"
+                    if process.exitcode < 0
+                    else f"ended with {process.exitcode}"
+                )
+                display.console.print(
+                    f"A worker was {how}; what it trained goes on when the run is resumed.", soft_wrap=True
+                )
     finally:
         stop.set()
         for process in processes:

@@ -35,9 +35,11 @@ def test_a_pair_is_right_when_the_good_sentence_is_likelier_and_a_tie_counts_hal
 def test_intervals_by_hand() -> None:
     mean, low, high = interval([[1.0] * 8 + [0.0] * 2])  # Wilson's interval of 8 of 10
     assert (mean, low, high) == (0.8, pytest.approx(0.4902, abs=1e-3), pytest.approx(0.9433, abs=1e-3))
-    # Paradigms of 10 with 10 and 6 right: residuals +-2, var = 2 (4 + 4) / 400.
-    mean, low, high = interval([[1.0] * 10, [1.0] * 6 + [0.0] * 4])
-    assert mean == 0.8 and low == pytest.approx(0.8 - 1.96 * 0.2) and high == 1.0
+    # Paradigms of 10 with 10, 6 and 8 right: residuals 2, -2 and 0, variance 3/2 (4 + 4) / 900; t of 2 degrees is 4.3027.
+    mean, low, high = interval([[1.0] * 10, [1.0] * 6 + [0.0] * 4, [1.0] * 8 + [0.0] * 2])
+    assert mean == pytest.approx(0.8) and low == pytest.approx(0.8 - 4.3027 * 0.11547, abs=1e-4) and high == 1.0
+    # No spread between paradigms that are all right is no certainty: Wilson's of 20 of 20.
+    assert interval([[1.0] * 10] * 2) == (1.0, pytest.approx(0.8389, abs=1e-3), pytest.approx(1.0))
 
 
 def test_archives_are_read_in_place(tmp_path: Path) -> None:

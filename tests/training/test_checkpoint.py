@@ -1,5 +1,6 @@
 import errno
 import json
+import shutil
 from dataclasses import field, make_dataclass
 from pathlib import Path
 
@@ -192,3 +193,25 @@ def test_fields_that_are_no_more_are_read_where_they_were_off(tmp_path: Path, mo
     (path / "config.json").write_text(json.dumps(config | {"softcap": 30.0}))
     with pytest.raises(ValueError, match="softcap is 30.0, which this revision no longer has"):
         checkpoint.load_model_from(path)
+
+
+def test_copies_and_loose_names_are_left_alone(tmp_path: Path) -> None:
+    """Somebody keeps a copy beside: it is neither read nor swept away; and step 100,000,000 comes after 99,999,999."""
+    model = tiny_model("tta")
+    for step in (1, 2):
+        checkpoint.save(tmp_path, step, model, STATE, b"tokenizer")
+    copy = tmp_path / "step-00000002-best"
+    shutil.copytree(tmp_path / "step-00000002", copy)
+    for step in (99_999_999, 100_000_000):
+        checkpoint.save(tmp_path, step, model, STATE, b"tokenizer")
+    assert [path.name for path in checkpoint.complete(tmp_path)] == ["step-99999999", "step-100000000"]
+    assert copy.exists() and checkpoint.last_good(tmp_path)[0].name == "step-100000000"
+
+
+def test_a_manifest_that_names_nothing_is_no_checkpoint(tmp_path: Path) -> None:
+    path = checkpoint.save(tmp_path, 3, tiny_model("tta"), STATE, b"tokenizer")
+    (path / "manifest.json").write_text('{"step": 3, "files": {}}')
+    with pytest.raises(
+        checkpoint.DamagedCheckpoint, match="does not name config.json, model.safetensors, tokenizer.model"
+    ):
+        checkpoint.verify(path)
