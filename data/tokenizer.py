@@ -50,11 +50,11 @@ class Tokenizer:
         """`model`: the content of a SentencePiece .model file. Raises ValueError for one that lacks the specials."""
         try:
             self._processor = sentencepiece.SentencePieceProcessor(model_proto=model)
-        except RuntimeError:
+            masks = [self._processor.piece_to_id(piece) for piece in _MASK_NAMES]
+            mask_id = next((mask for mask in masks if self._processor.is_control(mask)), -1)
+        except (RuntimeError, IndexError):  # IndexError: of an empty or a shortened file, which loads
             raise ValueError(f"{name}: not a SentencePiece model; expected the .model file of spm_train") from None
         self.model = model
-        masks = [self._processor.piece_to_id(piece) for piece in _MASK_NAMES]
-        mask_id = next((mask for mask in masks if self._processor.is_control(mask)), -1)
         self.vocabulary = Vocabulary(
             size=self._processor.vocab_size(),
             pad_id=self._processor.pad_id(),

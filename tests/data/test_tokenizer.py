@@ -121,7 +121,11 @@ def test_a_model_of_the_user_without_specials_is_refused(options: dict, message:
 def test_what_is_no_model_is_refused(tmp_path: object) -> None:
     with pytest.raises(FileNotFoundError, match=r"none.model: no such tokenizer"):
         Tokenizer.load(tmp_path / "none.model")
-    (tmp_path / "bad.model").write_bytes(b"not a model")
+
+
+@pytest.mark.parametrize("content", [b"not a model", b""])
+def test_what_is_no_sentencepiece_model_is_refused(tmp_path: object, content: bytes) -> None:
+    (tmp_path / "bad.model").write_bytes(content)
     with pytest.raises(ValueError, match=r"bad.model: not a SentencePiece model"):
         Tokenizer.load(tmp_path / "bad.model")
 
