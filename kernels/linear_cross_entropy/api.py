@@ -20,9 +20,6 @@ def linear_cross_entropy(
     bias: Tensor | None = None,
     *,
     ignore_index: int | None = IGNORE_INDEX,
-    label_smoothing: float = 0.0,
-    z_loss: float = 0.0,
-    softcap: float = 0.0,
     reduction: str = "mean",
     return_lse: bool = False,
     chunk_bytes: int | None = None,
@@ -37,9 +34,6 @@ def linear_cross_entropy(
         targets: (T,) int64 token ids; rows equal to ignore_index are dropped before any work. With ignore_index=None
             every row has a token: a GPU is then not asked for the targets' values, which would wait for it.
         bias: (V,) or None.
-        label_smoothing: share of the target spread evenly over the vocabulary, in [0, 1).
-        z_loss: coefficient of lse^2, added to each row's loss.
-        softcap: logits become softcap * tanh(logits / softcap); 0 leaves them. Not together with label_smoothing.
         reduction: "mean" over the rows not ignored (0 if there are none), "sum", or "none" for (T,) with 0 where
             ignored. "mean" and "sum" make the gradients in the forward, while a chunk's logits are in cache; "none"
             computes the logits again in the backward.
@@ -56,34 +50,22 @@ def linear_cross_entropy(
     _check(hidden, weight, targets, bias)
     if reduction not in ("mean", "sum", "none"):
         raise ValueError(f"reduction was {reduction!r}; it must be 'mean', 'sum' or 'none'")
-    if not 0 <= label_smoothing < 1:
-        raise ValueError(f"label_smoothing was {label_smoothing}; it must be at least 0 and below 1")
-    if not 0 <= z_loss < float("inf"):
-        raise ValueError(f"z_loss was {z_loss}; it must be a finite number of at least 0")
-    _check_softcap(softcap)
-    if softcap and label_smoothing:
-        raise ValueError(f"softcap was {softcap} and label_smoothing {label_smoothing}; one of them must be 0")
-    settings = (
-        operators.NOTHING_IGNORED if ignore_index is None else ignore_index,
-        float(label_smoothing),
-        float(z_loss),
-        float(softcap),
-    )
+    ignored = operators.NOTHING_IGNORED if ignore_index is None else ignore_index
     execution = (_compute_dtype(hidden), _checked_chunk_bytes(chunk_bytes), _backend(hidden, backend))
     if execution[-1] == "reference":
-        operators.kept_rows(targets, settings[0], len(weight))  # refuses a target that is no token
-        loss, lse = linear_cross_entropy_reference(hidden, weight, targets, bias, *settings[:3], reduction, softcap)
+        operators.kept_rows(targets, ignored, len(weight))  # refuses a target that is no token
+        loss, lse = linear_cross_entropy_reference(hidden, weight, targets, bias, ignored, reduction)
         wide = torch.promote_types(hidden.dtype, torch.float32)
         return (loss.to(wide), lse.detach().to(wide)) if return_lse else loss.to(wide)
     needs = [torch.is_grad_enabled() and p is not None and p.requires_grad for p in (hidden, weight, bias)]
     if reduction != "none" and any(needs):
         loss, lse, *_ = operators.loss_and_gradients(
-            hidden, weight, targets, bias, *settings, reduction == "mean", needs, *execution
+            hidden, weight, targets, bias, ignored, reduction == "mean", needs, *execution
         )
         return (loss, lse) if return_lse else loss
-    loss, lse = operators.losses(hidden, weight, targets, bias, *settings, *execution)
+    loss, lse = operators.losses(hidden, weight, targets, bias, ignored, *execution)
     if reduction != "none":
-        loss = loss.sum() / ((targets != settings[0]).sum().clamp(min=1) if reduction == "mean" else 1)
+        loss = loss.sum() / ((targets != ignored).sum().clamp(min=1) if reduction == "mean" else 1)
     return (loss, lse) if return_lse else loss
 
 
@@ -95,7 +77,6 @@ def linear_nll(
     bias: Tensor | None = None,
     *,
     ignore_index: int = IGNORE_INDEX,
-    softcap: float = 0.0,
     chunk_bytes: int | None = None,
     backend: str | None = None,
 ) -> tuple[Tensor, Tensor]:
@@ -109,7 +90,6 @@ def linear_nll(
         targets,
         bias,
         ignore_index=ignore_index,
-        softcap=softcap,
         reduction="none",
         return_lse=True,
         chunk_bytes=chunk_bytes,
@@ -135,7 +115,6 @@ def linear_top_k(
     *,
     k: int = 1,
     ignore_index: int = IGNORE_INDEX,
-    softcap: float = 0.0,
     chunk_bytes: int | None = None,
 ) -> TopK:
     """The k likeliest tokens of every row, ignored ones included, and the target's likelihood, in one sweep.
@@ -146,14 +125,8 @@ def linear_top_k(
     _check(hidden, weight, targets, bias)
     if not 1 <= k <= len(weight):
         raise ValueError(f"k was {k}; it must be from 1 to the vocabulary, {len(weight)}")
-    _check_softcap(softcap)
     execution = _compute_dtype(hidden), _checked_chunk_bytes(chunk_bytes)
-    return TopK(*top_k_rows(hidden, weight, targets, bias, k, ignore_index, *execution, softcap))
-
-
-def _check_softcap(softcap: float) -> None:
-    if not 0 <= softcap < float("inf"):
-        raise ValueError(f"softcap was {softcap}; it must be a finite number, more than 0, or 0 for none")
+    return TopK(*top_k_rows(hidden, weight, targets, bias, k, ignore_index, *execution))
 
 
 def _check(hidden: Tensor, weight: Tensor, targets: Tensor, bias: Tensor | None) -> None:

@@ -67,8 +67,6 @@ def aot_cases() -> Iterator[dict]:
                         "excess_ptr": "*fp32",
                         "V": "i32",
                         "stride_c": "i32",
-                        "label_smoothing": "fp32",
-                        "z_loss": "fp32",
                     },
                     "constexprs": {"BLOCK_V": tile.block_v, "WHOLE_ROW": tile.whole_row},
                     "divisible_by_16": ["V", "stride_c"],

@@ -13,7 +13,7 @@ from torch.utils.flop_counter import register_flop_formula
 
 from ..dispatch import choose_in_operator
 from ..first_order import first_order_only
-from .torch_path import SoftmaxRows, Sweep, losses_of_rows, sweep
+from .torch_path import SoftmaxRows, Sweep, sweep
 
 # A CPU chunk should stay in the last-level cache, and allocations below 32 MiB come back to the process without fresh
 # page faults (glibc's M_MMAP_THRESHOLD). A GPU chunk should give each matrix product enough rows to fill the chip.
@@ -28,9 +28,6 @@ def loss_and_gradients(
     targets: Tensor,
     bias: Tensor | None,
     ignore_index: int,
-    label_smoothing: float,
-    z_loss: float,
-    softcap: float,
     mean: bool,
     needs: list[bool],
     compute_dtype: torch.dtype,
@@ -50,9 +47,6 @@ def loss_and_gradients(
         targets,
         bias,
         kept,
-        label_smoothing,
-        z_loss,
-        softcap,
         needs,
         compute_dtype,
         chunk_bytes,
@@ -70,7 +64,7 @@ def loss_and_gradients(
 
 
 @loss_and_gradients.register_fake
-def _(hidden, weight, targets, bias, ignore_index, label_smoothing, z_loss, softcap, mean, needs, compute_dtype, *_):
+def _(hidden, weight, targets, bias, ignore_index, mean, needs, compute_dtype, *_):
     wide = torch.promote_types(compute_dtype, torch.float32)
     shapes = [p.shape if needed and p is not None else (0,) for needed, p in zip(needs, (hidden, weight, bias))]
     return tuple(hidden.new_empty(shape, dtype=wide) for shape in ((), (len(targets),), *shapes))
@@ -81,12 +75,12 @@ def _save_gradients(ctx, inputs, output):
     ctx.save_for_backward(inputs[0], inputs[1], inputs[3], *gradients)
     ctx.mark_non_differentiable(lse, *gradients)
     ctx.set_materialize_grads(False)  # or the backward would be handed zeros the size of every gradient
-    ctx.needs = inputs[9]
+    ctx.needs = inputs[6]
 
 
 def _scale_gradients(ctx, grad_loss, *_):
     if grad_loss is None:
-        return (None,) * 13
+        return (None,) * 10
     # The usual gradient of a loss is exactly 1. Reading it costs nothing on a CPU and saves a copy of every gradient;
     # in a traced backward (a subclass of Tensor) there is no value to read.
     readable = type(grad_loss) is Tensor and grad_loss.device.type == "cpu"
@@ -99,7 +93,7 @@ def _scale_gradients(ctx, grad_loss, *_):
     ]
     found = iter(first_order_only("linear_cross_entropy", found, (grad_loss, *parameters)))
     hidden, weight, bias = (next(found) if needed else None for needed in ctx.needs)
-    return hidden, weight, None, bias, *[None] * 9
+    return hidden, weight, None, bias, *[None] * 6
 
 
 loss_and_gradients.register_autograd(_scale_gradients, setup_context=_save_gradients)
@@ -112,9 +106,6 @@ def losses(
     targets: Tensor,
     bias: Tensor | None,
     ignore_index: int,
-    label_smoothing: float,
-    z_loss: float,
-    softcap: float,
     compute_dtype: torch.dtype,
     chunk_bytes: int,
     backend: str,
@@ -127,9 +118,6 @@ def losses(
         targets,
         bias,
         kept,
-        label_smoothing,
-        z_loss,
-        softcap,
         [False] * 3,
         compute_dtype,
         chunk_bytes,
@@ -139,7 +127,7 @@ def losses(
 
 
 @losses.register_fake
-def _(hidden, weight, targets, bias, ignore_index, label_smoothing, z_loss, softcap, compute_dtype, *_):
+def _(hidden, weight, targets, bias, ignore_index, compute_dtype, *_):
     wide = torch.promote_types(compute_dtype, torch.float32)
     return hidden.new_empty(len(targets), dtype=wide), hidden.new_empty(len(targets), dtype=wide)
 
@@ -152,9 +140,6 @@ def losses_backward(
     targets: Tensor,
     bias: Tensor | None,
     ignore_index: int,
-    label_smoothing: float,
-    z_loss: float,
-    softcap: float,
     needs: list[bool],
     compute_dtype: torch.dtype,
     chunk_bytes: int,
@@ -169,9 +154,6 @@ def losses_backward(
         targets,
         bias,
         kept,
-        label_smoothing,
-        z_loss,
-        softcap,
         needs,
         compute_dtype,
         chunk_bytes,
@@ -186,7 +168,7 @@ def losses_backward(
 
 
 @losses_backward.register_fake
-def _(grad_losses, hidden, weight, targets, bias, ignore_index, label_smoothing, z_loss, softcap, needs, *_):
+def _(grad_losses, hidden, weight, targets, bias, ignore_index, needs, *_):
     return (
         torch.empty_like(hidden, memory_format=torch.contiguous_format) if needs[0] else hidden.new_empty(0),
         torch.empty_like(weight, memory_format=torch.contiguous_format) if needs[1] else weight.new_empty(0),
@@ -204,11 +186,11 @@ def _backward_rows(ctx, grad_losses, _):
     needs = [ctx.needs_input_grad[i] for i in (0, 1, 3)]
     with torch.no_grad():
         gradients = losses_backward(
-            grad_losses.contiguous(), *ctx.saved_tensors, *ctx.settings[:4], needs, *ctx.settings[4:]
+            grad_losses.contiguous(), *ctx.saved_tensors, *ctx.settings[:1], needs, *ctx.settings[1:]
         )
     gradients = first_order_only("linear_cross_entropy", gradients, (grad_losses, *ctx.saved_tensors))
     hidden, weight, bias = (g if needed else None for needed, g in zip(needs, gradients))
-    return hidden, weight, None, bias, *[None] * 7
+    return hidden, weight, None, bias, *[None] * 4
 
 
 losses.register_autograd(_backward_rows, setup_context=_save_inputs)
@@ -220,9 +202,6 @@ def _sweep(
     targets,
     bias,
     kept,
-    label_smoothing,
-    z_loss,
-    softcap,
     needs,
     dtype,
     chunk_bytes,
@@ -241,32 +220,21 @@ def _sweep(
         if backend == "triton":
             from . import triton_path
 
-            if not any(needs) and not softcap:  # logits that never reach memory are not capped
+            if not any(needs):
                 highest, excess, target_logit = triton_path.log_sum_exp(hidden, weight, bias, targets)
-                gap = highest - _mean_logit(hidden, weight, bias) if label_smoothing else None
-                loss = losses_of_rows(highest, excess, target_logit, gap, label_smoothing, z_loss)
-                return Sweep(loss, highest + excess, None, None, None)
+                return Sweep(excess + (highest - target_logit), highest + excess, None, None, None)
             make_row_pass = triton_path.GradientRows
         return sweep(
             hidden,
             weight,
             bias,
             targets,
-            label_smoothing=label_smoothing,
-            z_loss=z_loss,
-            softcap=softcap,
             chunk_bytes=chunk_bytes or CHUNK_BYTES.get(hidden.device.type, CHUNK_BYTES["cuda"]),
             make_row_pass=make_row_pass,
             needs=tuple(needs),
             row_gradient_T=row_gradient,
             scale=scale,
         )
-
-
-def _mean_logit(hidden: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-    """The mean over the vocabulary of every row's logits, fp32, without the logits."""
-    mean = hidden.float() @ weight.mean(0, dtype=torch.float32)
-    return mean if bias is None else mean + bias.mean(dtype=torch.float32)
 
 
 def kept_rows(targets: Tensor, ignore_index: int, vocabulary: int) -> Tensor | None:
@@ -305,7 +273,7 @@ def _gradient(wide: Tensor | None, parameter: Tensor | None, like: Tensor | None
 @register_flop_formula([torch.ops.twostream.linear_cross_entropy, torch.ops.twostream.linear_cross_entropy_rows])
 def _flops(hidden_shape, weight_shape, *arguments, **_) -> int:
     """Of the forward, and of the gradients where they are made in it."""
-    needs = arguments[7] if isinstance(arguments[7], list | tuple) else []
+    needs = arguments[4] if isinstance(arguments[4], list | tuple) else []
     return 2 * hidden_shape[0] * weight_shape[0] * weight_shape[1] * (1 + sum(map(bool, needs[:2])))
 
 

@@ -5,7 +5,7 @@ from torch import Tensor
 
 from ..onednn import exact_float32_products
 from .operators import CHUNK_BYTES, kept_rows
-from .torch_path import cap_, chunk_rows
+from .torch_path import chunk_rows
 
 
 def top_k_rows(
@@ -17,7 +17,6 @@ def top_k_rows(
     ignore_index: int,
     dtype: torch.dtype,
     chunk_bytes: int,
-    softcap: float = 0.0,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """-> nll (T,), lse (T,), indices (T, k), log-probabilities (T, k)."""
     kept_rows(targets_T, ignore_index, weight_VE.shape[0])  # refuses a target that is no token
@@ -39,7 +38,6 @@ def top_k_rows(
             logits_CV = torch.mm(hidden_CE, weight_VE.T, out=buffer[: len(hidden_CE) * vocabulary].view(-1, vocabulary))
             if bias_V is not None:
                 logits_CV.add_(bias_V.to(dtype))
-            cap_(logits_CV, softcap)
             values_Ck, indices_Tk[chunk] = logits_CV.max(-1, keepdim=True) if k == 1 else logits_CV.topk(k, -1)
             target_C = logits_CV.gather(1, places_T1[chunk])[:, 0].to(wide)
             wide_CV = logits_CV.to(wide)

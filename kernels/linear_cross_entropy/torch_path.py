@@ -9,12 +9,7 @@
       +--------------+                     The loss is a scalar, so its gradient is known in the forward but for one
       ...                                  factor: logits are computed once and never kept.
 
-With a_t = 1 + 2 c lse_t and a gradient g_t that arrives at row t (notation of reference.py),
-
-    d loss / d z_tv = g_t (a_t softmax_tv - (1 - s) [v = y_t] - s / V).
-
-The last term is the same for every row and column. It stays out of the chunk: d hidden -= s g_t mean_v(weight_v), and
-d weight -= (s / V) sum_t g_t hidden_t. Label smoothing therefore costs no pass over the logits.
+With a gradient g_t that arrives at row t (notation of reference.py), d loss / d z_tv = g_t (softmax_tv - [v = y_t]).
 """
 
 from collections.abc import Callable
@@ -25,11 +20,11 @@ from torch import Tensor
 
 from ..onednn import exact_float32_products
 
-# (logits_CV, targets_C, label_smoothing, z_loss, dlogits_wanted) -> the largest logit of each row, and its log-sum-exp
+# (logits_CV, targets_C, dlogits_wanted) -> the largest logit of each row, and its log-sum-exp
 # minus that, (C,) each; turns logits into dlogits in place. Two parts, because the loss is (largest - target) + excess:
 # neither term holds an offset that all logits share, where the log-sum-exp itself does and loses the digits behind it.
 # Made once for a sweep from its (C, V) buffer of logits, so that scratch memory is reused from chunk to chunk.
-RowPass = Callable[[Tensor, Tensor, float, float, bool], tuple[Tensor, Tensor]]
+RowPass = Callable[[Tensor, Tensor, bool], tuple[Tensor, Tensor]]
 
 
 class Sweep(NamedTuple):
@@ -48,9 +43,6 @@ def sweep(
     bias_V: Tensor | None,
     targets_T: Tensor,
     *,
-    label_smoothing: float,
-    z_loss: float,
-    softcap: float = 0.0,
     chunk_bytes: int,
     make_row_pass: Callable[[Tensor], RowPass],
     needs: tuple[bool, bool, bool] = (False, False, False),
@@ -71,7 +63,6 @@ def sweep(
     rows = chunk_rows(tokens, vocabulary, chunk_bytes, hidden_TE.element_size())
 
     highest_T, excess_T, target_logit_T = (torch.empty(tokens, **new) for _ in range(3))
-    gap_T = torch.empty(tokens, **new) if label_smoothing else None
     dhidden_TE = torch.empty(tokens, width, **new) if needs_hidden else None
     # The first chunk fills it; without a chunk nothing would.
     dweight_VE = (torch.empty if tokens else torch.zeros)(vocabulary, width, **new) if needs_weight else None
@@ -80,7 +71,6 @@ def sweep(
     narrow = hidden_TE.new_empty  # the dtype of the products
     logits_buffer = narrow(rows, vocabulary)
     row_pass = make_row_pass(logits_buffer)
-    slope_buffer = narrow(rows if softcap and any(needs) else 0, vocabulary)
     dhidden_buffer = narrow(width * rows if needs_hidden else 0)
     # Library products accumulate in fp32 inside; a narrow result has to be added to the fp32 sum afterwards.
     partial_VE = narrow(vocabulary, width) if needs_weight and hidden_TE.dtype != wide else None
@@ -98,12 +88,9 @@ def sweep(
             torch.mm(hidden_CE, weight_VE.T, out=logits_CV)
             if bias_V is not None:
                 logits_CV.add_(bias_V)
-            slope_CV = cap_(logits_CV, softcap, slope_buffer[:count] if any(needs) else None)
             target_logit_T[chunk] = logits_CV.gather(1, targets_C[:, None])[:, 0]
-            if gap_T is not None:
-                gap_T[chunk] = mean_gap(logits_CV, wide)
-            highest_T[chunk], excess_T[chunk] = row_pass(logits_CV, targets_C, label_smoothing, z_loss, any(needs))
-            dlogits_CV = logits_CV if slope_CV is None else logits_CV.mul_(slope_CV)
+            highest_T[chunk], excess_T[chunk] = row_pass(logits_CV, targets_C, any(needs))
+            dlogits_CV = logits_CV
             gradient_C1 = None if row_gradient_T is None else row_gradient_T[chunk, None].to(wide)
             if dhidden_TE is not None:
                 # Transposed, (E, V) @ (V, C): oneDNN and MKL run it a fifth faster than (C, V) @ (V, E).
@@ -129,53 +116,7 @@ def sweep(
                     bias_sum_V = torch.mv(dlogits_CV.T, gradient_C1[:, 0].to(dlogits_CV.dtype))
                 dbias_V.add_(bias_sum_V.to(wide) * scale)
 
-    if label_smoothing:
-        mean_weight_E = weight_VE.mean(0, dtype=wide)
-        gradient_T = scale * (torch.ones_like(excess_T) if row_gradient_T is None else row_gradient_T.to(wide))
-        if dhidden_TE is not None:
-            dhidden_TE.addr_(gradient_T, mean_weight_E, alpha=-label_smoothing)
-        if dweight_VE is not None:
-            dweight_VE.sub_(gradient_T @ hidden_TE.to(wide), alpha=label_smoothing / vocabulary)
-        if dbias_V is not None:
-            dbias_V.sub_(gradient_T.sum(), alpha=label_smoothing / vocabulary)
-    loss_T = losses_of_rows(highest_T, excess_T, target_logit_T, gap_T, label_smoothing, z_loss)
-    return Sweep(loss_T, highest_T + excess_T, dhidden_TE, dweight_VE, dbias_V)
-
-
-def cap_(logits_CV: Tensor, softcap: float, slope_CV: Tensor | None = None) -> Tensor | None:
-    """Logits z -> k tanh(z / k), in place; its derivative 1 - tanh^2, if there is a buffer for it. Nothing for k = 0."""
-    if not softcap:
-        return None
-    logits_CV.div_(softcap).tanh_()
-    if slope_CV is not None:
-        torch.mul(logits_CV, logits_CV, out=slope_CV).neg_().add_(1)
-    logits_CV.mul_(softcap)
-    return slope_CV
-
-
-def losses_of_rows(
-    highest_T: Tensor,
-    excess_T: Tensor,
-    target_logit_T: Tensor,
-    gap_T: Tensor | None,
-    label_smoothing: float,
-    z_loss: float,
-) -> Tensor:
-    """loss_T of reference.py from the largest logit, the log-sum-exp minus it, and the target's and the mean's distance."""
-    loss_T = excess_T + (1 - label_smoothing) * (highest_T - target_logit_T)
-    if z_loss:
-        loss_T += z_loss * (highest_T + excess_T).square()
-    if gap_T is not None:
-        loss_T += label_smoothing * gap_T
-    return loss_T
-
-
-def mean_gap(logits_CV: Tensor, wide: torch.dtype) -> Tensor:
-    """How far below a row's largest logit its mean lies, (C,), a few rows at a time."""
-    budget = SCRATCH_BYTES.get(logits_CV.device.type, SCRATCH_BYTES["cuda"])
-    rows = chunk_rows(len(logits_CV), logits_CV.shape[1], budget, wide.itemsize)
-    parts = (part.to(wide) for part in logits_CV.split(rows))
-    return torch.cat([(part.amax(-1, keepdim=True) - part).mean(-1) for part in parts])
+    return Sweep(excess_T + (highest_T - target_logit_T), highest_T + excess_T, dhidden_TE, dweight_VE, dbias_V)
 
 
 def chunk_rows(tokens: int, vocabulary: int, chunk_bytes: int, element_size: int) -> int:
@@ -188,7 +129,7 @@ SCRATCH_BYTES = {"cpu": 2 << 20, "cuda": 64 << 20}
 
 
 class SoftmaxRows:
-    """The row pass in PyTorch, in fp32 or wider; logits become a_t softmax - (1 - s) onehot in place.
+    """The row pass in PyTorch, in fp32 or wider; logits become softmax - onehot in place.
 
     PyTorch's in-place softmax is one fused, vectorised pass and its exp is faster than `exp_`. It keeps its sum to itself,
     but the largest probability of a row is 1 / sum, never below 1 / V, and gives it back.
@@ -204,9 +145,7 @@ class SoftmaxRows:
             self.rows = chunk_rows(self.rows, vocabulary, budget, self.wide.itemsize)
             self.scratch = logits_CV.new_empty(self.rows, vocabulary, dtype=self.wide)
 
-    def __call__(
-        self, logits_CV: Tensor, targets_C: Tensor, label_smoothing: float, z_loss: float, dlogits_wanted: bool
-    ) -> tuple[Tensor, Tensor]:
+    def __call__(self, logits_CV: Tensor, targets_C: Tensor, dlogits_wanted: bool) -> tuple[Tensor, Tensor]:
         highest_C, excess_C = logits_CV.new_empty(2, len(logits_CV), dtype=self.wide)
         for start in range(0, len(logits_CV), self.rows):
             rows = slice(start, min(start + self.rows, len(logits_CV)))
@@ -216,9 +155,7 @@ class SoftmaxRows:
             torch.softmax(wide_RV, -1, out=wide_RV)
             excess_C[rows] = -wide_RV.amax(-1).log()
             if dlogits_wanted:
-                if z_loss:
-                    wide_RV.mul_(1 + 2 * z_loss * (highest_C + excess_C)[rows, None])
-                wide_RV.scatter_add_(1, targets_C[rows, None], wide_RV.new_full((len(wide_RV), 1), label_smoothing - 1))
+                wide_RV.scatter_add_(1, targets_C[rows, None], wide_RV.new_full((len(wide_RV), 1), -1))
                 if wide_RV is not logits_RV:
                     logits_RV.copy_(wide_RV)
         return highest_C, excess_C

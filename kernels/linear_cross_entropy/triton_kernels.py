@@ -29,12 +29,10 @@ def gradient_rows(
     excess_ptr,  # (C,) out, fp32: log-sum-exp minus the largest logit
     V,
     stride_c,
-    label_smoothing,
-    z_loss,
     BLOCK_V: tl.constexpr,
     WHOLE_ROW: tl.constexpr,
 ):
-    """dlogits_v = (1 + 2 c lse) exp(z_v - lse) - (1 - s) [v = y]. A row of up to BLOCK_V logits is read once."""
+    """dlogits_v = exp(z_v - lse) - [v = y]. A row of up to BLOCK_V logits is read once."""
     row = tl.program_id(0).to(tl.int64)
     logits_ptr += row * stride_c
     target = tl.load(targets_ptr + row)
@@ -44,9 +42,8 @@ def gradient_rows(
         highest = _finite(tl.max(z, 0))
         exponentials = tl.exp2((z - highest) * LOG2E)
         total = tl.sum(exponentials, 0)
-        lse = highest + tl.log2(total) * LN2
-        dlogits = exponentials * ((1 + 2 * z_loss * lse) / total)
-        dlogits = tl.where(columns == target, dlogits - (1 - label_smoothing), dlogits)
+        dlogits = exponentials * (1 / total)
+        dlogits = tl.where(columns == target, dlogits - 1, dlogits)
         tl.store(logits_ptr + columns, dlogits.to(logits_ptr.dtype.element_ty), mask=columns < V)
     else:
         # One running maximum and sum for each lane; lanes meet once, after the loop.
@@ -61,13 +58,11 @@ def gradient_rows(
             lane_highest = higher
         highest = _finite(tl.max(lane_highest, 0))
         total = tl.sum(lane_total * tl.exp2((lane_highest - highest) * LOG2E), 0)
-        lse = highest + tl.log2(total) * LN2
-        scale = 1 + 2 * z_loss * lse
         for start in range(0, V, BLOCK_V):
             v = start + columns
             z = tl.load(logits_ptr + v, mask=v < V, other=float("-inf")).to(tl.float32)
-            dlogits = tl.exp2((z - highest) * LOG2E) * (scale / total)
-            dlogits = tl.where(v == target, dlogits - (1 - label_smoothing), dlogits)
+            dlogits = tl.exp2((z - highest) * LOG2E) * (1 / total)
+            dlogits = tl.where(v == target, dlogits - 1, dlogits)
             tl.store(logits_ptr + v, dlogits.to(logits_ptr.dtype.element_ty), mask=v < V)
     tl.store(highest_ptr + row, highest)
     tl.store(excess_ptr + row, tl.log2(total) * LN2)

@@ -23,9 +23,7 @@ class GradientRows:
     def __init__(self, logits_CV: Tensor):
         check_dtype(logits_CV.dtype)
 
-    def __call__(
-        self, logits_CV: Tensor, targets_C: Tensor, label_smoothing: float, z_loss: float, dlogits_wanted: bool
-    ) -> tuple[Tensor, Tensor]:
+    def __call__(self, logits_CV: Tensor, targets_C: Tensor, dlogits_wanted: bool) -> tuple[Tensor, Tensor]:
         rows, vocabulary = logits_CV.shape
         highest_C, excess_C = torch.empty(2, rows, dtype=torch.float32, device=logits_CV.device)
         tile = row_tile(vocabulary)
@@ -37,8 +35,6 @@ class GradientRows:
                 excess_C,
                 vocabulary,
                 logits_CV.stride(0),
-                label_smoothing,
-                z_loss,
                 BLOCK_V=tile.block_v,
                 WHOLE_ROW=tile.whole_row,
                 num_warps=tile.num_warps,

@@ -71,7 +71,7 @@ def losses(p, chunk_bytes):
     arguments = (p.hidden, p.weight, p.targets, p.bias)
     run = {"chunk_bytes": chunk_bytes, "backend": "torch"}
     for reduction in ("mean", "none"):
-        loss = linear_cross_entropy(*arguments, reduction=reduction, label_smoothing=0.1, z_loss=0.1, **run)
+        loss = linear_cross_entropy(*arguments, reduction=reduction, **run)
         loss.sum().backward()
     linear_nll(*arguments, **run)
 

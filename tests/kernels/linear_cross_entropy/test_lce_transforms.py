@@ -13,10 +13,9 @@ def test_operators_pass_pytorchs_own_checks():
     """Schema, fake implementations and autograd registration agree with what the operators do."""
     p = make_problem(7, 4, 11)
     run = (torch.float32, 3 * 11 * 4, "torch")
-    for common in ((-100, 0.1, 0.01, 0.0), (-100, 0.0, 0.01, 3.0)):
-        inputs = p.hidden, p.weight, p.targets, p.bias, *common
-        torch.library.opcheck(loss_and_gradients, (*inputs, True, [True] * 3, *run))
-        torch.library.opcheck(losses, (*inputs, *run))
+    inputs = p.hidden, p.weight, p.targets, p.bias, -100
+    torch.library.opcheck(loss_and_gradients, (*inputs, True, [True] * 3, *run))
+    torch.library.opcheck(losses, (*inputs, *run))
 
 
 @pytest.mark.parametrize("reduction", ["mean", "none"])
@@ -53,9 +52,7 @@ def test_autocast_changes_only_the_products():
     results = []
     for enabled in (False, True):
         with torch.autocast("cpu", torch.bfloat16, enabled=enabled):
-            loss = linear_cross_entropy(
-                p.hidden, p.weight, p.targets, p.bias, label_smoothing=0.1, z_loss=0.01, backend="torch"
-            )
+            loss = linear_cross_entropy(p.hidden, p.weight, p.targets, p.bias, backend="torch")
         results.append([loss, *torch.autograd.grad(loss, p.parameters)])
     assert all(torch.equal(a, b) for a, b in zip(*results))
 

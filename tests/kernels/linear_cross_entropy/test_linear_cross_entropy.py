@@ -17,8 +17,8 @@ def test_specification_is_pytorchs_cross_entropy():
     p = make_problem(dtype=torch.float64)
     logits = p.hidden @ p.weight.T + p.bias
     for reduction in ("mean", "sum", "none"):
-        expected = F.cross_entropy(logits, p.targets, reduction=reduction, label_smoothing=0.1)
-        loss, _ = linear_cross_entropy_reference(p.hidden, p.weight, p.targets, p.bias, -100, 0.1, 0.0, reduction)
+        expected = F.cross_entropy(logits, p.targets, reduction=reduction)
+        loss, _ = linear_cross_entropy_reference(p.hidden, p.weight, p.targets, p.bias, -100, reduction)
         assert error(loss, expected) < 1e-14
 
 
@@ -29,18 +29,14 @@ def test_specification_is_pytorchs_cross_entropy():
     vocabulary=st.integers(2, 120),
     bias=st.booleans(),
     ignored=st.sampled_from([0.0, 0.3, 0.9]),
-    label_smoothing=st.sampled_from([0.0, 0.1, 0.7]),
-    z_loss=st.sampled_from([0.0, 1e-2]),
     reduction=st.sampled_from(["mean", "sum", "none"]),
     rows=st.integers(1, 50),
     seed=st.integers(0, 1000),
 )
-def test_value_and_gradient(tokens, width, vocabulary, bias, ignored, label_smoothing, z_loss, reduction, rows, seed):
+def test_value_and_gradient(tokens, width, vocabulary, bias, ignored, reduction, rows, seed):
     p = make_problem(tokens, width, vocabulary, bias=bias, ignored=ignored, seed=seed, dtype=torch.float64)
     report = errors(
         p,
-        label_smoothing=label_smoothing,
-        z_loss=z_loss,
         reduction=reduction,
         chunk_bytes=rows * vocabulary * 8,
         backend="torch",
@@ -51,7 +47,7 @@ def test_value_and_gradient(tokens, width, vocabulary, bias, ignored, label_smoo
 
 def test_a_vocabulary_of_one_has_nothing_to_learn():
     p = make_problem(vocabulary=1, ignored=0.0)
-    loss = linear_cross_entropy(p.hidden, p.weight, p.targets, p.bias, label_smoothing=0.1, backend="torch")
+    loss = linear_cross_entropy(p.hidden, p.weight, p.targets, p.bias, backend="torch")
     assert loss.abs() < 1e-6
     assert max(g.abs().max() for g in torch.autograd.grad(loss, p.parameters)) < 1e-6
 
@@ -65,7 +61,7 @@ def test_error_bounds_and_not_much_worse_than_pytorch(dtype, reduction):
     assert max(report.values()) <= BOUND[dtype], report
     logits = (p.hidden @ p.weight.T + p.bias).float()
     loss = F.cross_entropy(logits, p.targets, reduction=reduction)
-    expected, _ = linear_cross_entropy_reference(p.hidden, p.weight, p.targets, p.bias, -100, 0.0, 0.0, reduction)
+    expected, _ = linear_cross_entropy_reference(p.hidden, p.weight, p.targets, p.bias, -100, reduction)
     assert report["loss"] <= 2 * error(loss, expected) + 2e-7
     for name, f, r in zip(
         ("hidden", "weight", "bias"),
@@ -80,7 +76,7 @@ def test_gradcheck():
     for reduction in ("mean", "sum", "none"):
         assert torch.autograd.gradcheck(
             lambda h, w, b, reduction=reduction: linear_cross_entropy(
-                h, w, p.targets, b, reduction=reduction, label_smoothing=0.2, z_loss=0.05, backend="torch"
+                h, w, p.targets, b, reduction=reduction, backend="torch"
             ),
             p.parameters,
         )
@@ -118,7 +114,7 @@ def test_ignored_rows_have_no_influence():
     poisoned = p.hidden.detach().masked_fill(ignored[:, None], float("nan")).requires_grad_()
     results = []
     for hidden in (p.hidden, poisoned):
-        loss = linear_cross_entropy(hidden, p.weight, p.targets, p.bias, label_smoothing=0.1, backend="torch")
+        loss = linear_cross_entropy(hidden, p.weight, p.targets, p.bias, backend="torch")
         results.append([loss, *torch.autograd.grad(loss, [hidden, p.weight, p.bias])])
     assert all(torch.equal(a, b) for a, b in zip(*results))
     assert results[0][1][ignored].abs().max() == 0
