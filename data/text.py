@@ -44,8 +44,11 @@ def read_lines(path: Path) -> list[str]:
     return lines_of(read_text(path))
 
 
-def parsed(text: str, where: str) -> Any:
-    """A JSON value. Raises ValueError that begins with `where` for what is none, or holds what no text and no number is."""
+def parsed(text: str, where: str, *, file_names: bool = False) -> Any:
+    """A JSON value. Raises ValueError that begins with `where` for what is none, or holds what no text and no number is.
+
+    file_names: it may hold names of files, which need not be text: Python writes their odd bytes as halves of characters.
+    """
 
     def refuse(constant: str) -> None:
         raise ValueError(f"{constant} is no number")
@@ -61,7 +64,7 @@ def parsed(text: str, where: str) -> Any:
         found = json.loads(text, parse_constant=refuse, object_pairs_hook=once)
     except (ValueError, RecursionError) as error:
         raise ValueError(f"{where}: not JSON ({error}).") from None
-    if "\\u" in text or not text.isascii():
+    if not file_names and ("\\u" in text or not text.isascii()):
         try:
             json.dumps(found, ensure_ascii=False).encode()
         except UnicodeEncodeError as error:

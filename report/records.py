@@ -22,7 +22,7 @@ def read_records(path: Path) -> list[dict[str, Any]]:
         if not line.strip():
             continue
         where = f"{path}, line {number}"
-        record = parsed(line, where)
+        record = parsed(line, where, file_names=True)
         needed = ("contestant", "seed", "step", "curve", "final")
         missing = [name for name in needed if not isinstance(record, dict) or name not in record]
         if missing:
@@ -38,7 +38,7 @@ def read_json(path: Path, *needed: str) -> dict[str, Any]:
     """An object with these entries. Raises FileNotFoundError or ValueError that names the file."""
     if not path.exists():
         raise FileNotFoundError(f"{path.parent} has no {path.name}; give a folder in which `pretrain.py` ran.")
-    found = parsed(read_text(path), str(path))
+    found = parsed(read_text(path), str(path), file_names=True)
     if not isinstance(found, dict):
         raise ValueError(f"{path} holds a {type(found).__name__}; expected what `pretrain.py` wrote, an object.")
     if missing := [name for name in needed if name not in found]:

@@ -135,7 +135,9 @@ class Run:
         """Contestants of which there are records."""
         path = self.folder / "results.jsonl"
         lines = read_lines(path) if path.exists() else []
-        records = [parsed(line, f"{path}, line {n}") for n, line in enumerate(lines, start=1) if line.strip()]
+        records = [
+            parsed(line, f"{path}, line {n}", file_names=True) for n, line in enumerate(lines, start=1) if line.strip()
+        ]
         return {(record.get("contestant"), record.get("seed")) for record in records if isinstance(record, dict)}
 
     def saved(self, contestant: Contestant) -> bool:

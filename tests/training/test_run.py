@@ -1,7 +1,9 @@
 """The main job end to end, on a small corpus and tiny models: reports, interruption, resumption, divergence, shares."""
 
 import json
+import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -263,6 +265,20 @@ def test_a_machine_with_two_threads_trains(base: list[str], monkeypatch: pytest.
         json.loads(line)["sessions"] for line in (folder_of(base, "threads") / "results.jsonl").read_text().splitlines()
     ]
     assert all(s[0]["threads"] == 2 for s in sessions)
+
+
+def test_names_of_files_need_not_be_text(base: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of the corpus, and of a file that is left out; in the records, the report and on resumption."""
+    corpus = Path(base[base.index("--corpus") + 1])
+    odd = corpus.with_name(os.fsdecode(b"na\xefve"))
+    odd.mkdir(exist_ok=True)
+    shutil.copy(corpus, odd / "text.txt")
+    (odd / os.fsdecode(b"caf\xe9.doc")).write_text("no")
+    arguments = [*base, "--architectures", f"tta:{TINY}", "--name", "odd", "--budget", "2ktok"]
+    arguments[arguments.index("--corpus") + 1] = str(odd)
+    assert run(arguments, monkeypatch) == 0
+    assert (folder_of(base, "odd") / "report.html").read_text()
+    assert run(["--resume", str(folder_of(base, "odd"))], monkeypatch) == 0
 
 
 def test_sessions_are_remembered(base: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
