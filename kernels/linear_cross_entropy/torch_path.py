@@ -90,7 +90,7 @@ def sweep(
                 logits_CV.add_(bias_V)
             target_logit_T[chunk] = logits_CV.gather(1, targets_C[:, None])[:, 0]
             highest_T[chunk], excess_T[chunk] = row_pass(logits_CV, targets_C, any(needs))
-            dlogits_CV = logits_CV
+            dlogits_CV = logits_CV  # the row pass has turned them into their gradients
             gradient_C1 = None if row_gradient_T is None else row_gradient_T[chunk, None].to(wide)
             if dhidden_TE is not None:
                 # Transposed, (E, V) @ (V, C): oneDNN and MKL run it a fifth faster than (C, V) @ (V, E).
