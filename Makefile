@@ -5,6 +5,9 @@ PY := .venv/bin/python
 pins = $(shell cat $(1) | cksum | cut -d' ' -f1)
 RUN_STAMP := .venv/.run-$(call pins,requirements.txt)
 BENCH_STAMP := .venv/.bench-$(call pins,requirements.txt requirements-test.txt requirements-bench.txt)
+EXPORT_STAMP := .venv/.export-$(call pins,requirements.txt requirements-test.txt requirements-export.txt)
+OLD := .venv-transformers4
+OLD_STAMP := $(OLD)/.made-$(call pins,requirements-transformers4.txt)
 TEST_STAMP := .venv/.test-$(call pins,requirements.txt requirements-test.txt)
 
 
@@ -17,7 +20,7 @@ PRETRAIN_OPTIONS = $(call options,ARCHITECTURES,architectures) $(call option,BUD
 	$(call option,SIZE,size) $(call options,SEEDS,seeds) $(call option,NAME,name) $(call option,RESUME,resume) $(ARGS)
 
 .DEFAULT_GOAL := help
-.PHONY: help pretrain frontier tune compare rivals scaling glue clue score blimp sts rerank correct fewclue bench-scoring bench-finetune test test-slow fuzz stress test-kernels test-gpu bench profile lint format clean
+.PHONY: help pretrain frontier tune compare rivals scaling glue clue score blimp sts rerank correct fewclue bench-scoring bench-finetune export bench-export test test-slow test-interop fuzz stress test-kernels test-gpu bench profile lint format clean
 
 help: ## these lines
 	@echo "twostream: masked language models that predict every position in one pass"
@@ -74,13 +77,25 @@ bench-scoring: $(BENCH_STAMP) ## sentences/s by length: two-stream, our vanilla,
 bench-finetune: $(BENCH_STAMP) ## fine-tuning tokens/s: ours against transformers' Trainer on the same rows and shape
 	$(PY) -m eval.bench_finetune $(ARGS)
 
+export: $(EXPORT_STAMP) ## CHECKPOINT=folder as a Hugging Face folder OUT=folder; ARGS="--to onnx --quantise" adds ONNX (docs/export.md)
+	$(call named,export)
+	$(PY) -m export.hf --checkpoint $(call quoted,$(CHECKPOINT)) $(call option,OUT,out) $(ARGS)
+
+bench-export: $(EXPORT_STAMP) ## CHECKPOINT=folder on the sentences of INPUT=file: ours, transformers, ONNX, int8: nats, latency, size
+	$(call named,bench-export)
+	$(PY) -m export.bench --checkpoint $(call quoted,$(CHECKPOINT)) $(call option,INPUT,input) $(ARGS)
+
 test: $(TEST_STAMP) ## lint and tests (minutes)
 	$(PY) -m ruff check .
 	$(PY) -m ruff format --check .
-	OMP_NUM_THREADS=1 $(PY) -m pytest -n auto -m "not kernels and not slow" --ignore tests/gpu $(ARGS)
+	OMP_NUM_THREADS=1 $(PY) -m pytest -n auto -m "not kernels and not slow" --ignore tests/gpu --ignore tests/interop $(ARGS)
 
 test-slow: $(TEST_STAMP) ## what takes many seconds for each architecture, and a gigabyte of text
-	OMP_NUM_THREADS=1 $(PY) -m pytest -n auto -m "slow and not kernels" --ignore tests/gpu $(ARGS)
+	OMP_NUM_THREADS=1 $(PY) -m pytest -n auto -m "slow and not kernels" --ignore tests/gpu --ignore tests/interop $(ARGS)
+
+test-interop: $(EXPORT_STAMP) $(OLD_STAMP) ## exports, read by minicons, sentence-transformers, onnxruntime, and by transformers 4.51.3
+	OMP_NUM_THREADS=1 $(PY) -m pytest -n 2 tests/interop $(ARGS)
+	OMP_NUM_THREADS=1 $(OLD)/bin/python -m pytest -n 2 tests/export tests/interop $(ARGS)
 
 fuzz: $(TEST_STAMP) ## every reader, fed with files that are nearly right: an answer or one sentence (minutes; ARGS="--examples 300")
 	$(PY) -m tests.endurance.fuzz $(ARGS)
@@ -167,7 +182,7 @@ format: $(TEST_STAMP) ## rewrite the code in the house format
 	$(PY) -m ruff format .
 
 clean: ## remove the environment and caches; runs stay
-	rm -rf .venv .ruff_cache .pytest_cache
+	rm -rf .venv $(OLD) .ruff_cache .pytest_cache
 
 .venv/bin/python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
@@ -187,3 +202,12 @@ $(TEST_STAMP): | .venv/bin/python
 $(BENCH_STAMP): | .venv/bin/python
 	$(PY) -m pip install --quiet --disable-pip-version-check -r requirements-bench.txt
 	@rm -f .venv/.bench-* .venv/.test-* .venv/.run-* && touch $@ $(TEST_STAMP) $(RUN_STAMP)
+
+$(EXPORT_STAMP): | .venv/bin/python
+	$(PY) -m pip install --quiet --disable-pip-version-check -r requirements-export.txt
+	@rm -f .venv/.export-* .venv/.test-* .venv/.run-* && touch $@ $(TEST_STAMP) $(RUN_STAMP)
+
+$(OLD_STAMP):
+	$(PYTHON) -m venv $(OLD)
+	$(OLD)/bin/python -m pip install --quiet --disable-pip-version-check -r requirements-transformers4.txt
+	@rm -f $(OLD)/.made-* && touch $@

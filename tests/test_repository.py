@@ -18,12 +18,30 @@ def pins(name: str) -> dict[str, str]:
 
 
 def test_every_requirement_is_pinned_exactly() -> None:
-    for name in ("requirements.txt", "requirements-test.txt", "requirements-bench.txt"):
+    for name in (
+        "requirements.txt",
+        "requirements-test.txt",
+        "requirements-bench.txt",
+        "requirements-export.txt",
+        "requirements-transformers4.txt",
+    ):
         assert all(re.fullmatch(r"\d+(\.\d+)+", version) for version in pins(name).values())
 
 
 def test_torch_and_triton_are_the_pair_that_belongs_together() -> None:
     assert pins("requirements.txt")["torch"] == "2.13.0" and pins("requirements.txt")["triton"] == "3.7.1"
+
+
+def test_the_other_environment_differs_in_transformers_alone() -> None:
+    ours = {**pins("requirements.txt"), **pins("requirements-test.txt")}
+    other = pins("requirements-transformers4.txt")
+    assert {name for name in other if other[name] != ours.get(name)} == {
+        "transformers",
+        "tokenizers",
+        "protobuf",
+        "minicons",
+    }
+    assert set(pins("requirements.txt")) - set(other) == {"datasets"}
 
 
 def test_environment_yml_takes_its_pins_from_the_one_list() -> None:
@@ -107,11 +125,14 @@ def test_folders_import_in_one_direction() -> None:
         "report": {"report", "data"},
         "training": {"training", "report", "model", "data", "kernels"},
         "eval": {"eval", "training", "report", "model", "data"},
+        "export": {"export", "eval", "training", "model", "data"},
     }
     for folder, targets_ in allowed.items():
         for path in (ROOT / folder).rglob("*.py"):
             found = set(
-                re.findall(r"^\s*(?:from|import) (data|eval|kernels|model|report|training)\b", path.read_text(), re.M)
+                re.findall(
+                    r"^\s*(?:from|import) (data|eval|export|kernels|model|report|training)\b", path.read_text(), re.M
+                )
             )
             assert found <= targets_, f"{path.relative_to(ROOT)} imports {sorted(found - targets_)}"
     for path in (ROOT / "report").rglob("*.py"):

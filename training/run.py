@@ -309,7 +309,11 @@ class Run:
 
 def key(contestant: Contestant) -> str:
     """A contestant's folder name; no two contestants share one."""
-    name = urllib.parse.quote(contestant.label, safe="=,+._-").replace("%3A", "@")
+    return folder_name(contestant.label, contestant.seed)
+
+
+def folder_name(label: str, seed: int) -> str:
+    name = urllib.parse.quote(label, safe="=,+._-").replace("%3A", "@")
     if len(name) > 150:
-        name = f"{name[:130]}~{hashlib.sha256(contestant.label.encode()).hexdigest()[:16]}"
-    return f"{name}-seed{contestant.seed}"
+        name = f"{name[:130]}~{hashlib.sha256(label.encode()).hexdigest()[:16]}"
+    return f"{name}-seed{seed}"

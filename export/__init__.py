@@ -1,0 +1,1 @@
+"""Models as others read them: a Hugging Face folder, and ONNX."""
