@@ -26,6 +26,7 @@ from rich.console import Console
 from rich.markup import escape
 
 from data.files import user_path
+from data.prepare import prepare
 from report.page import write_report
 from training.config import PretrainConfig
 from training.display import Display, steady_console
@@ -33,6 +34,7 @@ from training.dry_run import dry_run
 from training.examples import write_examples
 from training.machine import MEMORY_ADVICE, keep_freed_memory, out_of_memory
 from training.race import Interrupt, race
+from training.ranks import ALONE, Ranks
 from training.run import Run
 
 
@@ -46,8 +48,10 @@ class Command:
 
 
 def main() -> int:
-    console, errors = steady_console(), steady_console(stderr=True)
+    console, errors, ranks = steady_console(), steady_console(stderr=True), ALONE
     try:
+        ranks = Ranks.of_environment()
+        console.quiet = errors.quiet = not ranks.first
         command = tyro.cli(Command, description=__doc__)
         if command.resume is not None and (others := options_beside_resume(sys.argv[1:])):
             raise ValueError(
@@ -58,22 +62,35 @@ def main() -> int:
             dry_run(command.config if folder is None else PretrainConfig.load(folder), console)
             return 0
         keep_freed_memory()
-        run = Run.start(command.config) if folder is None else Run.resume(folder)
+        run = begin(command.config, folder, ranks)
         for note in run.notes:
             console.print(f"[yellow]note[/]: {escape(note)}", soft_wrap=True)
         with Display(run.contestants, console) as display:
             finished = race(run, display, Interrupt())
-        if not finished:
-            return stopped(run, console, errors)
+        if not ranks.first or not finished:
+            code = stopped(run, console, errors) if ranks.first else 0 if finished else 130
+            run.close()
+            ranks.leave()
+            return code
         run.write_records()
         write_examples(run)
         write_report(run.folder, console)
         run.close()
+        ranks.leave()
         return 1 if any(c.progress.diverged is not None for c in run.contestants) else 0
     except (ValueError, OSError) as error:
         errors.print(f"[bold red]error[/]: {escape(str(error))}", soft_wrap=True)
         return 2
     except (RuntimeError, MemoryError) as error:
+        if not ranks.alone and not out_of_memory(error):
+            errors.quiet = False
+            reason = str(error).splitlines()[0][:200]
+            errors.print(
+                f"[bold red]error[/]: rank {ranks.rank} lost the other processes of this run ({escape(reason)}); what was saved "
+                "is kept. Continue with the same command and --resume FOLDER.",
+                soft_wrap=True,
+            )
+            return 2
         if not out_of_memory(error):
             raise
         errors.print(f"[bold red]error[/]: out of memory; {MEMORY_ADVICE}.", soft_wrap=True)
@@ -81,6 +98,27 @@ def main() -> int:
     except KeyboardInterrupt:
         console.print("Stopped at once; what was saved before is kept.")
         return 130
+
+
+def begin(config: PretrainConfig, folder: Path | None, ranks: Ranks) -> Run:
+    """The run, new or continued, on every rank. Rank 0 prepares the corpus before it meets the others, and makes the folder."""
+    restarted = int(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")) > 0
+    if folder is None and restarted:  # torchrun repeats the first command
+        if not config.name:
+            raise ValueError("torchrun started this run again and cannot know its folder; give it a --name.")
+        named = user_path(config.runs) / config.name
+        folder = named if (named / "run.json").exists() else None
+    config = config if folder is None else PretrainConfig.load(folder)
+    ranks.check(config.accumulate, config.workers)
+    if ranks.alone:
+        return Run.start(config) if folder is None else Run.resume(folder)
+    if ranks.first:
+        prepare(config.data)
+    ranks.join()
+    if ranks.first:
+        run = Run.start(config, ranks) if folder is None else Run.resume(folder, ranks=ranks)
+    where = Path(ranks.share(str(run.folder) if ranks.first else ""))
+    return run if ranks.first else Run.resume(where, ranks=ranks)
 
 
 def options_beside_resume(arguments: list[str]) -> list[str]:

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import nn
 
 from data.batch import Batch
 from data.batches import Batches
@@ -22,6 +23,7 @@ from training.budget import Budget, Spent, learning_rate_factor
 from training.entry import Entry
 from training.machine import precision
 from training.optimizer import OptimizerConfig, Optimizers
+from training.ranks import ALONE, Ranks
 
 
 @dataclass
@@ -95,16 +97,21 @@ class Contestant:
         accumulate: int = 1,
         autocast: torch.dtype | None = None,
         compile_loss: bool = False,
+        ranks: Ranks = ALONE,
     ) -> None:
         self.entry, self.seed, self.model = entry, seed, model
         self.batches, self.budget, self.accumulate, self.autocast = batches, budget, accumulate, autocast
         if optimizer.learning_rate is None:
             optimizer = dataclasses.replace(optimizer, learning_rate=model.architecture.learning_rate)
         self.optimizer_config = optimizer
-        self.optimizers = Optimizers(model, optimizer)
+        self.optimizers = Optimizers(model, optimizer, ranks)
         self.device = next(model.parameters()).device
         self.progress = Progress()
+        self.ranks = ranks
         self.loss_of = torch.compile(model, fullgraph=True) if compile_loss else model
+        self.parallel: nn.Module | None = (
+            None  # the same, with its gradients added up over ranks; made when all are there
+        )
         self.compiled = compile_loss
         self.tokens_per_step = accumulate * batches.batch_size * batches.sequence_length
         self.identity: dict[str, Any] = {}  # of the run, compared on resume
@@ -174,7 +181,7 @@ class Contestant:
             loss, norm, predicted, flops = self.step(rate)
             loss_sum += loss
             steps = progress.step - first
-            elapsed = clock.tick()
+            elapsed = self.ranks.agree(clock.tick())  # one clock, so that all have one rate and one end
             progress.spent = Spent(
                 before.seconds + elapsed,
                 progress.spent.flops + flops,
@@ -183,9 +190,10 @@ class Contestant:
             )
             if elapsed >= seconds or self.fraction >= min(1.0, until):
                 break
-        mean_loss, last_norm = float(loss_sum) / steps, float(norm)  # a GPU's queue drains here, inside the clock
-        elapsed = clock.tick()
-        progress.suspended += clock.suspended
+        # A GPU's queue drains here, inside the clock.
+        mean_loss, last_norm = float(self.ranks.total(loss_sum)) / steps, float(norm)
+        elapsed = self.ranks.agree(clock.tick())
+        progress.suspended += self.ranks.agree(clock.suspended)
         progress.spent = dataclasses.replace(progress.spent, seconds=before.seconds + elapsed)
         if not (math.isfinite(mean_loss) and math.isfinite(last_norm)):
             self.diverge()
@@ -204,25 +212,25 @@ class Contestant:
         self.last = {}
 
     def step(self, learning_rate: float) -> tuple[torch.Tensor, torch.Tensor, int, float]:
-        """One optimiser step over `accumulate` batches.
+        """One optimiser step over `accumulate` batches, of which each rank takes its share.
 
-        Returns the mean loss over all predicted places and the gradient norm, both on device, how many places were
-        predicted, and the FLOPs.
+        Returns this rank's part of the mean loss over all predicted places, and the gradient norm, both on device; and of all
+        ranks how many places were predicted, and the FLOPs.
         """
         now = self.fraction
         batches = self._batches_of(self.progress.step)
-        predicted = sum(batch.predicted for batch in batches)
-        flops = sum(self.flops_of(batch.predicted, now) for batch in batches)
+        counts = self.ranks.dealt([batch.predicted for batch in batches])
+        predicted = sum(counts)
+        flops = sum(self.flops_of(count, now) for count in counts)
         self.model.architecture.fraction = now
         total = torch.zeros((), device=self.device)
-        for batch in batches:
-            if not batch.predicted:
-                continue
-            # Places count alike, whichever batch they stand in.
-            with self._dropout(batch), self.precision():
-                loss = self.loss_of(batch) * (batch.predicted / predicted)
-            loss.backward()
-            total += loss.detach()
+        for number, batch in enumerate(batches, start=1):
+            if batch.predicted:
+                total += self._backward(batch, batch.predicted / predicted, last=number == len(batches))
+            elif not self.ranks.alone:  # the others wait for this rank's gradients, which are zero
+                one = torch.zeros_like(batch.tokens, dtype=torch.bool)
+                one[0, 0] = True
+                self._backward(dataclasses.replace(batch, masked=one), 0.0, last=number == len(batches))
         self.progress.step += 1
         if self.device.type == "cuda":  # while the device works
             spent = self.progress.spent
@@ -230,6 +238,20 @@ class Contestant:
             self._fetch(self.progress.step, self.budget.fraction(after))
         norm = self.optimizers.step(learning_rate)
         return total, norm, predicted, flops
+
+    def _backward(self, batch: Batch, weight: float, last: bool) -> torch.Tensor:
+        """Add the gradients of a batch; with the last one those of all ranks. Places count alike, whatever batch holds them."""
+        if self.ranks.alone:
+            loss_of, waiting = self.loss_of, contextlib.nullcontext()
+        else:
+            self.parallel = self.parallel or self.ranks.parallel(self.loss_of)
+            loss_of, waiting = self.parallel, contextlib.nullcontext() if last else self.parallel.no_sync()
+            weight *= self.ranks.world  # gradients are averaged over ranks, and wanted is their sum
+        with waiting:
+            with self._dropout(batch), self.precision():
+                loss = loss_of(batch) * weight
+            loss.backward()
+        return loss.detach() / self.ranks.world
 
     def _dropout(self, batch: Batch) -> contextlib.AbstractContextManager:
         if not self.model.config.dropout:
@@ -245,7 +267,8 @@ class Contestant:
     def _fetch(self, step: int, fraction: float) -> None:
         """The batches of a step, masked as the share of the budget asks that is spent when it begins."""
         masking = self.model.architecture.masking_at(fraction)
-        batches = [self.batches.at(step * self.accumulate + micro, masking) for micro in range(self.accumulate)]
+        own = self.ranks.own(self.accumulate)
+        batches = [self.batches.at(step * self.accumulate + micro, masking) for micro in own]
         if self.device.type == "cuda":
             batches = [batch.pin_memory() for batch in batches]
         self.ahead = step, [batch.to(self.device) for batch in batches]

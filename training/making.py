@@ -12,6 +12,7 @@ from training.config import PretrainConfig
 from training.contestant import Contestant
 from training.entry import Entry
 from training.machine import default_device, has_fast_bf16
+from training.ranks import ALONE, Ranks
 
 
 def resolve_device(name: str) -> torch.device:
@@ -52,6 +53,7 @@ def make_contestant(
     vocab_size: int,
     mask_id: int,
     batches: Callable[[MaskedLM, int], Batches],
+    ranks: Ranks = ALONE,
 ) -> Contestant:
     """A fresh contestant; `batches(model, seed)` gives its data."""
     torch.manual_seed(seed)
@@ -66,4 +68,5 @@ def make_contestant(
         accumulate=config.accumulate,
         autocast=autocast_dtype(config.precision, device),
         compile_loss=config.compile,
+        ranks=ranks,
     )

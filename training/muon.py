@@ -2,16 +2,21 @@
 
 PyTorch's takes one matrix at a time and always bfloat16, which a processor without bf16 products does 25 times slower
 than float32; on small models either costs a good part of a training step. The update is the same.
+
+Among several ranks each orthogonalises its share of the matrices, whole, and sends the results: orthogonalising parts of a matrix
+would be another update.
 """
 
 import math
 from collections import defaultdict
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from training.machine import has_fast_bf16
+from training.ranks import ALONE, Ranks
 
 
 def orthogonalise(
@@ -31,6 +36,10 @@ def orthogonalise(
 class Muon(torch.optim.Muon):
     """Options and state of torch.optim.Muon with adjust_lr_fn="match_rms_adamw"; only `step` is another."""
 
+    def __init__(self, parameters: Iterable[nn.Parameter], *, ranks: Ranks = ALONE, **options: Any) -> None:
+        super().__init__(parameters, **options)
+        self.ranks = ranks
+
     @torch.no_grad()
     def step(self, closure: Callable[[], Tensor] | None = None) -> Tensor | None:
         loss = None
@@ -46,7 +55,12 @@ class Muon(torch.optim.Muon):
                 parameters, updates = zip(*pairs)
                 updates = torch.stack(updates)
                 dtype = torch.bfloat16 if has_fast_bf16(updates.device) else torch.float32
-                updates = orthogonalise(updates, group["ns_coefficients"], group["ns_steps"], group["eps"], dtype)
+                updates = self.ranks.divided(
+                    updates,
+                    lambda part, dtype=dtype, group=group: orthogonalise(
+                        part, group["ns_coefficients"], group["ns_steps"], group["eps"], dtype
+                    ),
+                )
                 # The length of an AdamW step of this rate (Liu et al. 2025, arXiv 2502.16982, equation 4).
                 rate = group["lr"] * 0.2 * math.sqrt(max(shape))
                 torch._foreach_mul_(parameters, 1 - group["lr"] * group["weight_decay"])

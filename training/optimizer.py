@@ -10,6 +10,7 @@ from data.options import check_types
 from model import MaskedLM
 from model.neighbours import SpanEnds
 from training.muon import Muon
+from training.ranks import ALONE, Ranks
 
 
 @dataclass(frozen=True)
@@ -52,7 +53,7 @@ class OptimizerConfig:
 class Optimizers:
     """The optimisers of one model, stepped and saved together."""
 
-    def __init__(self, model: MaskedLM, config: OptimizerConfig) -> None:
+    def __init__(self, model: MaskedLM, config: OptimizerConfig, ranks: Ranks = ALONE) -> None:
         self.config = config
         self.parameters = list(model.parameters())
         matrices = list(model.architecture.matrices()) if config.name == "muon" else []
@@ -75,6 +76,7 @@ class Optimizers:
                     weight_decay=config.weight_decay,
                     momentum=config.momentum,
                     adjust_lr_fn="match_rms_adamw",
+                    ranks=ranks,
                 )
             )
 

@@ -65,14 +65,14 @@ def in_turns(run: Run, display: Display, interrupt: Interrupt) -> bool:
             run.begin(contestant)
     # Under the other budgets the number of threads stays: results should not depend on what else the machine does.
     by_clock = Budget.parse(run.config.budget).kind == "seconds" and run.device.type == "cpu"
-    threads = {id(c): Threads() for c in run.contestants} if by_clock else {}
+    threads = {id(c): Threads() for c in run.contestants} if by_clock and run.ranks.alone else {}
     while unfinished := [c for c in run.contestants if not c.finished and id(c) not in failed]:
         contestant = min(unfinished, key=lambda c: c.fraction)
         with _barrier(run, contestant, failed):
-            if turn(run, contestant, threads.get(id(contestant))):
+            if turn(run, contestant, threads.get(id(contestant))) and run.ranks.first:
                 run.write_records()
         display.update(contestant)
-        if interrupt.asked and not all(c.finished for c in run.contestants):
+        if run.ranks.agree(interrupt.asked) and not all(c.finished for c in run.contestants):
             for c in run.contestants:
                 with _barrier(run, c, failed):
                     run.save(c)
@@ -84,10 +84,13 @@ def in_turns(run: Run, display: Display, interrupt: Interrupt) -> bool:
 
 @contextlib.contextmanager
 def _barrier(run: Run, contestant: Contestant, failed: dict[int, str]) -> Iterator[None]:
-    """Around one contestant: what it raises is its own, kept as a sentence and with its traceback in errors.log."""
+    """Around one contestant: what it raises is its own, kept as a sentence and with its traceback in errors.log. Among several
+    ranks it ends the run, since the others wait for this one."""
     try:
         yield
     except Exception as error:
+        if not run.ranks.alone:
+            raise
         failed.setdefault(
             id(contestant), f"{contestant.label} (seed {contestant.seed}): {explained(error, run.folder)}"
         )

@@ -33,12 +33,13 @@ from model import MaskedLM
 from training import checkpoint
 from training.budget import Budget
 from training.config import PretrainConfig
-from training.contestant import Contestant
+from training.contestant import Contestant, Progress
 from training.entry import Entry
 from training.leave_one_out import Yardstick
 from training.machine import Machine
 from training.making import autocast_dtype, make_contestant, resolve_device
 from training.memory import training_memory_bytes
+from training.ranks import ALONE, Ranks
 from training.whole_words import WholeWords
 
 
@@ -49,8 +50,8 @@ class Run:
     index of the one contestant that it trains, and without the lock.
     """
 
-    def __init__(self, config: PretrainConfig, folder: Path, *, only: int | None = None) -> None:
-        self.config, self.folder = config, folder
+    def __init__(self, config: PretrainConfig, folder: Path, *, only: int | None = None, ranks: Ranks = ALONE) -> None:
+        self.config, self.folder, self.ranks = config, folder, ranks
         self.device = resolve_device(config.device)
         self.corpus: PreparedCorpus = prepare(config.data)
         self.tokenizer = self.corpus.tokenizer
@@ -72,6 +73,7 @@ class Run:
                 vocab_size=self.tokenizer.vocab_size,
                 mask_id=self.tokenizer.mask_id,
                 batches=self._batches,
+                ranks=ranks,
             )
             for i, (seed, text) in enumerate((s, a) for s in config.seeds for a in config.architectures)
             if only is None or i == only
@@ -84,7 +86,7 @@ class Run:
         self.lock = contextlib.ExitStack()
 
     @classmethod
-    def start(cls, config: PretrainConfig) -> "Run":
+    def start(cls, config: PretrainConfig, ranks: Ranks = ALONE) -> "Run":
         """A new folder, this process's own. Raises ValueError if a run is there already."""
         corpus = re.sub(r"[^\w.-]+", "-", Path(config.data.corpus).name or config.data.corpus).strip("-")
         name = config.name or f"{corpus}-{config.budget}-{time.strftime('%Y%m%d-%H%M%S')}"
@@ -93,7 +95,7 @@ class Run:
         taken += "another --name."
         if config.name and (runs / name / "run.json").exists():
             raise ValueError(taken)
-        run = cls(config, runs / name)  # nothing is written before everything given has been checked
+        run = cls(config, runs / name, ranks=ranks)  # nothing is written before everything given has been checked
         for again in range(1, 1000):
             try:
                 run.folder.mkdir(parents=True)
@@ -111,14 +113,15 @@ class Run:
         return run
 
     @classmethod
-    def resume(cls, folder: Path, only: int | None = None) -> "Run":
+    def resume(cls, folder: Path, only: int | None = None, ranks: Ranks = ALONE) -> "Run":
         """Continue from the newest whole checkpoints. Raises FileNotFoundError or ValueError if there is no run."""
         config = PretrainConfig.load(folder)
-        run = cls(config, folder, only=only)
-        if only is None:
+        run = cls(config, folder, only=only, ranks=ranks)
+        leads = only is None and ranks.first
+        if leads:
             run.hold()
         run._check_same_corpus()
-        known = run._recorded() if only is None else set()
+        known = run._recorded() if leads else set()
         for contestant in run.contestants:
             damaged = contestant.restore(folder / "checkpoints" / key(contestant))
             if not contestant.progress.step and (contestant.label, contestant.seed) in known:
@@ -127,7 +130,7 @@ class Run:
                     "of it is left; bring it back, or start a new run."
                 )
             run.notes += [f"{sentence} Going on from the checkpoint before it." for sentence in damaged]
-        if only is None:
+        if leads:
             run.write_facts()
         return run
 
@@ -202,15 +205,18 @@ class Run:
     def begin(self, contestant: Contestant) -> None:
         """Note on which machine it trains from here on."""
         if not contestant.finished:
-            session = {"step": contestant.progress.step, **dataclasses.asdict(self.machine)}
+            processes = {} if self.ranks.alone else {"processes": self.ranks.world}
+            session = {"step": contestant.progress.step, **dataclasses.asdict(self.machine), **processes}
             contestant.progress.sessions.append(session)
 
     def save(self, contestant: Contestant) -> None:
+        if not self.ranks.first:
+            return
         contestant.save(self.folder / "checkpoints" / key(contestant), self.tokenizer.model)
         self.saved_at[key(contestant)] = time.monotonic()
 
     def save_is_due(self, contestant: Contestant) -> bool:
-        return time.monotonic() - self.saved_at[key(contestant)] >= self.config.save_seconds
+        return bool(self.ranks.agree(time.monotonic() - self.saved_at[key(contestant)] >= self.config.save_seconds))
 
     def next_evaluation(self, contestant: Contestant) -> float:
         """The share of the budget at which this contestant is evaluated next."""
@@ -218,7 +224,15 @@ class Run:
         return fractions[min(contestant.progress.evaluated, len(fractions) - 1)]
 
     def evaluate(self, contestant: Contestant) -> None:
-        """Score on the curve's places, at the end on all of dev and test, and add the record to the history."""
+        """Score on the curve's places, at the end on all of dev and test, and add the record to the history.
+
+        Rank 0 does it; the others wait for what comes of it.
+        """
+        if self.ranks.first:
+            self._evaluate(contestant)
+        contestant.progress = Progress.from_dict(self.ranks.share(contestant.progress.to_dict()))
+
+    def _evaluate(self, contestant: Contestant) -> None:
         evaluation, progress = self.config.evaluation, contestant.progress
         scores: dict[str, Any] = dict.fromkeys(("curve", "dev", "final", "dev_words", "words"))
         if progress.diverged is None:
@@ -259,6 +273,8 @@ class Run:
 
     def log(self, contestant: Contestant, scalars: dict[str, float]) -> None:
         """To TensorBoard; a disk that is full there ends no training."""
+        if not self.ranks.first:
+            return
         with contextlib.suppress(OSError):
             self._log(contestant, scalars)
 
@@ -301,6 +317,8 @@ class Run:
         write_atomically(self.folder / "facts.json", to_json(facts, indent=2))
 
     def close(self) -> None:
+        for contestant in self.contestants:
+            contestant.parallel = None
         for writer in self.writers.values():
             with contextlib.suppress(OSError):
                 writer.close()
