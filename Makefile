@@ -20,7 +20,7 @@ PRETRAIN_OPTIONS = $(call options,ARCHITECTURES,architectures) $(call option,BUD
 	$(call option,SIZE,size) $(call options,SEEDS,seeds) $(call option,NAME,name) $(call option,RESUME,resume) $(ARGS)
 
 .DEFAULT_GOAL := help
-.PHONY: help pretrain frontier tune compare rivals scaling glue clue score blimp sts rerank correct fewclue bench-scoring bench-finetune export bench-export test test-slow test-interop fuzz stress test-kernels test-gpu bench profile lint format clean
+.PHONY: help pretrain frontier tune compare rivals scaling glue clue score blimp sts rerank correct fewclue bench-scoring bench-finetune export bench-export board test test-slow test-interop fuzz stress test-kernels test-gpu bench profile lint format clean
 
 help: ## these lines
 	@echo "twostream: masked language models that predict every position in one pass"
@@ -84,6 +84,9 @@ export: $(EXPORT_STAMP) ## CHECKPOINT=folder as a Hugging Face folder OUT=folder
 bench-export: $(EXPORT_STAMP) ## CHECKPOINT=folder on the sentences of INPUT=file: ours, transformers, ONNX, int8: nats, latency, size
 	$(call named,bench-export)
 	$(PY) -m export.bench --checkpoint $(call quoted,$(CHECKPOINT)) $(call option,INPUT,input) $(ARGS)
+
+board: $(RUN_STAMP) ## TensorBoard on runs/, or on RUNS=folder
+	$(PY) -m tensorboard.main --logdir $(call quoted,$(or $(RUNS),runs)) $(ARGS)
 
 test: $(TEST_STAMP) ## lint and tests (minutes)
 	$(PY) -m ruff check .

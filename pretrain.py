@@ -4,6 +4,8 @@
     python pretrain.py --architectures tta vanilla:masking_rate=0.15 --budget 2e13flop --corpus my/texts
     python pretrain.py --resume runs/NAME                       continue exactly where it stopped
     python pretrain.py --dry-run                                sizes, arithmetic, memory, steps; trains nothing
+    python pretrain.py --plan --size base --tokens 100B --gpu h100 --count 64       what a large run would need (--plan --help)
+    torchrun --nproc-per-node=2 pretrain.py --accumulate 2      the same run over several processes or devices
 
 The method: every model gets the same budget, data order, tokenizer and held-out tokens. They train in turns of a few
 seconds, so that whatever else the machine does hits all alike; whoever has spent the smallest share of its budget is
@@ -16,7 +18,11 @@ import os
 # a quiet machine, and many times faster when another process wants the cores too.
 os.environ.setdefault("GOMP_SPINCOUNT", "20000")
 
+import contextlib
+import math
 import sys
+import time
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated
@@ -27,12 +33,14 @@ from rich.markup import escape
 
 from data.files import user_path
 from data.prepare import prepare
-from report.page import write_report
+from report.page import REFRESH, write_progress, write_report
+from training import plan as plan_module
 from training.config import PretrainConfig
 from training.display import Display, steady_console
 from training.dry_run import dry_run
 from training.examples import write_examples
 from training.machine import MEMORY_ADVICE, keep_freed_memory, out_of_memory
+from training.plan import PlanConfig, plan
 from training.race import Interrupt, race
 from training.ranks import ALONE, Ranks
 from training.run import Run
@@ -52,6 +60,9 @@ def main() -> int:
     try:
         ranks = Ranks.of_environment()
         console.quiet = errors.quiet = not ranks.first
+        if "--plan" in sys.argv[1:]:
+            plan(tyro.cli(PlanConfig, description=plan_module.__doc__), console)
+            return 0
         command = tyro.cli(Command, description=__doc__)
         if command.resume is not None and (others := options_beside_resume(sys.argv[1:])):
             raise ValueError(
@@ -66,7 +77,7 @@ def main() -> int:
         for note in run.notes:
             console.print(f"[yellow]note[/]: {escape(note)}", soft_wrap=True)
         with Display(run.contestants, console) as display:
-            finished = race(run, display, Interrupt())
+            finished = race(run, display, Interrupt(), progress_of(run.folder))
         if not ranks.first or not finished:
             code = stopped(run, console, errors) if ranks.first else 0 if finished else 130
             run.close()
@@ -119,6 +130,19 @@ def begin(config: PretrainConfig, folder: Path | None, ranks: Ranks) -> Run:
         run = Run.start(config, ranks) if folder is None else Run.resume(folder, ranks=ranks)
     where = Path(ranks.share(str(run.folder) if ranks.first else ""))
     return run if ranks.first else Run.resume(where, ranks=ranks)
+
+
+def progress_of(folder: Path) -> Callable[[], None]:
+    """Writes the report of the race that runs, at most as often as a browser looks; what fails there ends no training."""
+    written = [-math.inf]
+
+    def write() -> None:
+        if time.monotonic() - written[0] >= REFRESH:
+            with contextlib.suppress(Exception):
+                write_progress(folder)
+            written[0] = time.monotonic()
+
+    return write
 
 
 def options_beside_resume(arguments: list[str]) -> list[str]:

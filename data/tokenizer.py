@@ -129,6 +129,17 @@ class Tokenizer:
         start = self._processor.encode("\n")  # no piece reaches beyond a line
         return self._processor.encode("\n" + text)[len(start) :]
 
+    def encode_after_space(self, text: str) -> list[int]:
+        """Ids of `text` where a space stands before it, as `encode` takes every beginning."""
+        return self.encode(text)
+
+    def starts_of(self, texts: list[str]) -> list[np.ndarray]:
+        """Of each text's tokens which begin a word, what stands between spaces."""
+        found = [self.starts_word[np.array(ids, dtype=np.int64)] for ids in self.encode_batch(texts)]
+        for starts in found:
+            starts[:1] = True
+        return found
+
     def encode_with_offsets(self, text: str) -> list[tuple[int, int, int]]:
         """(id, begin, end) of each token: it stands for text[begin:end]. The bytes of a character all stand for it; the
         space that is put before a text stands for nothing, text[0:0]."""

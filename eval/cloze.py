@@ -51,7 +51,7 @@ def fill(question: Question, pattern: str, tokenizer: Tokenizer, longest: int) -
     spaced = at == 0 or pieces[at - 1].endswith(" ")
     if at and spaced:
         pieces[at - 1] = pieces[at - 1].removesuffix(" ")
-    encode = tokenizer.encode if spaced else tokenizer.encode_inside
+    encode = tokenizer.encode if not at else tokenizer.encode_after_space if spaced else tokenizer.encode_inside
     words = tuple(tuple(encode(word)) for word in question.words)
     if empty := [word for word, ids in zip(question.words, words) if not ids]:
         raise ValueError(f"The word {empty[0]!r} of a label has no tokens.")
@@ -67,7 +67,9 @@ def fill(question: Question, pattern: str, tokenizer: Tokenizer, longest: int) -
         elif i == 0:
             parts.append(tokenizer.encode(text))
         else:  # one leading space is what `encode` puts there anyway
-            parts.append(tokenizer.encode(text[1:]) if text.startswith(" ") else tokenizer.encode_inside(text))
+            parts.append(
+                tokenizer.encode_after_space(text[1:]) if text.startswith(" ") else tokenizer.encode_inside(text)
+            )
     fields = [part for piece, part in zip(pieces, parts) if piece.startswith("{") and piece != SLOT]
     excess = sum(map(len, parts)) + max(map(len, words)) + 2 - longest
     if excess > sum(map(len, fields)):

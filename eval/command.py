@@ -12,6 +12,7 @@ from rich.markup import escape
 
 from data.files import user_path
 from data.tokenizer import Tokenizer
+from eval.foreign import PREFIX, open_foreign
 from model import MaskedLM
 from training.checkpoint import last_good, load_model_from
 from training.machine import default_device, keep_freed_memory
@@ -78,7 +79,7 @@ def open_checkpoints(paths: Sequence[Path]) -> dict[str, tuple[MaskedLM, Tokeniz
     found: dict[str, tuple[MaskedLM, Tokenizer]] = {}
     known: dict[Path, str] = {}
     for path in paths:
-        path = user_path(path)
+        path = path if is_foreign(path) else user_path(path)
         if (same := known.get(path.resolve())) is not None:
             raise ValueError(f"The checkpoint {path} is named twice (as {same}); name each once.")
         known[path.resolve()] = str(path)
@@ -86,11 +87,19 @@ def open_checkpoints(paths: Sequence[Path]) -> dict[str, tuple[MaskedLM, Tokeniz
     return found
 
 
+def is_foreign(path: Path) -> bool:
+    return str(path).startswith(PREFIX)
+
+
 def open_checkpoint(path: Path) -> tuple[MaskedLM, Tokenizer]:
-    """The newest whole checkpoint in `path`, or `path` itself, on the default device, with its tokenizer.
+    """The newest whole checkpoint in `path`, or `path` itself, on the default device, with its tokenizer; or for `hf:...` a
+    masked model of transformers, see foreign.py.
 
     Raises FileNotFoundError, or ValueError for a damaged one and for a tokenizer that does not fit the model.
     """
+    if is_foreign(path):
+        model, tokenizer = open_foreign(str(path))
+        return model.to(default_device()), tokenizer  # type: ignore[return-value]
     path = user_path(path)
     model = load_model_from(path)
     folder = path if (path / "tokenizer.model").exists() else last_good(path)[0]

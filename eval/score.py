@@ -22,6 +22,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Literal
 
+import numpy as np
 import torch
 import tyro
 from rich.console import Console
@@ -34,10 +35,10 @@ from data.files import to_json, user_path
 from data.options import check_types
 from data.text import CONVERT, decoded
 from data.tokenizer import Tokenizer
+from data.words import word_bounds
 from eval.command import command, open_checkpoint
 from model import MaskedLM
 from model.architectures.base import tokens_of_a_pass
-from training.leave_one_out import words_of
 
 Variant = Literal["original", "within_word_l2r", "whole_word"]
 
@@ -77,13 +78,19 @@ def score(
     model.eval()
     tokens = tokens or tokens_of_a_pass(next(model.parameters()).device)
     ids = [list(found) for found in tokenizer.encode_batch(list(sentences))]
+    starts = tokenizer.starts_of(list(sentences)) if variant != "original" else []
     windows = [(i, w) for i, found in enumerate(ids) for w in windows_of(len(found), model.config.max_length - 2)]
     log_probs = [[0.0] * len(found) for found in ids]
     passes = [0] * len(ids)
     for group in by_length(windows, tokens):
         bos, eos = tokenizer.bos_id, tokenizer.eos_id
         batch = padded([[bos, *ids[i][w.start : w.stop], eos] for i, w in group], tokenizer.pad_id)
-        found, count = _log_probs(model, batch, tokenizer, variant)
+        if variant != "original":
+            first, last = word_bounds(_word_starts([starts[i][w.start : w.stop] for i, w in group], batch))
+            if variant == "within_word_l2r":
+                first = np.tile(np.arange(first.shape[1]), (len(first), 1))  # the place itself and what comes after it
+            batch = batch.hiding(torch.from_numpy(first), torch.from_numpy(last))
+        found, count = _log_probs(model, batch)
         for (i, w), row in zip(group, found.tolist()):
             # Places of the window that are nearer to its middle than to that of any other.
             log_probs[i][w.first : w.last] = row[w.first - w.start : w.last - w.start]
@@ -127,16 +134,20 @@ def by_length(windows: list[tuple[int, Window]], tokens: int) -> Iterator[list[t
         yield group
 
 
-def _log_probs(model: MaskedLM, batch: Batch, tokenizer: Tokenizer, variant: Variant) -> tuple[Tensor, int]:
+def _word_starts(rows: Sequence[np.ndarray], batch: Batch) -> np.ndarray:
+    """(B, N) bool: where words start, BOS, EOS and each place of padding being words of their own."""
+    found = np.ones(tuple(batch.tokens.shape), bool)
+    for row, starts in zip(found, rows):
+        row[1 : 1 + len(starts)] = starts
+        row[1] = True
+    return found
+
+
+def _log_probs(model: MaskedLM, batch: Batch) -> tuple[Tensor, int]:
     """(B, N - 2) float32, without BOS and EOS of the longest rows, and the passes that one of its sentences took."""
     rows, length = batch.tokens.shape
     device = next(model.parameters()).device
     places = torch.arange(1, length - 1, device=device).expand(rows, -1)
-    if variant != "original":
-        first, last = words_of(batch, tokenizer)
-        if variant == "within_word_l2r":
-            first = torch.arange(length).expand_as(first)  # the place itself and what comes after it
-        batch = batch.hiding(first, last)
     scored = model.leave_one_out(batch.to(device), places, k=0)
     return -scored.nll.float().cpu(), scored.passes
 

@@ -33,6 +33,7 @@ from data.text import read_lines
 from data.tokenizer import Tokenizer
 from eval.command import barrier, command, note, open_checkpoints, said
 from eval.finetune import Classifier, Recipe
+from eval.foreign import ForeignLM
 from eval.metrics import measure
 from eval.rows import states_of
 from eval.store import Store, digest_of, digest_of_model, key_of
@@ -171,6 +172,8 @@ def embed(
             states = pooler.states(batch)
         elif layer == 0:
             states = model.architecture.embedding(batch.tokens, batch.documents)
+        elif isinstance(model, ForeignLM):
+            states = model.architecture.hidden_states(batch)[layer]
         else:
             with recorded(model.architecture) as layers:
                 model.encode(batch, with_self=encode == "with_self")

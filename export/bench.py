@@ -17,11 +17,11 @@ from rich.console import Console
 from rich.table import Table
 
 from data.batch import Batch
+from data.extras import needs
 from data.files import user_path
 from data.options import check_types
 from data.text import read_lines
 from eval.command import command, open_checkpoint
-from export.extras import needs
 from export.hf import export
 from export.onnx import write
 

@@ -16,13 +16,13 @@ from rich.console import Console
 from rich.markup import escape
 from safetensors.torch import save_file
 
+from data.extras import needs
 from data.files import sync_all, to_json, user_path
 from data.options import check_types
 from data.tokenizer import Tokenizer
 from eval.command import command, open_checkpoint
 from export.card import card
 from export.convert import check_exports, configuration, is_stock_bert, weights
-from export.extras import needs
 from model import MaskedLM
 
 FOLDER = Path(__file__).parent / "folder"

@@ -41,6 +41,7 @@ COST = (
     "memory",
     "passes for N",
 )
+REFRESH = 30  # seconds between two looks at a race that runs
 KINDS = ("one-piece word", "first piece", "later piece", "copied", "not copied")
 
 
@@ -210,7 +211,7 @@ background: #f6f6f6; padding: 1rem; } blockquote { margin: 1.2rem 0 .3rem; font-
 """
 
 PAGE = """<!doctype html>
-<html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1">
+<html lang="en"><head><meta charset="utf-8">{refresh}<meta name="viewport" content="width=device-width, initial-scale=1">
 <title>twostream: {title}</title>
 <style>{style}</style></head><body>
 <h1>Who learned more?</h1><p class="verdict">{verdict}</p>
@@ -226,7 +227,8 @@ PAGE = """<!doctype html>
 """
 
 
-def html_page(results: Results, examples: list[dict[str, Any]]) -> str:
+def html_page(results: Results, examples: list[dict[str, Any]], every: int = 0) -> str:
+    """every: seconds after which a browser reads the page again, while the race runs."""
     e = html.escape
     rows = results.rows()
     shown = []
@@ -245,6 +247,7 @@ def html_page(results: Results, examples: list[dict[str, Any]]) -> str:
         shown.append(f'<div class="scroll"><table>{"".join(lines)}</table></div>')
     return PAGE.format(
         style=STYLE,
+        refresh=f'<meta http-equiv="refresh" content="{every}">' if every else "",
         title=e(results.config["data"]["corpus"]),
         verdict=e(results.verdict()),
         answer=plots.as_data_uri(plots.answer(results)),
@@ -257,6 +260,11 @@ def html_page(results: Results, examples: list[dict[str, Any]]) -> str:
         setting="".join(f"<dt>{e(name)}</dt><dd>{e(text)}</dd>" for name, text in setting(results)),
         configuration=e(json.dumps({"run": results.config, "contestants": results.facts["contestants"]}, indent=1)),
     )
+
+
+def write_progress(folder: Path) -> None:
+    """report.html of a race that runs: what is known so far, read again by the browser."""
+    write_atomically(folder / "report.html", html_page(Results.load(folder), [], every=REFRESH))
 
 
 def write_report(folder: Path, console: Console) -> None:

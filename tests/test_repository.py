@@ -124,7 +124,7 @@ def test_folders_import_in_one_direction() -> None:
         "model": {"model", "data", "kernels"},
         "report": {"report", "data"},
         "training": {"training", "report", "model", "data", "kernels"},
-        "eval": {"eval", "training", "report", "model", "data"},
+        "eval": {"eval", "training", "report", "model", "data", "kernels"},
         "export": {"export", "eval", "training", "model", "data"},
     }
     for folder, targets_ in allowed.items():

@@ -17,7 +17,8 @@ class Entry:
 
     Names after the colon are options of the architecture, of the optimiser (OptimizerConfig), of the model (ModelConfig)
     or `budget`, the share of the race's budget that this contestant has, its schedule ending there, or `name`, what tables and
-    pictures call it. Anything else is refused, and so is a value that is not of the option's type.
+    pictures call it, or `init`, a checkpoint to start from (warm_start.py; in parentheses if its path has commas). Anything
+    else is refused, and so is a value that is not of the option's type.
 
     label:  what it is called: its name, with its share if that is not 1, or the text itself.
     family: its label without the share: contestants that differ in nothing else.
@@ -30,6 +31,7 @@ class Entry:
     optimizer: tuple[tuple[str, Any], ...] = ()
     model: tuple[tuple[str, Any], ...] = ()
     family: str = ""
+    init: str = ""
 
     @classmethod
     def parse(cls, text: str) -> "Entry":
@@ -38,7 +40,7 @@ class Entry:
         of_architecture = architecture_class(architecture)
         of_optimizer, of_model = get_type_hints(OptimizerConfig), get_type_hints(ModelConfig)
         homes = {
-            "race": {"budget": float, "name": str},
+            "race": {"budget": float, "name": str, "init": str},
             "options": get_type_hints(of_architecture.Options),
             "optimizer": {"optimizer" if n == "name" else n: t for n, t in of_optimizer.items()},
             "model": {
@@ -70,12 +72,15 @@ class Entry:
         name = str(given["race"].get("name", "")).strip()
         if "name" in given["race"] and not name:
             raise ValueError(f"In {text!r}, the name is empty; give one, or leave it out.")
+        init = str(given["race"].get("init", "")).strip().removeprefix("(").removesuffix(")")
+        if "init" in given["race"] and not init:
+            raise ValueError(f"In {text!r}, init is empty; give a checkpoint, or leave it out.")
         family = name or re.sub(r"(?<=[:,])budget=[^,]*,?", "", text).rstrip(",:")
         label = text if not name else name if share == 1 else f"{name}, {share:g} of the budget"
         homes = (given["options"], given["optimizer"], given["model"])
-        return cls(label, architecture, share, *(tuple(sorted(values.items())) for values in homes), family)
+        return cls(label, architecture, share, *(tuple(sorted(values.items())) for values in homes), family, init)
 
     @property
     def identity(self) -> tuple:
         """What it is, however it was spelt."""
-        return self.architecture, self.share, self.options, self.optimizer, self.model
+        return self.architecture, self.share, self.options, self.optimizer, self.model, self.init

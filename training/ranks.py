@@ -101,7 +101,7 @@ class Ranks:
         if self.alone:
             return list(numbers)
         found = torch.empty(self.world, len(numbers), dtype=torch.int64)
-        dist.all_gather_into_tensor(found, torch.tensor([numbers], dtype=torch.int64))
+        dist.all_gather_single(found, torch.tensor([numbers], dtype=torch.int64))
         return found.T.flatten().tolist()
 
     def total(self, x: Tensor) -> Tensor:
@@ -118,7 +118,7 @@ class Ranks:
         padded = torch.cat([x, x.new_zeros(each * self.world - len(x), *x.shape[1:])])
         own = work(padded[self.rank * each : (self.rank + 1) * each]).contiguous()
         found = own.new_empty(padded.shape)
-        dist.all_gather_into_tensor(found, own)
+        dist.all_gather_single(found, own)
         return found[: len(x)]
 
     def own(self, count: int) -> range:

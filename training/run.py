@@ -25,6 +25,7 @@ import torch
 from torch.utils.tensorboard import SummaryWriter
 
 from data.batches import Batches, held_out_windows
+from data.extras import missing
 from data.files import held, to_json, user_path, write_atomically
 from data.prepare import PreparedCorpus, prepare
 from data.text import parsed, read_lines
@@ -40,6 +41,8 @@ from training.machine import Machine
 from training.making import autocast_dtype, make_contestant, resolve_device
 from training.memory import training_memory_bytes
 from training.ranks import ALONE, Ranks
+from training.track import Tracker
+from training.warm_start import WarmStart, warm_start
 from training.whole_words import WholeWords
 
 
@@ -52,6 +55,10 @@ class Run:
 
     def __init__(self, config: PretrainConfig, folder: Path, *, only: int | None = None, ranks: Ranks = ALONE) -> None:
         self.config, self.folder, self.ranks = config, folder, ranks
+        if config.track and missing(config.track):
+            raise ValueError(
+                f"--track {config.track} needs the package {config.track}; install it with pip install {config.track}."
+            )
         self.device = resolve_device(config.device)
         self.corpus: PreparedCorpus = prepare(config.data)
         self.tokenizer = self.corpus.tokenizer
@@ -78,10 +85,18 @@ class Run:
             for i, (seed, text) in enumerate((s, a) for s in config.seeds for a in config.architectures)
             if only is None or i == only
         ]
+        self.warm_starts: dict[str, WarmStart] = {}
         for contestant in self.contestants:
             contestant.identity = self._identity()
+            own = folder / "checkpoints" / key(contestant)
+            if contestant.entry.init and checkpoint.last_good(own)[0] is None:  # else it goes on from its own
+                begun = warm_start(contestant.model, contestant.entry.init, self.tokenizer.hash)
+                self.warm_starts[contestant.label] = begun
+                if only is None:
+                    self.notes.append(f"{contestant.label} {begun}.")
         self.machine = Machine.here(self.device)
         self.writers: dict[str, SummaryWriter] = {}
+        self.tracker: Tracker | None = None  # made with the first scalar
         self.saved_at = {key(c): time.monotonic() for c in self.contestants}
         self.lock = contextlib.ExitStack()
 
@@ -285,6 +300,9 @@ class Run:
             self.writers[name] = SummaryWriter(place, purge_step=contestant.progress.step)
         for scalar, value in scalars.items():
             self.writers[name].add_scalar(scalar, value, contestant.progress.step)
+        if self.tracker is None:
+            self.tracker = Tracker(self.config.track, self.folder.name, json.loads(self.config.to_json()))
+        self.tracker.log(name, scalars, contestant.progress.step)
 
     def write_facts(self) -> None:
         """What the report says beside the results."""
@@ -309,6 +327,7 @@ class Run:
                     "memory_bytes": training_memory_bytes(c),
                     "model": json.loads(c.model.config.to_json()),
                     "optimizer": dataclasses.asdict(c.optimizer_config),
+                    **({"init": self._init(c)} if c.entry.init else {}),
                 }
                 for c in self.contestants
                 if c.seed == self.config.seeds[0]
@@ -316,9 +335,19 @@ class Run:
         }
         write_atomically(self.folder / "facts.json", to_json(facts, indent=2))
 
+    def _init(self, contestant: Contestant) -> dict[str, Any]:
+        """What it started from; of a run that goes on, what facts.json says."""
+        if (begun := self.warm_starts.get(contestant.label)) is not None:
+            return dataclasses.asdict(begun)
+        path = self.folder / "facts.json"
+        known = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+        return known.get("contestants", {}).get(contestant.label, {}).get("init", {"source": contestant.entry.init})
+
     def close(self) -> None:
         for contestant in self.contestants:
             contestant.parallel = None
+        if self.tracker is not None:
+            self.tracker.finish()
         for writer in self.writers.values():
             with contextlib.suppress(OSError):
                 writer.close()

@@ -7,8 +7,9 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
+from data import extras
 from data.tokenizer import Tokenizer
-from export import extras, hf
+from export import hf
 from export.hf import ExportConfig, export, facts_of
 from tests.export.conftest import KINDS
 from tests.model.models import tiny_model
