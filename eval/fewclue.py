@@ -36,6 +36,7 @@ from eval.finetune import Recipe, fine_tune
 from eval.store import Store, digest_of, digest_of_model, key_of
 from eval.tasks import Example, Splits, Task
 from model import MaskedLM
+from report.names import shortened
 from report.statistics import Spread
 from training.budget import learning_rate_factor
 from training.machine import default_device, has_fast_bf16, precision
@@ -271,13 +272,14 @@ def summary(records: Sequence[dict], labels: Sequence[str]) -> Table:
     names = [name for name in TASKS if any(r["task"] == name for r in records)]
     for column in ("", "", *names, "average"):
         table.add_column(column)
+    called = shortened(labels)
     for label in labels:
         for method in dict.fromkeys(r["method"] for r in records):
             mine = [r for r in records if (r["checkpoint"], r["method"]) == (label, method)]
             own = [[r["accuracy"] for r in mine if r["task"] == name] for name in names]
             average = sum(sum(v) / len(v) for v in own) / len(own) if all(own) else None
             cells = [Spread.of(values).text(".1f") if values else "-" for values in own]
-            table.add_row(escape(label[-40:]), method, *cells, "-" if average is None else f"{average:.1f}")
+            table.add_row(escape(called[label]), method, *cells, "-" if average is None else f"{average:.1f}")
     return table
 
 

@@ -34,6 +34,7 @@ from eval.command import barrier, command, note, open_checkpoints, said
 from eval.score import Variant, score
 from eval.store import Store, digest_of, digest_of_model, key_of
 from model import MaskedLM
+from report.names import shortened
 from report.statistics import clustered_mean
 
 TIE = 1e-5  # nats a token: what sums in float32 differ by
@@ -245,10 +246,11 @@ def run(config: PairsConfig, console: Console) -> int:
     opened = {label: pair for label, pair in opened.items() if label not in broken}
     if not opened:
         return said(failed, console)
+    called = shortened(list(opened))
     table = Table(title=f"minimal pairs, {config.variant}: % right (chance 50)", title_justify="left")
     table.add_column("phenomenon")
     for label in opened:
-        table.add_column(escape(label), justify="right", overflow="fold")
+        table.add_column(escape(called[label]), justify="right", overflow="fold")
     for phenomenon in sorted({p.phenomenon for p in paradigms}):
         own = [p.name for p in paradigms if p.phenomenon == phenomenon]
         cells = (interval([found[label, name] for name in own])[0] for label in opened)

@@ -28,6 +28,7 @@ from eval.lists import NBest, corpus_gleu, error_rate, gleu_table, read
 from eval.score import Variant, score
 from eval.store import Store, digest_of, digest_of_model, key_of
 from model import MaskedLM
+from report.names import shortened
 
 WEIGHTS = (0.0, 0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.8, 1.0, 1.5, 2.0)
 BONUSES = (0.0, 0.25, 0.5, 1.0, 1.5, 2.0, 3.0, 4.0, 6.0, 8.0)
@@ -153,7 +154,9 @@ def run(config: RerankConfig, console: Console) -> int:
     for sentence in store.repair():
         note(sentence, console)
     rows = digest_of([*dev, *test])
-    for number, (label, (model, tokenizer)) in enumerate(open_checkpoints(config.checkpoints).items()):
+    opened = open_checkpoints(config.checkpoints)
+    called = shortened(list(opened))
+    for number, (label, (model, tokenizer)) in enumerate(opened.items()):
         with barrier(label, failed, config.out):
             on_dev = likelihoods(model, tokenizer, dev, config.variant)
             weight, bonus, reached = sweep(dev, on_dev, dev_measure, characters)
@@ -163,7 +166,7 @@ def run(config: RerankConfig, console: Console) -> int:
                 on_test = test_measure.of(chosen) if test_measure else None
                 lines = [f"{one_line(entry.name)}\t{one_line(entry.texts[i])}" for entry, i in zip(test, chosen)]
                 write_atomically(config.out / f"chosen-{number}.tsv", "\n".join(["id\ttext", *lines]) + "\n")
-            line(label, reached, on_test, f"{weight:g}", f"{bonus:g}")
+            line(called[label], reached, on_test, f"{weight:g}", f"{bonus:g}")
             facts = {"checkpoint": label, "metric": config.metric, "dev": reached, "test": on_test, "weight": weight}
             facts |= {"bonus": bonus, "variant": config.variant, "dev_lists": len(dev), "test_lists": len(test)}
             asked = {

@@ -40,6 +40,7 @@ from eval.store import Store, digest_of, digest_of_model, key_of
 from eval.tasks import HUB, hub_rows, json_lines, number_of, parquet
 from model import MaskedLM
 from model.layers import recorded
+from report.names import shortened
 
 HUB_SETS = {
     **{f"STS{year}": f"mteb/sts{year}-sts" for year in (12, 13, 14, 15, 16)},
@@ -233,6 +234,7 @@ def run(config: SimilarityConfig, console: Console) -> int:
     table.add_column("")
     for pairs in sets:
         table.add_column(f"{pairs.name} ({len(pairs.texts):,})", justify="right", overflow="fold")
+    called = shortened(list(opened))
     table.add_column("sentences/s", justify="right")
     for label, (model, tokenizer) in opened.items():
         cells, seconds, count, weights = [], 0.0, 0, digest_of_model(model, tokenizer)
@@ -256,7 +258,7 @@ def run(config: SimilarityConfig, console: Console) -> int:
                 rows = digest_of([*pairs.texts, *pairs.scores])
                 key = key_of(model=weights, name=label, rows=rows, method="similarity", **setting)
                 store.add(facts | setting | found | {"key": key})
-        table.add_row(escape(label), *cells, f"{count / seconds:,.0f}" if seconds else "-")
+        table.add_row(escape(called[label]), *cells, f"{count / seconds:,.0f}" if seconds else "-")
     console.print(table)
     return said(failed, console)
 

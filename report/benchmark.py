@@ -17,6 +17,7 @@ from matplotlib.figure import Figure
 from data.files import write_atomically
 from data.text import read_lines
 from report import plots
+from report.names import shortened
 from report.page import STYLE, html_table, markdown_table
 from report.statistics import Spread
 
@@ -65,7 +66,8 @@ class Benchmark:
         names = {key for recipe in recipes for key in recipe}
         differing = {key for key in names if len({repr(recipe.get(key)) for recipe in recipes}) > 1}
         told = [f"{key}={record['recipe'].get(key)}" for key in sorted(differing) if record["recipe"]]
-        return record["checkpoint"] + (f" ({', '.join(told)})" if told else "")
+        called = shortened(list(dict.fromkeys(r["checkpoint"] for r in self.records)))
+        return called[record["checkpoint"]] + (f" ({', '.join(told)})" if told else "")
 
     def own(self, label: str, task: str) -> list[dict[str, Any]]:
         return [r for r in self.records if self.label(r) == label and r["task"] == task]
