@@ -1,0 +1,139 @@
+"""Contestants at several budgets, on every measure, from one or several runs' records.
+
+    python -m report.shares RUN ... [--against NAME ...]
+
+Three tables: what each contestant reached at each budget, on test; paired differences of the first one from the others at equal
+budgets; and the share of a rival's budget with which the first one is as good, linear in the logarithm of the budget between
+neighbouring points of one seed. Contestants are the same where their models and optimisers are, whatever a run calls them. Their
+shapes need not be equal: each is the one that was entered.
+
+± is the standard deviation of seeds, and in differences half of a 95% interval that holds seeds and documents.
+"""
+
+import json
+import math
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from report.page import markdown_table
+from report.records import check_alike
+from report.statistics import Spread, paired_difference
+from report.summary import Results, first_reached
+
+Reached = dict[str, dict[float, dict[int, dict[str, Any]]]]
+"""By name, budget in FLOPs and seed: the last record."""
+
+MEASURES = {
+    "leave-one-out, nats a token": ("final", "nll", "clusters"),
+    "whole words, bits a character": ("words", "bits_per_character", "clusters"),
+    "by the chain rule, bits a character": ("words", "chain", "chain_clusters"),
+}
+
+
+def collected(folders: Sequence[Path]) -> Reached:
+    """Finished contestants of all runs. Raises ValueError where runs are not alike, or one contestant was trained twice."""
+    runs = [Results.load(folder) for folder in folders]
+    for other in runs[1:]:
+        check_alike(runs[0], other)
+    found: Reached = {}
+    names: dict[str, str] = {}
+    for results, folder in zip(runs, folders):
+        for label in results.finished:
+            facts = results.facts["contestants"][label]
+            # What is off is left out: fields that were removed since stand in older records as 0 or false.
+            parts = [{k: v for k, v in facts[part].items() if v} for part in ("model", "optimizer")]
+            identity = json.dumps([*parts, facts.get("init")], sort_keys=True)
+            name = names.setdefault(identity, facts["family"])
+            if sum(other == name for other in names.values()) > 1:
+                raise ValueError(
+                    f"{folder}: {name} is another model there than in the runs before it; name alike ones."
+                )
+            for seed, curve in results.curves[label].items():
+                at = found.setdefault(name, {}).setdefault(nominal(curve[-1]["flops"]), {})
+                if seed in at:
+                    raise ValueError(f"{folder}: {name}, seed {seed}, stands in two runs; name one of them.")
+                at[seed] = curve[-1]
+    return found
+
+
+def nominal(flops: float) -> float:
+    """The budget of a contestant that ended within a step of it: two digits."""
+    return float(f"{flops:.1e}")
+
+
+def value(record: dict[str, Any], measure: str) -> float | None:
+    part, name, _ = MEASURES[measure]
+    return None if record.get(part) is None else record[part][name]
+
+
+def share(ours: dict[float, dict[int, dict]], theirs: dict[int, dict], budget: float, measure: str) -> str:
+    """By seed; a bound where one gets there at its smallest budget already, a dash where it does not get there."""
+    shares, bound = [], False
+    for seed, record in theirs.items():
+        target = value(record, measure)
+        curve = [
+            (math.log(b), v)
+            for b, seeds in sorted(ours.items())
+            if b <= budget and seed in seeds and (v := value(seeds[seed], measure)) is not None
+        ]
+        reached = None if target is None or not curve else first_reached(curve, target)
+        if reached is None:
+            return "-"
+        bound = bound or curve[0][1] <= target
+        shares.append(math.exp(reached) / budget)
+    return ("under " if bound else "") + Spread.of(shares).text(".2f")
+
+
+def tables(found: Reached, against: Sequence[str] = ()) -> str:
+    """Raises ValueError for a name that is not there."""
+    if unknown := [name for name in against if name not in found]:
+        raise ValueError(f"No contestant is {', '.join(unknown)}; there are {', '.join(found)}.")
+    if not found:
+        raise ValueError("No contestant has finished in these runs.")
+    first = next(iter(found))
+    rivals = list(against) or [name for name in found if name != first]
+    rows = []
+    for name, budgets in found.items():
+        for budget, seeds in sorted(budgets.items()):
+            cells = [[v for r in seeds.values() if (v := value(r, m)) is not None] for m in MEASURES]
+            told = [Spread.of(values).text() if values else "-" for values in cells]
+            read = sum(r["tokens"] for r in seeds.values()) / len(seeds)
+            rows.append([name, f"{budget:.1e}", str(len(seeds)), *told, f"{read / 1e6:.1f} M"])
+    lines = markdown_table(("", "FLOP", "seeds", *MEASURES, "tokens read"), rows)
+    differences, shares = [], []
+    for rival in rivals:
+        for budget, theirs in sorted(found[rival].items()):
+            common = sorted(found[first].get(budget, {}).keys() & theirs.keys())
+            told = []
+            for part, _, clusters in MEASURES.values():
+                pairs = [
+                    (ours[part][clusters], theirs[seed][part][clusters])
+                    for seed in common
+                    if (ours := found[first][budget][seed]).get(part) and theirs[seed].get(part)
+                ]
+                told.append(paired_difference(pairs).text() if pairs else "-")
+            if common:
+                differences.append([f"{first} - {rival}", f"{budget:.1e}", str(len(common)), *told])
+            shares.append([rival, f"{budget:.1e}", *(share(found[first], theirs, budget, m) for m in MEASURES)])
+    lines += markdown_table(("difference", "FLOP", "seeds", *MEASURES), differences)
+    lines += markdown_table((f"{first} is as good as", "FLOP", *(f"share, {m}" for m in MEASURES)), shares)
+    return "\n".join(lines)
+
+
+def main(arguments: Sequence[str]) -> int:
+    if not arguments or arguments[0].startswith("-"):
+        print("usage: python -m report.shares RUN ... [--against NAME ...]", file=sys.stderr)
+        return 2
+    at = arguments.index("--against") if "--against" in arguments else len(arguments)
+    try:
+        print(tables(collected([Path(name) for name in arguments[:at]]), arguments[at + 1 :]))
+    except (ValueError, OSError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

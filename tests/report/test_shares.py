@@ -1,0 +1,78 @@
+"""Several runs in one table: values, differences, shares of a budget."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from report import shares
+from report.shares import collected, share, tables
+
+
+def record(label: str, seed: int, flops: float, nll: float, words: float) -> dict:
+    def score(mean: float) -> dict:
+        return {"documents": [1, 2], "counts": [10, 30], "sums": [10 * (mean - 0.3), 30 * (mean + 0.1)]}
+
+    own = {
+        "bits_per_character": words,
+        "chain": words + 0.1,
+        "clusters": score(words),
+        "chain_clusters": score(words + 0.1),
+    }
+    final = {"nll": nll, "standard_error": 0.1, "accuracy": 0.2, "passes": 1, "clusters": score(nll)}
+    spent = {"step": 1, "flops": flops * 1.001, "tokens": 1_000_000, "diverged": None}
+    return {"contestant": label, "seed": seed, "curve": final, "dev": final, "final": final, "words": own} | spent
+
+
+def run(folder: Path, records: list[dict], **model: object) -> Path:
+    folder.mkdir()
+    (folder / "results.jsonl").write_text("\n".join(map(json.dumps, records)) + "\n")
+    contestants = {}
+    for r in records:
+        family = r["contestant"].partition(",budget")[0]
+        made = {"architecture": family, "d_model": 8, **model}
+        contestants[r["contestant"]] = {"family": family, "share": 1.0, "model": made, "optimizer": {"name": "muon"}}
+    (folder / "facts.json").write_text(json.dumps({"contestants": contestants, "identity": {"prepared": "a"}}))
+    seeds = sorted({r["seed"] for r in records})
+    (folder / "run.json").write_text(json.dumps({"seeds": seeds, "batch_size": 8}))
+    return folder
+
+
+@pytest.fixture
+def runs(tmp_path: Path) -> list[Path]:
+    ours = [record("local", s, 4e13, 2.0 + 0.1 * s, 1.0) for s in (0, 1)]
+    small = [record("local,budget=0.25", s, 1e13, 4.0 + 0.1 * s, 1.2) for s in (0, 1)]
+    theirs = [record("vanilla", s, 4e13, 3.0 + 0.1 * s, 1.3) for s in (0, 1)]
+    return [run(tmp_path / "a", ours + theirs), run(tmp_path / "b", small, softcap=0.0)]
+
+
+def test_one_contestant_of_two_runs_is_put_together_and_compared(runs: list[Path], capsys) -> None:
+    assert shares.main([str(folder) for folder in runs]) == 0
+    said = capsys.readouterr().out
+    assert "| local | 1.0e+13 | 2 | 4.050 ± 0.071 | 1.200 ± 0.000" in said
+    assert "| local - vanilla | 4.0e+13 | 2 | -1.000 ± 0.000 | -0.300 ± 0.000" in said
+    # Half-way between 4.0 and 2.0, in the logarithm of 1e13 to 4e13, and so half of 4e13.
+    assert "| vanilla | 4.0e+13 | 0.50 ± 0.00 | under 0.25 ± 0.00 | under 0.25 ± 0.00 |" in said
+
+
+def test_what_is_not_reached_is_a_dash_and_what_is_passed_at_once_a_bound() -> None:
+    ours = {1e13: {0: record("a", 0, 1e13, 4.0, 1.0)}, 4e13: {0: record("a", 0, 4e13, 3.5, 1.0)}}
+    for target, expected in ((3.0, "-"), (3.75, "0.50"), (5.0, "under 0.25"), (4.0, "under 0.25")):
+        theirs = {0: record("b", 0, 4e13, target, 1.0)}
+        assert share(ours, theirs, 4e13, "leave-one-out, nats a token") == expected
+
+
+def test_runs_that_are_not_alike_or_overlap_are_refused(runs: list[Path], tmp_path: Path, capsys) -> None:
+    with pytest.raises(ValueError, match="local, seed 0, stands in two runs"):
+        collected([runs[0], runs[0]])
+    other = run(tmp_path / "c", [record("local", 2, 4e13, 2.0, 1.0)], d_ff=16)
+    with pytest.raises(ValueError, match="local is another model there"):
+        collected([runs[0], other])
+    (runs[1] / "facts.json").write_text(
+        (runs[1] / "facts.json").read_text().replace('"prepared": "a"', '"prepared": "b"')
+    )
+    assert shares.main([str(folder) for folder in runs]) == 2
+    assert "The runs differ in identity" in capsys.readouterr().err
+    with pytest.raises(ValueError, match="No contestant is bert; there are local, vanilla"):
+        tables(collected(runs[:1]), ["bert"])
+    assert shares.main([]) == 2
