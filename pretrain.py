@@ -74,21 +74,12 @@ def main() -> int:
             return 0
         keep_freed_memory()
         run = begin(command.config, folder, ranks)
-        for note in run.notes:
-            console.print(f"[yellow]note[/]: {escape(note)}", soft_wrap=True)
-        with Display(run.contestants, console) as display:
-            finished = race(run, display, Interrupt(), progress_of(run.folder))
-        if not ranks.first or not finished:
-            code = stopped(run, console, errors) if ranks.first else 0 if finished else 130
+        try:
+            code = compete(run, console, errors)
+        finally:
             run.close()
-            ranks.leave()
-            return code
-        run.write_records()
-        write_examples(run)
-        write_report(run.folder, console)
-        run.close()
         ranks.leave()
-        return 1 if any(c.progress.diverged is not None for c in run.contestants) else 0
+        return code
     except (ValueError, OSError) as error:
         errors.print(f"[bold red]error[/]: {escape(str(error))}", soft_wrap=True)
         return 2
@@ -109,6 +100,22 @@ def main() -> int:
     except KeyboardInterrupt:
         console.print("Stopped at once; what was saved before is kept.")
         return 130
+
+
+def compete(run: Run, console: Console, errors: Console) -> int:
+    """Train to the end, or until a signal, and report. Returns the exit code."""
+    for note in run.notes:
+        console.print(f"[yellow]note[/]: {escape(note)}", soft_wrap=True)
+    with Display(run.contestants, console) as display:
+        finished = race(run, display, Interrupt(), progress_of(run.folder))
+    if not run.ranks.first:
+        return 0 if finished else 130
+    if not finished:
+        return stopped(run, console, errors)
+    run.write_records()
+    write_examples(run)
+    write_report(run.folder, console)
+    return 1 if any(c.progress.diverged is not None for c in run.contestants) else 0
 
 
 def begin(config: PretrainConfig, folder: Path | None, ranks: Ranks) -> Run:
@@ -154,7 +161,8 @@ def options_beside_resume(arguments: list[str]) -> list[str]:
 def stopped(run: Run, console: Console, errors: Console) -> int:
     """Say that the run stopped, and which contestants are not saved, if any: whoever says "saved" has looked."""
     lost = [f"{c.label} (seed {c.seed})" for c in run.contestants if not run.saved(c)]
-    run.close()
+    with contextlib.suppress(Exception):
+        write_progress(run.folder, refreshed=False)
     if lost:
         errors.print(
             f"[bold red]error[/]: stopped, and not saved as far as it came: {escape(', '.join(lost))}.", soft_wrap=True

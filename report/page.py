@@ -262,9 +262,9 @@ def html_page(results: Results, examples: list[dict[str, Any]], every: int = 0) 
     )
 
 
-def write_progress(folder: Path) -> None:
-    """report.html of a race that runs: what is known so far, read again by the browser."""
-    write_atomically(folder / "report.html", html_page(Results.load(folder), [], every=REFRESH))
+def write_progress(folder: Path, *, refreshed: bool = True) -> None:
+    """report.html of a race that runs, or has been stopped: what is known so far. refreshed: a browser reads it again."""
+    write_atomically(folder / "report.html", html_page(Results.load(folder), [], every=REFRESH if refreshed else 0))
 
 
 def write_report(folder: Path, console: Console) -> None:

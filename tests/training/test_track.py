@@ -66,8 +66,8 @@ def test_the_page_refreshes_while_the_race_runs_and_not_afterwards(text_file, tm
     pages: list[str] = []
     write = pretrain.write_progress
 
-    def kept(folder: Path) -> None:
-        write(folder)
+    def kept(folder: Path, **options: bool) -> None:
+        write(folder, **options)
         pages.append((folder / "report.html").read_text())
 
     monkeypatch.setattr(pretrain, "write_progress", kept)
