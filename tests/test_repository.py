@@ -1,6 +1,7 @@
 """What the repository promises about itself: one list of pins, commands that exist, an entry for continuous testing."""
 
 import re
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -77,26 +78,51 @@ def test_continuous_testing_runs_the_readme_s_test_command() -> None:
     assert commands == ["make test"] and "\nmake test" in README.read_text()
 
 
-def readme_commands() -> list[str]:
-    blocks = re.findall(r"```bash\n(.*?)```", README.read_text().replace("\\\n", " "), re.DOTALL)
+PAGES = ("README.md", "docs/export.md", "docs/scale.md", "docs/gpu.md", "docs/babylm.md")
+
+
+def commands(page: str) -> list[str]:
+    blocks = re.findall(r"```bash\n(.*?)```", (ROOT / page).read_text().replace("\\\n", " "), re.DOTALL)
     return [line.split("#")[0].strip() for block in blocks for line in block.splitlines() if line.strip()]
 
 
-@pytest.mark.parametrize("command", readme_commands())
-def test_commands_of_the_readme_exist(command: str) -> None:
-    words = command.split()
+@pytest.mark.parametrize(("page", "command"), [(page, command) for page in PAGES for command in commands(page)])
+def test_commands_of_the_pages_exist(page: str, command: str) -> None:
+    words = shlex.split(command)
     if words[0] == "make":
         assert words[1] in targets()
-        options = set(re.findall(r"\$\(call options?,([A-Z_]+),", (ROOT / "Makefile").read_text())) | {
+        variables = set(re.findall(r"\$\(call options?,([A-Z_]+),", (ROOT / "Makefile").read_text())) | {
             "ARGS",
             "CHECKPOINT",
         }
-        assert {word.split("=")[0] for word in words[2:] if re.match("[A-Z]+=", word)} <= options
-    elif words[0].endswith("python"):
-        script = words[2].replace(".", "/") + ".py" if words[1] == "-m" else words[1]
+        given = [word.split("=")[0] for word in words[2:]]
+        assert all(re.fullmatch("[A-Z_]+", name) for name in given) and set(given) <= variables
+    elif words[0] in ("python", "torchrun"):
+        rest = [word for word in words[1:] if not word.startswith("-") or word == "-m"]
+        script = rest[1].replace(".", "/") + ".py" if rest[0] == "-m" else rest[0]
         assert (ROOT / script).exists() or (ROOT / script.removesuffix(".py") / "__main__.py").exists()
-    else:
-        assert words[0] in ("git", "cd", "conda"), f"{command!r} is no command of this repository"
+    else:  # of other repositories
+        assert words[0] in ("git", "cd", "conda") or page == "docs/babylm.md", (
+            f"{command!r} is no command of this repository"
+        )
+
+
+OPTION = re.compile(r"(?<![\w-])--([a-z][a-z.-]+)")
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_options_that_pages_give_to_pretraining_exist(page: str) -> None:
+    """Of make pretrain, pretrain.py and torchrun pretrain.py: each is one of the command or of the plan."""
+    told = [c for c in commands(page) if "pretrain" in c]
+    given = {option for c in told for option in OPTION.findall(c.partition("pretrain")[2])}
+    if given:
+        shown = "".join(
+            subprocess.run(
+                [sys.executable, "pretrain.py", *more, "--help"], cwd=ROOT, capture_output=True, text=True
+            ).stdout
+            for more in ([], ["--plan"])
+        )
+        assert given <= set(OPTION.findall(shown))
 
 
 def test_pictures_and_pages_of_the_readme_exist() -> None:
