@@ -108,6 +108,7 @@ def compete(run: Run, console: Console, errors: Console) -> int:
         console.print(f"[yellow]note[/]: {escape(note)}", soft_wrap=True)
     with Display(run.contestants, console) as display:
         finished = race(run, display, Interrupt(), progress_of(run.folder))
+    run.gather()
     if not run.ranks.first:
         return 0 if finished else 130
     if not finished:
@@ -127,7 +128,7 @@ def begin(config: PretrainConfig, folder: Path | None, ranks: Ranks) -> Run:
         named = user_path(config.runs) / config.name
         folder = named if (named / "run.json").exists() else None
     config = config if folder is None else PretrainConfig.load(folder)
-    ranks.check(config.accumulate, config.workers)
+    ranks.check(config.accumulate, config.workers, config.shard, config.compile)
     if ranks.alone:
         return Run.start(config) if folder is None else Run.resume(folder)
     if ranks.first:

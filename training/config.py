@@ -106,6 +106,8 @@ class PretrainConfig:
     """How long one model trains before the next has its turn: a noisy machine hits all alike."""
     save_seconds: float = 60.0
     """Wall-clock between checkpoints of a model."""
+    shard: bool = False
+    """Under torchrun: weights, gradients and optimiser states in shards (FSDP2), for models that do not fit on one device."""
     track: Literal["", "wandb", "trackio"] = ""
     """Send scalars to this tracker too, if it is installed; TensorBoard has them in any case."""
     device: str = "auto"

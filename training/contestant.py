@@ -24,6 +24,7 @@ from training.entry import Entry
 from training.machine import precision
 from training.optimizer import OptimizerConfig, Optimizers
 from training.ranks import ALONE, Ranks
+from training.sharding import copied, gathered, is_sharded, shard
 
 
 @dataclass
@@ -98,12 +99,15 @@ class Contestant:
         autocast: torch.dtype | None = None,
         compile_loss: bool = False,
         ranks: Ranks = ALONE,
+        sharded: bool = False,
     ) -> None:
         self.entry, self.seed, self.model = entry, seed, model
         self.batches, self.budget, self.accumulate, self.autocast = batches, budget, accumulate, autocast
         if optimizer.learning_rate is None:
             optimizer = dataclasses.replace(optimizer, learning_rate=model.architecture.learning_rate)
         self.optimizer_config = optimizer
+        if sharded and not ranks.alone:
+            shard(model, ranks.world)
         self.optimizers = Optimizers(model, optimizer, ranks)
         self.device = next(model.parameters()).device
         self.progress = Progress()
@@ -241,17 +245,19 @@ class Contestant:
 
     def _backward(self, batch: Batch, weight: float, last: bool) -> torch.Tensor:
         """Add the gradients of a batch; with the last one those of all ranks. Places count alike, whatever batch holds them."""
-        if self.ranks.alone:
-            loss_of, waiting = self.loss_of, contextlib.nullcontext()
-        else:
+        loss_of, waiting = self.loss_of, contextlib.nullcontext()
+        if is_sharded(self.model):
+            self.model.set_requires_gradient_sync(last)
+        elif not self.ranks.alone:
             self.parallel = self.parallel or self.ranks.parallel(self.loss_of)
             loss_of, waiting = self.parallel, contextlib.nullcontext() if last else self.parallel.no_sync()
-            weight *= self.ranks.world  # gradients are averaged over ranks, and wanted is their sum
+        # DistributedDataParallel averages gradients over ranks, and wanted is their sum.
+        scale = 1 if self.parallel is None else self.ranks.world
         with waiting:
             with self._dropout(batch), self.precision():
-                loss = loss_of(batch) * weight
+                loss = loss_of(batch) * (weight * scale)
             loss.backward()
-        return loss.detach() / self.ranks.world
+        return loss.detach() / scale
 
     def _dropout(self, batch: Batch) -> contextlib.AbstractContextManager:
         if not self.model.config.dropout:
@@ -274,13 +280,18 @@ class Contestant:
         self.ahead = step, [batch.to(self.device) for batch in batches]
 
     def save(self, directory: Path, tokenizer: bytes) -> None:
-        """A checkpoint; of a diverged model only the note that it is, so that its last sound checkpoint stays."""
+        """A checkpoint, which rank 0 writes and all gather; of a diverged model only the note that it is, so that its last sound
+        checkpoint stays."""
         if self.progress.diverged is not None:
+            if not self.ranks.first:
+                return
             directory.mkdir(parents=True, exist_ok=True)
             write_atomically(directory / "diverged.json", to_json(self.progress.to_dict()))
             return
         state = {"progress": self.progress.to_dict(), "optimizers": self.optimizers.state_dict(), "made": self._made()}
-        checkpoint.save(directory, self.progress.step, self.model, state, tokenizer)
+        model = gathered(self.model)
+        if self.ranks.first:
+            checkpoint.save(directory, self.progress.step, model, state, tokenizer)
 
     def _made(self) -> dict[str, Any]:
         """What a checkpoint belongs to: corpus and tokenizer, seed, order of the data, optimiser."""
@@ -313,7 +324,7 @@ class Contestant:
             theirs, ours = dataclasses.asdict(saved.config), dataclasses.asdict(self.model.config)
             differs = ", ".join(f"{k} {theirs[k]!r} there and {ours[k]!r} here" for k in ours if theirs[k] != ours[k])
             raise ValueError(f"The checkpoint {path} is from another configuration ({differs}); resume its own run.")
-        self.model.load_state_dict(saved.state_dict())
+        copied(self.model.parameters(), saved.parameters())
         state = checkpoint.load_training(path)
         theirs, ours = state.get("made"), self._made()
         if theirs is not None and (

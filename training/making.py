@@ -69,4 +69,5 @@ def make_contestant(
         autocast=autocast_dtype(config.precision, device),
         compile_loss=config.compile,
         ranks=ranks,
+        sharded=config.shard,
     )

@@ -3,7 +3,9 @@
 from torch import Tensor
 from torch.autograd.graph import saved_tensors_hooks
 
+from model import MaskedLM
 from training.contestant import Contestant
+from training.sharding import is_sharded
 
 
 def training_memory_bytes(contestant: Contestant) -> int:
@@ -11,7 +13,6 @@ def training_memory_bytes(contestant: Contestant) -> int:
 
     Counted rather than read from the process, because contestants share it. Workspace inside operators is not seen.
     """
-    parameters = {p.untyped_storage().data_ptr() for p in contestant.model.parameters()}
     saved: dict[int, int] = {}
 
     def pack(tensor: Tensor) -> Tensor:
@@ -20,11 +21,14 @@ def training_memory_bytes(contestant: Contestant) -> int:
             saved[storage.data_ptr()] = storage.nbytes()
         return tensor
 
+    # Of a sharded one a whole twin: this rank looks alone.
+    model = (
+        MaskedLM(contestant.model.config).to(contestant.device) if is_sharded(contestant.model) else contestant.model
+    )
+    parameters = {p.untyped_storage().data_ptr() for p in model.parameters()}
     with contestant.precision(), saved_tensors_hooks(pack, lambda tensor: tensor):
-        loss = contestant.model(
-            contestant.batches.at(0, contestant.model.architecture.masking_at(0.0)).to(contestant.device)
-        )
+        loss = model(contestant.batches.at(0, contestant.model.architecture.masking_at(0.0)).to(contestant.device))
     activations = sum(saved.values())
     del loss
-    weights = sum(p.numel() * p.element_size() for p in contestant.model.parameters())
+    weights = sum(p.numel() * p.element_size() for p in model.parameters())
     return 2 * weights + contestant.optimizers.state_bytes() + activations

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from training.machine import has_fast_bf16
 from training.ranks import ALONE, Ranks
+from training.sharding import like, whole
 
 
 def orthogonalise(
@@ -53,7 +54,7 @@ class Muon(torch.optim.Muon):
                 by_shape[p.shape].append((p, update))
             for shape, pairs in by_shape.items():
                 parameters, updates = zip(*pairs)
-                updates = torch.stack(updates)
+                updates = torch.stack([whole(update) for update in updates])
                 dtype = torch.bfloat16 if has_fast_bf16(updates.device) else torch.float32
                 updates = self.ranks.divided(
                     updates,
@@ -64,7 +65,8 @@ class Muon(torch.optim.Muon):
                 # The length of an AdamW step of this rate (Liu et al. 2025, arXiv 2502.16982, equation 4).
                 rate = group["lr"] * 0.2 * math.sqrt(max(shape))
                 torch._foreach_mul_(parameters, 1 - group["lr"] * group["weight_decay"])
-                torch._foreach_add_(parameters, list(updates.to(parameters[0].dtype).unbind()), alpha=-rate)
+                own = [like(u, p) for u, p in zip(updates.to(parameters[0].dtype).unbind(), parameters)]
+                torch._foreach_add_(parameters, own, alpha=-rate)
         return loss
 
     def _with_momentum(self, parameters: list[Tensor], momentum: float, nesterov: bool) -> list[Tensor]:

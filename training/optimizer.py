@@ -11,6 +11,7 @@ from model import MaskedLM
 from model.neighbours import SpanEnds
 from training.muon import Muon
 from training.ranks import ALONE, Ranks
+from training.sharding import gathered_state, is_sharded, scattered_state, whole
 
 
 @dataclass(frozen=True)
@@ -65,8 +66,9 @@ class Optimizers:
         decayed = [p for p in rest if p.ndim >= 2 and id(p) not in tables]
         plain = [p for p in rest if p.ndim < 2 or id(p) in tables]
         groups = [{"params": decayed, "weight_decay": config.weight_decay}, {"params": plain, "weight_decay": 0.0}]
+        how = {"foreach": True} if is_sharded(model) else {"fused": True}
         self.optimizers: list[torch.optim.Optimizer] = [
-            torch.optim.AdamW([g for g in groups if g["params"]], lr=0.0, betas=config.betas, eps=1e-8, fused=True)
+            torch.optim.AdamW([g for g in groups if g["params"]], lr=0.0, betas=config.betas, eps=1e-8, **how)
         ]
         if matrices:
             self.optimizers.append(
@@ -83,7 +85,7 @@ class Optimizers:
     def step(self, learning_rate: float) -> torch.Tensor:
         """Clip, step, clear. Returns the gradient norm before clipping, not read from the device."""
         clip = self.config.clip or float("inf")
-        norm = nn.utils.clip_grad_norm_(self.parameters, clip, foreach=True)
+        norm = whole(nn.utils.clip_grad_norm_(self.parameters, clip, foreach=True))
         for optimizer in self.optimizers:
             for group in optimizer.param_groups:
                 group["lr"] = learning_rate
@@ -93,11 +95,13 @@ class Optimizers:
         return norm
 
     def state_dict(self) -> list[dict]:
-        return [optimizer.state_dict() for optimizer in self.optimizers]
+        """Whole, also of a sharded model; then every rank calls it."""
+        return [gathered_state(optimizer.state_dict()) for optimizer in self.optimizers]
 
     def load_state_dict(self, states: list[dict]) -> None:
         for optimizer, state in zip(self.optimizers, states, strict=True):
-            optimizer.load_state_dict(state)
+            parameters = [p for group in optimizer.param_groups for p in group["params"]]
+            optimizer.load_state_dict(scattered_state(state, parameters))
 
     def state_bytes(self) -> int:
         """What the optimiser states will hold: two fp32 moments under AdamW, one under Muon."""

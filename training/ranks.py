@@ -15,12 +15,13 @@ from typing import TypeVar
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
+from torch.distributed.distributed_c10d import _set_pg_timeout
+from torch.distributed.rendezvous import rendezvous
 
 T = TypeVar("T")
 
-PATIENCE = timedelta(
-    hours=24
-)  # for rank 0 while it prepares a corpus or evaluates; a process that dies is noticed at once
+MEETING = timedelta(minutes=2)  # for all to connect, once rank 0 is ready
+PATIENCE = timedelta(hours=24)  # with rank 0 while it prepares or evaluates; a process that dies is noticed at once
 
 
 @dataclass(frozen=True)
@@ -50,10 +51,12 @@ class Ranks:
     def alone(self) -> bool:
         return self.world == 1
 
-    def check(self, accumulate: int, workers: int) -> None:
+    def check(self, accumulate: int, workers: int, sharded: bool = False, compiled: bool = False) -> None:
         """Raises ValueError for a configuration that these processes cannot divide."""
         if self.alone:
             return
+        if sharded and compiled:
+            raise ValueError("--shard and --compile have not been made to work together; leave one of them out.")
         if accumulate % self.world:
             raise ValueError(
                 f"--accumulate is {accumulate} and there are {self.world} processes, to which the batches of a step are dealt; "
@@ -70,7 +73,15 @@ class Ranks:
         if torch.cuda.is_available():
             torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", self.rank % torch.cuda.device_count())))
             backend = "cpu:gloo,cuda:nccl"
-        dist.init_process_group(backend, timeout=PATIENCE)
+        store, _, _ = next(rendezvous("env://", self.rank, self.world))
+        # What a killed attempt left in torchrun's store would be taken for an address of this one.
+        store = dist.PrefixStore(f"attempt-{os.environ.get('TORCHELASTIC_RESTART_COUNT', '0')}", store)
+        if self.first:
+            store.set("prepared", "1")
+        else:
+            store.wait(["prepared"], PATIENCE)
+        dist.init_process_group(backend, store=store, rank=self.rank, world_size=self.world, timeout=MEETING)
+        _set_pg_timeout(PATIENCE)
 
     def leave(self) -> None:
         """Once all are here: one that went early would take its connections from those that still work. Whoever holds a

@@ -41,6 +41,7 @@ from training.machine import Machine
 from training.making import autocast_dtype, make_contestant, resolve_device
 from training.memory import training_memory_bytes
 from training.ranks import ALONE, Ranks
+from training.sharding import gathered
 from training.track import Tracker
 from training.warm_start import WarmStart, warm_start
 from training.whole_words import WholeWords
@@ -225,8 +226,6 @@ class Run:
             contestant.progress.sessions.append(session)
 
     def save(self, contestant: Contestant) -> None:
-        if not self.ranks.first:
-            return
         contestant.save(self.folder / "checkpoints" / key(contestant), self.tokenizer.model)
         self.saved_at[key(contestant)] = time.monotonic()
 
@@ -243,20 +242,21 @@ class Run:
 
         Rank 0 does it; the others wait for what comes of it.
         """
+        model = gathered(contestant.model)
         if self.ranks.first:
-            self._evaluate(contestant)
+            self._evaluate(contestant, model)
         contestant.progress = Progress.from_dict(self.ranks.share(contestant.progress.to_dict()))
 
-    def _evaluate(self, contestant: Contestant) -> None:
+    def _evaluate(self, contestant: Contestant, model: MaskedLM) -> None:
         evaluation, progress = self.config.evaluation, contestant.progress
         scores: dict[str, Any] = dict.fromkeys(("curve", "dev", "final", "dev_words", "words"))
         if progress.diverged is None:
             with contestant.precision():
-                scores["curve"] = self.dev.first(evaluation.curve_tokens).measure(contestant.model)
+                scores["curve"] = self.dev.first(evaluation.curve_tokens).measure(model)
                 if contestant.finished:
-                    scores["dev"], scores["final"] = (y.measure(contestant.model) for y in (self.dev, self.test))
+                    scores["dev"], scores["final"] = (y.measure(model) for y in (self.dev, self.test))
                     for name, words in (("dev_words", self.dev_words), ("words", self.test_words)):
-                        scores[name] = words.measure(contestant.model) if words else None
+                        scores[name] = words.measure(model) if words else None
             if not all(math.isfinite(s.nll) for name, s in scores.items() if s and not name.endswith("words")):
                 contestant.diverge()
                 scores = dict.fromkeys(scores)
@@ -342,6 +342,11 @@ class Run:
         path = self.folder / "facts.json"
         known = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
         return known.get("contestants", {}).get(contestant.label, {}).get("init", {"source": contestant.entry.init})
+
+    def gather(self) -> None:
+        """Whole models for rank 0, once all have ended; every rank calls it."""
+        for contestant in self.contestants:
+            contestant.model = gathered(contestant.model)
 
     def close(self) -> None:
         for contestant in self.contestants:

@@ -13,6 +13,7 @@ import torch
 from data.files import user_path
 from model import MaskedLM
 from training.checkpoint import digest, last_good, load_model_from
+from training.sharding import like
 
 
 @dataclass(frozen=True)
@@ -56,7 +57,7 @@ def warm_start(model: MaskedLM, source: str, tokenizer: str) -> WarmStart:
         fits = name in found and found[name].shape == p.shape
         (taken if fits else left).add(part_of(name))
         if fits:
-            p.copy_(found[name])
+            p.copy_(like(found[name].to(p.device), p))
             count += p.numel()
     if not count:
         raise ValueError(f"{source}: no weight of it has a name and a shape of this model's; take one of its width.")

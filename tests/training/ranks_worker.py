@@ -1,6 +1,6 @@
 """What tests/training/test_ranks.py starts with torchrun: each architecture trained over ranks, and beside it by rank 0 alone.
 
-    torchrun --nproc-per-node=W tests/training/ranks_worker.py OUT STEPS ACCUMULATE DTYPE ARCHITECTURE ...
+    torchrun --nproc-per-node=W tests/training/ranks_worker.py OUT STEPS ACCUMULATE DTYPE whole|shard ARCHITECTURE ...
 
 OUT gets for each architecture and optimiser the largest difference of a weight, and whether all bits are the same.
 """
@@ -23,35 +23,45 @@ from training.contestant import Contestant
 from training.entry import Entry
 from training.optimizer import OptimizerConfig
 from training.ranks import ALONE, Ranks
+from training.sharding import gathered
 
 
 def trained(
-    architecture: str, optimizer: str, ranks: Ranks, steps: int, accumulate: int, precision: torch.dtype
+    architecture: str, optimizer: str, ranks: Ranks, steps: int, accumulate: int, precision: torch.dtype, sharded: bool
 ) -> MaskedLM:
     model = tiny_model(architecture).to(precision).train()
     batches = SomeBatches(model.architecture.masking is not None)
     budget = Budget("tokens", accumulate * 24 * steps)  # 24 tokens a batch
     config = OptimizerConfig(name=optimizer)
     contestant = Contestant(
-        Entry.parse(architecture), 0, model, config, batches, budget, accumulate=accumulate, ranks=ranks
+        Entry.parse(architecture),
+        0,
+        model,
+        config,
+        batches,
+        budget,
+        accumulate=accumulate,
+        ranks=ranks,
+        sharded=sharded,
     )
     while not contestant.finished:
         contestant.train(0.0, until=1.0)
     assert contestant.progress.step == steps
     contestant.parallel = None
-    return model
+    return gathered(model)
 
 
 def main() -> None:
-    out, steps, accumulate, name, *architectures = sys.argv[1:]
+    out, steps, accumulate, name, how, *architectures = sys.argv[1:]
+    sharded = how == "shard"
     ranks, found, precision = Ranks.of_environment(), {}, getattr(torch, name)
     ranks.join()
     muon.has_fast_bf16 = lambda device: False  # Newton-Schulz in float32: bf16 has 3 digits
     for architecture in architectures:
         for optimizer in ("adamw", "muon"):
-            ours = trained(architecture, optimizer, ranks, int(steps), int(accumulate), precision)
+            ours = trained(architecture, optimizer, ranks, int(steps), int(accumulate), precision, sharded)
             if ranks.first:
-                alone = trained(architecture, optimizer, ALONE, int(steps), int(accumulate), precision)
+                alone = trained(architecture, optimizer, ALONE, int(steps), int(accumulate), precision, sharded)
                 pairs = list(zip(ours.parameters(), alone.parameters(), strict=True))
                 most = max(float((a - b).detach().abs().max()) for a, b in pairs)
                 moved = max(

@@ -25,11 +25,13 @@ def torchrun(world: int, *arguments: object, options: tuple[str, ...] = ()) -> l
     return [*launcher, *map(str, arguments)]
 
 
-def compared(world: int, accumulate: int, dtype: str, architectures: tuple[str, ...], tmp_path: Path) -> dict:
+def compared(
+    world: int, accumulate: int, dtype: str, architectures: tuple[str, ...], tmp_path: Path, how: str = "whole"
+) -> dict:
     """After 20 steps, by architecture and optimiser: the largest difference of a weight, whether all bits are the same, and how
     far weights moved."""
     out = tmp_path / "found.json"
-    command = torchrun(world, ROOT / "tests/training/ranks_worker.py", out, 20, accumulate, dtype, *architectures)
+    command = torchrun(world, ROOT / "tests/training/ranks_worker.py", out, 20, accumulate, dtype, how, *architectures)
     done = subprocess.run(command, cwd=ROOT, env=SURROUNDINGS, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr[-3000:]
     return json.loads(out.read_text())
@@ -52,6 +54,13 @@ def test_two_ranks_give_the_bits_of_one_process_for_every_architecture(tmp_path:
 def test_four_ranks_and_eight_batches_give_one_process_s_weights(tmp_path: Path) -> None:
     """Sums are in another order; in float64 what that makes is far below any mistake. Newton-Schulz stays in float32."""
     for name, (difference, _, moved) in compared(4, 8, "float64", tuple(REGISTRY), tmp_path).items():
+        assert moved > 1e-2 and difference < (1e-4 if "muon" in name else 1e-10), (name, difference)
+
+
+@pytest.mark.slow
+def test_two_ranks_with_shards_give_one_process_s_weights(tmp_path: Path) -> None:
+    """AdamW runs by other sums there. A gradient that were averaged, or summed twice, would be seen at once."""
+    for name, (difference, _, moved) in compared(2, 4, "float64", tuple(REGISTRY), tmp_path, "shard").items():
         assert moved > 1e-2 and difference < (1e-4 if "muon" in name else 1e-10), (name, difference)
 
 
@@ -83,6 +92,39 @@ def test_a_run_over_ranks_is_stopped_and_goes_on_with_another_number(text_file: 
     assert "lost the other processes of this run" in said or "SIGKILL" in said
     finished([sys.executable, "pretrain.py", "--resume", str(tmp_path / "stopped")])
     assert_identical(tmp_path / "alone", tmp_path / "stopped")
+
+
+@pytest.mark.slow
+def test_a_sharded_run_is_resumed_whole_and_a_whole_one_in_shards(text_file: Path, tmp_path: Path) -> None:
+    """Its checkpoints are those of one process, optimiser states among them."""
+    finished([sys.executable, *arguments(text_file, tmp_path, "alone")])
+    finished(torchrun(2, *arguments(text_file, tmp_path, "sharded"), "--shard"))
+    assert_close(tmp_path / "alone", tmp_path / "sharded")
+    for name, first, then in (("a", ["--shard"], False), ("b", [], True)):
+        options = [*arguments(text_file, tmp_path, name), *first, "--save-seconds", "0.2"]
+        started = subprocess.Popen(
+            torchrun(2, *options), cwd=ROOT, env=SURROUNDINGS, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+        )
+        wait_for_checkpoint(tmp_path / name)
+        os.kill(children(started.pid)[0], signal.SIGKILL)
+        assert started.wait() != 0
+        config = json.loads((tmp_path / name / "run.json").read_text())
+        (tmp_path / name / "run.json").write_text(json.dumps(config | {"shard": then}))
+        resumed = ["pretrain.py", "--resume", str(tmp_path / name)]
+        finished(torchrun(2, *resumed) if then else [sys.executable, *resumed])
+        assert_close(tmp_path / "alone", tmp_path / name)
+
+
+def assert_close(one: Path, other: Path) -> None:
+    """Other sums, which hundreds of steps of Muon in bf16 enlarge: the same quality, not the same bits. That a step is the same is
+    what the test in float64 shows."""
+    ours, theirs = (quality(folder) for folder in (one, other))
+    assert len(ours) == 2 and ours == pytest.approx(theirs, abs=0.03)
+
+
+def quality(folder: Path) -> dict[str, float]:
+    records = [json.loads(line) for line in (folder / "results.jsonl").read_text().splitlines()]
+    return {record["contestant"]: record["final"]["nll"] for record in records if record["final"]}
 
 
 @pytest.mark.slow

@@ -1,0 +1,76 @@
+"""Weights, gradients and optimiser states in shards (`--shard`): FSDP2 over the model as one group.
+
+Blocks cannot be sharded one by one, since architectures use them by their methods, and hooks act on calls alone. So weights are
+whole while a pass runs, and in shards at rest; gradients and optimiser states always are. What needs whole tensors, Muon,
+checkpoints and evaluation, gathers them.
+"""
+
+from collections.abc import Iterable
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.distributed.device_mesh import init_device_mesh
+from torch.distributed.fsdp import fully_shard
+from torch.distributed.tensor import DTensor, distribute_tensor
+
+from model import MaskedLM
+
+
+def shard(model: MaskedLM, world: int) -> None:
+    """In place. Gradients are summed over ranks, as gloo has no average; every rank has the same weights beforehand."""
+    device = next(model.parameters()).device.type
+    fully_shard(model, mesh=init_device_mesh(device, (world,)))
+    model.set_gradient_divide_factor(1.0)
+    model.set_force_sum_reduction_for_comms(True)
+
+
+def is_sharded(model: nn.Module) -> bool:
+    return any(isinstance(p, DTensor) for p in model.parameters())
+
+
+def whole(x: Any) -> Any:
+    """A tensor in one piece, on every rank; anything else as it is."""
+    return x.full_tensor() if isinstance(x, DTensor) else x
+
+
+def like(x: Tensor, of: Tensor) -> Tensor:
+    """x, which is whole, in shards as `of` is."""
+    if not isinstance(of, DTensor) or isinstance(x, DTensor) or x.shape != of.shape:
+        return x
+    return distribute_tensor(x.to(of.device), of.device_mesh, of.placements, src_data_rank=None)
+
+
+@torch.no_grad()
+def gathered(model: MaskedLM) -> MaskedLM:
+    """The model in one piece: itself, or a copy on every rank."""
+    if not is_sharded(model):
+        return model
+    first = next(model.parameters())
+    copy = MaskedLM(model.config).to(first.device, first.dtype)
+    for ours, theirs in zip(copy.parameters(), model.parameters(), strict=True):
+        ours.copy_(theirs.full_tensor())
+    copy.architecture.fraction = model.architecture.fraction
+    return copy.train(model.training)
+
+
+@torch.no_grad()
+def copied(parameters: Iterable[Tensor], source: Iterable[Tensor]) -> None:
+    """Weights that are whole into parameters that may be in shards."""
+    for ours, theirs in zip(parameters, source, strict=True):
+        ours.copy_(like(theirs, ours))
+
+
+def gathered_state(state: dict[str, Any]) -> dict[str, Any]:
+    """An optimiser's state_dict in one piece."""
+    own = {number: {name: whole(x) for name, x in entry.items()} for number, entry in state["state"].items()}
+    return {**state, "state": own}
+
+
+def scattered_state(state: dict[str, Any], parameters: list[Tensor]) -> dict[str, Any]:
+    """The other way, for the optimiser of these parameters, in its order."""
+    own = {
+        number: {name: like(x, parameters[number]) if torch.is_tensor(x) else x for name, x in entry.items()}
+        for number, entry in state["state"].items()
+    }
+    return {**state, "state": own}
