@@ -116,8 +116,8 @@ def test_a_sharded_run_is_resumed_whole_and_a_whole_one_in_shards(text_file: Pat
 
 
 def assert_close(one: Path, other: Path) -> None:
-    """Other sums, which hundreds of steps of Muon in bf16 enlarge: the same quality, not the same bits. That a step is the same is
-    what the test in float64 shows."""
+    """Other sums, which hundreds of steps of Muon in bf16 enlarge: the same quality, not the same bits. That a step is the same
+    is what the test in float64 shows."""
     ours, theirs = (quality(folder) for folder in (one, other))
     assert len(ours) == 2 and ours == pytest.approx(theirs, abs=0.03)
 
