@@ -1,6 +1,7 @@
 """Packages beyond requirements.txt, asked for in one sentence."""
 
 import importlib.util
+import sys
 
 PINS = "requirements-export.txt"
 
@@ -13,5 +14,6 @@ def needs(package: str, what: str) -> None:
     """Raises ValueError where `package` is not installed."""
     if missing(package):
         raise ValueError(
-            f"{what} needs the package {package}, which is not installed; install it with pip install -r {PINS}."
+            f"{what} needs the package {package}, which is not installed; install it with {sys.executable} -m pip install -r "
+            f"{PINS}."
         )

@@ -7,7 +7,7 @@ and of a tokenizer is what the two classes here offer.
 
 import hashlib
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
@@ -129,9 +129,6 @@ class ForeignArchitecture(nn.Module):
     def base(self) -> nn.Module:
         return self.theirs.base_model
 
-    def embedding(self, tokens: Tensor, documents: Tensor | None = None) -> Tensor:
-        return self.hidden_states(Batch(tokens, documents))[0]
-
     def hidden_states(self, batch: Batch) -> Sequence[Tensor]:
         """The embeddings, and the states after each layer."""
         return self.base(**self._given(batch), output_hidden_states=True).hidden_states
@@ -143,15 +140,10 @@ class ForeignArchitecture(nn.Module):
 
     def leave_one_out(self, batch: Batch, places: Tensor) -> tuple[Tensor, int]:
         """Logits (B, P, V) of `places`, from a copy of the sentence for each, in which it and its span are masked."""
-        found, every = [], torch.arange(batch.tokens.shape[1], device=places.device)
-        for row, place, _ in a_copy_for_each(batch, places):
-            first = last = place
-            if batch.spans is not None:
-                first, last = batch.spans.first[row, place], batch.spans.last[row, place]
-            hidden = (every >= first[:, None]) & (every <= last[:, None])
-            documents = None if batch.documents is None else batch.documents[row]
-            copies = Batch(batch.tokens[row].masked_fill(hidden, self.mask_id), documents)
-            found.append(self._logits(copies, place))
+        found = []
+        for copies in a_copy_for_each(batch, places):
+            tokens = copies.batch.tokens.masked_fill(copies.hidden, self.mask_id)
+            found.append(self._logits(replace(copies.batch, tokens=tokens), copies.place))
         return torch.cat(found).view(*places.shape, -1), places.shape[1]
 
     def _logits(self, batch: Batch, place: Tensor) -> Tensor:
@@ -204,6 +196,9 @@ class ForeignLM(MaskedLM):
             max_length=longest(theirs, tokenizer),
             initializer_std=getattr(c, "initializer_range", 0.02),
         )
+
+    def layer(self, batch: Batch, number: int, *, with_self: bool = True) -> Tensor:
+        return self.architecture.hidden_states(batch)[number]
 
 
 def longest(theirs: nn.Module, tokenizer: ForeignTokenizer) -> int:

@@ -33,13 +33,11 @@ from data.text import read_lines
 from data.tokenizer import Tokenizer
 from eval.command import barrier, command, note, open_checkpoints, said
 from eval.finetune import Classifier, Recipe
-from eval.foreign import ForeignLM
 from eval.metrics import measure
 from eval.rows import states_of
 from eval.store import Store, digest_of, digest_of_model, key_of
 from eval.tasks import HUB, hub_rows, json_lines, number_of, parquet
 from model import MaskedLM
-from model.layers import recorded
 from report.names import shortened
 
 HUB_SETS = {
@@ -171,14 +169,8 @@ def embed(
     def read(batch: Batch) -> torch.Tensor:
         if layer in (-1, depth):
             states = pooler.states(batch)
-        elif layer == 0:
-            states = model.architecture.embedding(batch.tokens, batch.documents)
-        elif isinstance(model, ForeignLM):
-            states = model.architecture.hidden_states(batch)[layer]
         else:
-            with recorded(model.architecture) as layers:
-                model.encode(batch, with_self=encode == "with_self")
-            states = layers[layer - 1]
+            states = model.layer(batch, layer, with_self=encode == "with_self")
         return pooler.mean(states.float(), batch)
 
     return states_of(read, texts, tokenizer, model.config.max_length, device)

@@ -24,6 +24,7 @@ from eval.command import command, open_checkpoint
 from export.card import card
 from export.convert import check_exports, configuration, is_stock_bert, weights
 from model import MaskedLM
+from training.run import folder_name
 
 FOLDER = Path(__file__).parent / "folder"
 
@@ -117,8 +118,6 @@ def facts_of(checkpoint: Path) -> dict[str, Any]:
                 run = json.loads((results.parent / "run.json").read_text(encoding="utf-8"))
             except (OSError, ValueError):
                 return {}
-            from training.run import folder_name
-
             own = [r for r in rows if folder_name(r["contestant"], r["seed"]) == folder.name and r.get("final")]
             return {"run": run, "record": own[-1]} if own else {}
     return {}

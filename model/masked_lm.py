@@ -9,7 +9,7 @@ from data.batch import Batch
 from model.architectures import architecture_class
 from model.config import ModelConfig
 from model.head import Head
-from model.layers import initialise
+from model.layers import initialise, recorded
 
 
 @dataclass(frozen=True)
@@ -56,6 +56,14 @@ class MaskedLM(nn.Module):
 
     def encode(self, batch: Batch, *, with_self: bool = True) -> Tensor:
         return self.architecture.encode(batch, with_self=with_self)
+
+    def layer(self, batch: Batch, number: int, *, with_self: bool = True) -> Tensor:
+        """(B, N, D): the raw embeddings (0), or what layer 1, 2, ... makes of its stream in `encode`."""
+        if number == 0:
+            return self.architecture.embedding(batch.tokens, batch.documents)
+        with recorded(self.architecture) as layers:
+            self.encode(batch, with_self=with_self)
+        return layers[number - 1]
 
     @torch.no_grad()
     def leave_one_out(self, batch: Batch, places: Tensor, k: int = 1) -> LeaveOneOut:

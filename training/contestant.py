@@ -24,7 +24,7 @@ from training.entry import Entry
 from training.machine import precision
 from training.optimizer import OptimizerConfig, Optimizers
 from training.ranks import ALONE, Ranks
-from training.sharding import copied, gathered, is_sharded, shard
+from training.sharding import copied, gathered, shard
 
 
 @dataclass
@@ -106,16 +106,16 @@ class Contestant:
         if optimizer.learning_rate is None:
             optimizer = dataclasses.replace(optimizer, learning_rate=model.architecture.learning_rate)
         self.optimizer_config = optimizer
-        if sharded and not ranks.alone:
+        self.sharded = sharded and not ranks.alone
+        if self.sharded:
             shard(model, ranks.world)
         self.optimizers = Optimizers(model, optimizer, ranks)
         self.device = next(model.parameters()).device
         self.progress = Progress()
         self.ranks = ranks
         self.loss_of = torch.compile(model, fullgraph=True) if compile_loss else model
-        self.parallel: nn.Module | None = (
-            None  # the same, with its gradients added up over ranks; made when all are there
-        )
+        # The same, with gradients averaged over ranks; made with the first step, when all are there.
+        self.parallel: nn.Module | None = None
         self.compiled = compile_loss
         self.tokens_per_step = accumulate * batches.batch_size * batches.sequence_length
         self.identity: dict[str, Any] = {}  # of the run, compared on resume
@@ -246,10 +246,12 @@ class Contestant:
     def _backward(self, batch: Batch, weight: float, last: bool) -> torch.Tensor:
         """Add the gradients of a batch; with the last one those of all ranks. Places count alike, whatever batch holds them."""
         loss_of, waiting = self.loss_of, contextlib.nullcontext()
-        if is_sharded(self.model):
+        if self.sharded:
             self.model.set_requires_gradient_sync(last)
         elif not self.ranks.alone:
-            self.parallel = self.parallel or self.ranks.parallel(self.loss_of)
+            if self.parallel is None:
+                phases = self.model.architecture.phase(0.0) != self.model.architecture.phase(1.0)
+                self.parallel = self.ranks.parallel(self.loss_of, phases)
             loss_of, waiting = self.parallel, contextlib.nullcontext() if last else self.parallel.no_sync()
         # DistributedDataParallel averages gradients over ranks, and wanted is their sum.
         scale = 1 if self.parallel is None else self.ranks.world

@@ -20,7 +20,7 @@ from training.contestant import Contestant
 from training.entry import Entry
 from training.machine import keep_freed_memory
 from training.making import autocast_dtype, make_contestant, resolve_device
-from training.memory import training_memory_bytes
+from training.memory import some_batch, training_memory_bytes
 
 TIMED_STEPS = 3
 
@@ -30,18 +30,7 @@ class RandomBatches:
 
     def __init__(self, config: PretrainConfig, model: MaskedLM) -> None:
         self.batch_size, self.sequence_length = config.batch_size, config.sequence_length
-        shape = (self.batch_size, self.sequence_length)
-        tokens = torch.randint(5, model.config.vocab_size, shape, generator=torch.Generator().manual_seed(0))
-        masking = model.architecture.masking
-        self.batch = Batch(tokens, samples=tuple(range(self.batch_size)))
-        if model.architecture.hidden_words:  # words of two tokens, all of them hidden
-            first = (torch.arange(self.sequence_length) // 2 * 2).expand(shape)
-            self.batch = self.batch.hiding(first, (first + 1).clamp_max(self.sequence_length - 1))
-        if masking is not None:
-            masked = torch.zeros(shape, dtype=torch.bool)
-            masked[:, : max(1, round(masking.rate * self.sequence_length))] = True
-            corrupted = tokens.masked_fill(masked, model.config.mask_id)
-            self.batch = replace(self.batch, corrupted=corrupted, masked=masked)
+        self.batch = some_batch(model, self.batch_size, self.sequence_length)
 
     def at(self, step: int, masking: Masking | None = None) -> Batch:
         return self.batch if masking is not None else replace(self.batch, corrupted=None, masked=None)

@@ -15,7 +15,6 @@ from torch import Tensor
 
 from data.batch import Batch
 from data.batches import HeldOut
-from data.tokenizer import Tokenizer
 from data.words import word_bounds, word_starts
 from model import MaskedLM
 from report.statistics import clustered_mean
@@ -183,15 +182,6 @@ def doubles(row: np.ndarray) -> np.ndarray:
     """What stands more than once in a row."""
     values, count = np.unique(row, return_counts=True)
     return values[count > 1]
-
-
-def words_of(batch: Batch, tokenizer: Tokenizer) -> tuple[Tensor, Tensor]:
-    """first, last (B, N) int64: the word around each place. A word is what stands between spaces; specials, and the first place
-    of a document, begin words of their own."""
-    documents = None if batch.documents is None else batch.documents.numpy()
-    starts = word_starts(batch.tokens.numpy(), tokenizer.starts_word, tokenizer.special_ids, documents)
-    first, last = word_bounds(starts)
-    return torch.from_numpy(first), torch.from_numpy(last)
 
 
 def device_of(model: MaskedLM) -> torch.device:

@@ -5,17 +5,14 @@ that a backward pass keeps, on two windows on this machine's CPU; the rest follo
 """
 
 import re
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Annotated, Literal
 
 import torch
 import tyro
 from rich.console import Console
 from rich.table import Table
-from torch import Tensor
-from torch.autograd.graph import saved_tensors_hooks
 
-from data.batch import Batch
 from data.options import check_types
 from kernels.dispatch import as_operators
 from kernels.roofline import CHIPS, Chip
@@ -23,6 +20,7 @@ from model import MaskedLM, ModelConfig, size_names
 from model.flops import step_flops
 from training.entry import Entry
 from training.machine import precision
+from training.memory import activation_bytes, some_batch
 from training.optimizer import OptimizerConfig, Optimizers
 
 GEMM, MEMORY = 0.7, 0.8  # shares of the data sheet's peaks that large products and plain copies reach
@@ -99,37 +97,6 @@ def number_of_tokens(text: str) -> float:
         raise ValueError(f"tokens is {text!r}; write 20M, 100B or 1T.") from None
 
 
-def some_batch(model: MaskedLM, rows: int, length: int) -> Batch:
-    """Any tokens; a masked model predicts as many places of each row as it is asked for."""
-    tokens = torch.arange(rows * length).remainder(model.config.vocab_size).view(rows, length)
-    batch, masking = Batch(tokens, samples=tuple(range(rows))), model.architecture.masking
-    if model.architecture.hidden_words:  # words of two tokens
-        first = torch.arange(length) // 2 * 2
-        batch = batch.hiding(first.expand(rows, -1), (first + 1).clamp_max(length - 1).expand(rows, -1))
-    if masking is None:
-        return batch
-    masked = torch.zeros(rows, length, dtype=torch.bool)
-    masked[:, : max(1, round(masking.rate * length))] = True
-    return replace(batch, corrupted=tokens.masked_fill(masked, model.config.mask_id), masked=masked)
-
-
-def activation_bytes(model: MaskedLM, batch: Batch, autocast: torch.dtype | None) -> int:
-    """Every distinct storage that the backward pass of `batch` keeps, weights apart, by the operators that a GPU runs too."""
-    weights = {p.untyped_storage().data_ptr() for p in model.parameters()}
-    kept: dict[int, tuple[int, object]] = {}
-
-    def pack(tensor: Tensor) -> Tensor:
-        storage = tensor.untyped_storage()
-        if storage.data_ptr() not in weights:
-            kept[storage.data_ptr()] = storage.nbytes(), storage  # held, so that no other takes its address
-        return tensor
-
-    with as_operators(), precision(torch.device("cpu"), autocast), saved_tensors_hooks(pack, lambda tensor: tensor):
-        loss = model(batch)
-    del loss
-    return sum(size for size, _ in kept.values())
-
-
 def planned(entry: Entry, config: PlanConfig, chip: Chip) -> Plan:
     shape = {"vocab_size": config.vocab_size, "mask_id": 3, "max_length": max(512, config.sequence_length)}
     made = ModelConfig.preset(
@@ -140,10 +107,10 @@ def planned(entry: Entry, config: PlanConfig, chip: Chip) -> Plan:
     weights = sum(p.numel() * p.element_size() for p in model.parameters())
     states = Optimizers(model, config.optimizer).state_bytes()
     rows, length = config.batch_size, config.sequence_length
-    one, two = (activation_bytes(model, some_batch(model, r, length), torch.bfloat16) for r in (1, 2))
+    with as_operators(), precision(torch.device("cpu"), torch.bfloat16):  # the operators that a GPU runs too
+        one, two = (activation_bytes(model, some_batch(model, r, length)) for r in (1, 2))
     kept = one + (two - one) * (rows - 1)
-    masking = model.architecture.masking
-    predicted = rows * (length if masking is None else max(1, round(masking.rate * length)))
+    predicted = some_batch(model, rows, length).predicted
     flops = step_flops(made, rows, length)(predicted)
     micro = (config.accumulate or config.count) // config.count
     products = micro * flops / (GEMM * chip.flops)

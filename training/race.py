@@ -43,20 +43,20 @@ class Unfinished(ValueError):
     """Some contestants failed; the others went on to their ends and are saved."""
 
 
-def race(run: Run, display: Display, interrupt: Interrupt, told: Callable[[], None] = lambda: None) -> bool:
+def race(run: Run, display: Display, interrupt: Interrupt, on_records: Callable[[], None] = lambda: None) -> bool:
     """Train every contestant to the end of its budget. Returns False if interrupted, with all of them saved.
 
-    told: called when there are new records. One that fails takes no other with it. Raises Unfinished, with a sentence for each,
-    when the others have ended.
+    on_records: called when there are new ones. One that fails takes no other with it. Raises Unfinished, with a sentence for
+    each, when the others have ended.
     """
     if (
         run.config.workers != 1
     ):  # also with one contestant left: a worker has its share of the cores, and so the same bits
-        return side_by_side(run, run.config.workers or available_cores(), display, interrupt, told)
-    return in_turns(run, display, interrupt, told)
+        return side_by_side(run, run.config.workers or available_cores(), display, interrupt, on_records)
+    return in_turns(run, display, interrupt, on_records)
 
 
-def in_turns(run: Run, display: Display, interrupt: Interrupt, told: Callable[[], None]) -> bool:
+def in_turns(run: Run, display: Display, interrupt: Interrupt, on_records: Callable[[], None]) -> bool:
     """Whoever has spent the smallest share of its budget is next."""
     failed: dict[int, str] = {}
     for contestant in run.contestants:
@@ -72,7 +72,7 @@ def in_turns(run: Run, display: Display, interrupt: Interrupt, told: Callable[[]
         with _barrier(run, contestant, failed):
             if turn(run, contestant, threads.get(id(contestant))) and run.ranks.first:
                 run.write_records()
-                told()
+                on_records()
         display.update(contestant)
         if run.ranks.agree(interrupt.asked) and not all(c.finished for c in run.contestants):
             for c in run.contestants:
@@ -141,7 +141,7 @@ def turn(run: Run, contestant: Contestant, threads: Threads | None = None) -> bo
 
 
 def side_by_side(
-    run: Run, workers: int, display: Display, interrupt: Interrupt, told_of_records: Callable[[], None]
+    run: Run, workers: int, display: Display, interrupt: Interrupt, on_records: Callable[[], None]
 ) -> bool:
     """The most expensive first, so that no worker is left with a long one at the end."""
     context = multiprocessing.get_context("spawn")
@@ -174,7 +174,7 @@ def side_by_side(
         contestant.progress, contestant.last = Progress.from_dict(told["progress"]), told["last"]
         if len(contestant.progress.history) > evaluated:
             run.write_records()
-            told_of_records()
+            on_records()
         display.update(contestant)
         if contestant.finished:
             open_tasks.discard(index)

@@ -136,11 +136,10 @@ class Ranks:
         """Which of a step's micro-batches this rank takes."""
         return range(self.rank, count, self.world)
 
-    def parallel(self, model: nn.Module) -> nn.Module:
-        """Adds up gradients over ranks. Some architectures leave weights unused in some phases of training."""
-        if self.alone:
-            return model
-        return nn.parallel.DistributedDataParallel(model, find_unused_parameters=False, broadcast_buffers=False)
+    @staticmethod
+    def parallel(model: nn.Module, phases: bool) -> nn.Module:
+        """Averages gradients over ranks. phases: whether training leaves some weights unused at times."""
+        return nn.parallel.DistributedDataParallel(model, find_unused_parameters=phases, broadcast_buffers=False)
 
 
 ALONE = Ranks()

@@ -21,28 +21,23 @@ import urllib.parse
 from pathlib import Path
 from typing import Any
 
-import torch
-from torch.utils.tensorboard import SummaryWriter
-
 from data.batches import Batches, held_out_windows
-from data.extras import missing
 from data.files import held, to_json, user_path, write_atomically
 from data.prepare import PreparedCorpus, prepare
 from data.text import parsed, read_lines
 from data.words import Words
 from model import MaskedLM
 from training import checkpoint
-from training.budget import Budget
 from training.config import PretrainConfig
 from training.contestant import Contestant, Progress
 from training.entry import Entry
+from training.facts import facts_of
 from training.leave_one_out import Yardstick
 from training.machine import Machine
-from training.making import autocast_dtype, make_contestant, resolve_device
-from training.memory import training_memory_bytes
+from training.making import make_contestant, resolve_device
 from training.ranks import ALONE, Ranks
+from training.scalars import Scalars
 from training.sharding import gathered
-from training.track import Tracker
 from training.warm_start import WarmStart, warm_start
 from training.whole_words import WholeWords
 
@@ -56,10 +51,6 @@ class Run:
 
     def __init__(self, config: PretrainConfig, folder: Path, *, only: int | None = None, ranks: Ranks = ALONE) -> None:
         self.config, self.folder, self.ranks = config, folder, ranks
-        if config.track and missing(config.track):
-            raise ValueError(
-                f"--track {config.track} needs the package {config.track}; install it with pip install {config.track}."
-            )
         self.device = resolve_device(config.device)
         self.corpus: PreparedCorpus = prepare(config.data)
         self.tokenizer = self.corpus.tokenizer
@@ -88,7 +79,7 @@ class Run:
         ]
         self.warm_starts: dict[str, WarmStart] = {}
         for contestant in self.contestants:
-            contestant.identity = self._identity()
+            contestant.identity = self.identity()
             own = folder / "checkpoints" / key(contestant)
             if contestant.entry.init and checkpoint.last_good(own)[0] is None:  # else it goes on from its own
                 begun = warm_start(contestant.model, contestant.entry.init, self.tokenizer.hash)
@@ -96,8 +87,7 @@ class Run:
                 if only is None:
                     self.notes.append(f"{contestant.label} {begun}.")
         self.machine = Machine.here(self.device)
-        self.writers: dict[str, SummaryWriter] = {}
-        self.tracker: Tracker | None = None  # made with the first scalar
+        self.scalars = Scalars(config.track, json.loads(config.to_json()))
         self.saved_at = {key(c): time.monotonic() for c in self.contestants}
         self.lock = contextlib.ExitStack()
 
@@ -174,7 +164,7 @@ class Run:
         sentence = f"{self.folder} is being trained by another process; wait for its end, or stop it first."
         self.lock.enter_context(held(self.folder / ".lock", sentence))
 
-    def _identity(self) -> dict[str, str]:
+    def identity(self) -> dict[str, str]:
         """What must not change while a run is stopped: the bytes of the corpus, how it is read, the tokenizer."""
         return {"prepared": self.corpus.key, "tokenizer": self.tokenizer.hash[:12]}
 
@@ -186,7 +176,7 @@ class Run:
             raise ValueError(
                 f"{path} does not say which corpus the run began with ({error}); bring the file back, or start a new run."
             ) from error
-        changed = [name for name, value in self._identity().items() if before.get(name) != value]
+        changed = [name for name, value in self.identity().items() if before.get(name) != value]
         if changed:
             raise ValueError(
                 f"The corpus {self.config.data.corpus} is not what it was when {self.folder} began (another "
@@ -287,61 +277,12 @@ class Run:
         write_atomically(self.folder / "results.jsonl", "\n".join(records) + "\n")
 
     def log(self, contestant: Contestant, scalars: dict[str, float]) -> None:
-        """To TensorBoard; a disk that is full there ends no training."""
-        if not self.ranks.first:
-            return
-        with contextlib.suppress(OSError):
-            self._log(contestant, scalars)
-
-    def _log(self, contestant: Contestant, scalars: dict[str, float]) -> None:
-        name = key(contestant)
-        if name not in self.writers:
-            place = str(self.folder / "tensorboard" / name)
-            self.writers[name] = SummaryWriter(place, purge_step=contestant.progress.step)
-        for scalar, value in scalars.items():
-            self.writers[name].add_scalar(scalar, value, contestant.progress.step)
-        if self.tracker is None:
-            self.tracker = Tracker(self.config.track, self.folder.name, json.loads(self.config.to_json()))
-        self.tracker.log(name, scalars, contestant.progress.step)
+        if self.ranks.first:
+            self.scalars.log(self.folder, key(contestant), scalars, contestant.progress.step)
 
     def write_facts(self) -> None:
         """What the report says beside the results."""
-        facts: dict[str, Any] = {
-            "corpus": dataclasses.asdict(self.corpus.info),
-            "identity": self._identity(),
-            "precision": str(autocast_dtype(self.config.precision, self.device) or torch.float32),
-            "yardstick": {
-                part: {"windows": len(y.tokens), "tokens": y.scored, "documents": len(set(y.origin.flatten().tolist()))}
-                for part, y in (("dev", self.dev), ("test", self.test))
-            },
-            "notes": self.notes,
-            "axis": Budget.parse(self.config.budget).kind,  # what the contestants have as much of
-            "contestants": {
-                c.label: {
-                    "architecture": c.entry.architecture,
-                    "family": c.entry.family,
-                    "share": c.entry.share,
-                    "parameters": c.model.parameter_count(),
-                    "flops_per_token": c.flops_per_step / c.tokens_per_step,
-                    "predicted_fraction": c.predicted_per_step / c.tokens_per_step,
-                    "memory_bytes": training_memory_bytes(c),
-                    "model": json.loads(c.model.config.to_json()),
-                    "optimizer": dataclasses.asdict(c.optimizer_config),
-                    **({"init": self._init(c)} if c.entry.init else {}),
-                }
-                for c in self.contestants
-                if c.seed == self.config.seeds[0]
-            },
-        }
-        write_atomically(self.folder / "facts.json", to_json(facts, indent=2))
-
-    def _init(self, contestant: Contestant) -> dict[str, Any]:
-        """What it started from; of a run that goes on, what facts.json says."""
-        if (begun := self.warm_starts.get(contestant.label)) is not None:
-            return dataclasses.asdict(begun)
-        path = self.folder / "facts.json"
-        known = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
-        return known.get("contestants", {}).get(contestant.label, {}).get("init", {"source": contestant.entry.init})
+        write_atomically(self.folder / "facts.json", to_json(facts_of(self), indent=2))
 
     def gather(self) -> None:
         """Whole models for rank 0, once all have ended; every rank calls it."""
@@ -351,11 +292,7 @@ class Run:
     def close(self) -> None:
         for contestant in self.contestants:
             contestant.parallel = None
-        if self.tracker is not None:
-            self.tracker.finish()
-        for writer in self.writers.values():
-            with contextlib.suppress(OSError):
-                writer.close()
+        self.scalars.close()
         self.lock.close()
 
 

@@ -146,11 +146,35 @@ def tokens_of_a_pass(device: torch.device) -> int:
     return 2_048 if device.type == "cpu" else 65_536
 
 
-def a_copy_for_each(batch: Batch, places: Tensor) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
-    """places (B, P), in groups of C that fit a pass: their rows (C,), places (C,), and the places counted through C copies of
-    these rows."""
+@dataclass(frozen=True)
+class Copies:
+    """Some rows of a batch again, (C, N), one for each place that is asked for.
+
+    batch:      the copies; nothing in them is masked or hidden yet.
+    row, place: (C,) the row of the given batch that a copy is of, and the place that it is for.
+    hidden:     (C, N) bool, that place, and what its span hides.
+    counted:    (C,) the places, counted through the copies.
+    """
+
+    batch: Batch
+    row: Tensor
+    place: Tensor
+    hidden: Tensor
+    counted: Tensor
+
+
+def a_copy_for_each(batch: Batch, places: Tensor) -> Iterator[Copies]:
+    """places (B, P), in groups that fit a pass."""
     length, place = batch.tokens.shape[1], places.reshape(-1)
-    row = torch.arange(len(places), device=place.device).repeat_interleave(places.shape[1])
+    row, every = torch.arange(len(places), device=place.device), torch.arange(length, device=place.device)
+    row = row.repeat_interleave(places.shape[1])
     group = max(1, tokens_of_a_pass(place.device) // length)
     for rows, own in zip(row.split(group), place.split(group)):
-        yield rows, own, torch.arange(len(own), device=own.device) * length + own
+        first = last = own
+        if batch.spans is not None:
+            first, last = batch.spans.first[rows, own], batch.spans.last[rows, own]
+        documents = None if batch.documents is None else batch.documents[rows]
+        plain = {"corrupted": None, "masked": None, "spans": None, "samples": None}
+        copies = dataclasses.replace(batch, tokens=batch.tokens[rows], documents=documents, **plain)
+        hidden = (every >= first[:, None]) & (every <= last[:, None])
+        yield Copies(copies, rows, own, hidden, torch.arange(len(own), device=own.device) * length + own)

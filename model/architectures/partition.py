@@ -11,7 +11,7 @@ is drawn for each row, from `low` to `high`. `near` adds neighbours' raw embeddi
 group to where queries start. Leave-one-out asks for a group of one position, or of its word, and so needs a pass for each.
 """
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
@@ -99,13 +99,5 @@ class Partition(Architecture):
 
     def leave_one_out(self, batch: Batch, places: Tensor) -> tuple[Tensor, int]:
         """A copy for each place, alone in its group, or with its span."""
-        states, every = [], torch.arange(batch.tokens.shape[1], device=places.device)
-        for row, place, one_each in a_copy_for_each(batch, places):
-            documents = None if batch.documents is None else batch.documents[row]
-            first = last = place
-            if batch.spans is not None:
-                first, last = batch.spans.first[row, place], batch.spans.last[row, place]
-            alone = (every >= first[:, None]) & (every <= last[:, None])
-            copies = replace(batch, tokens=batch.tokens[row], documents=documents, spans=None, samples=None)
-            states.append(self.exchange(copies, alone, one_each))
+        states = [self.exchange(c.batch, c.hidden, c.counted) for c in a_copy_for_each(batch, places)]
         return torch.cat(states).view(*places.shape, -1), places.shape[1]

@@ -74,18 +74,12 @@ class Permuted(Architecture):
         """A copy for each place, in an order in which it comes after all that it may see, and before what is hidden."""
         score, every = uniform(batch), torch.arange(batch.tokens.shape[1], device=places.device)
         states = []
-        for row, place, one_each in a_copy_for_each(batch, places):
-            documents = None if batch.documents is None else batch.documents[row]
-            spans = None if batch.spans is None else Spans(batch.spans.first[row], batch.spans.last[row])
-            copies = replace(batch, tokens=batch.tokens[row], documents=documents, spans=spans, samples=None)
-            own = every == place[:, None]  # (C, N)
-            behind = own.double()  # the place itself after the others, and after it what is hidden from it
-            if batch.spans is not None:
-                first, last = batch.spans.first[row, place], batch.spans.last[row, place]
-                hidden = (every >= first[:, None]) & (every <= last[:, None])
-                behind = behind + 2.0 * (hidden & ~own)
-            rank = ranked(score[row] + behind, copies)
-            states.append(self.two_streams(copies, rank, one_each))
+        for each in a_copy_for_each(batch, places):
+            spans = None if batch.spans is None else Spans(batch.spans.first[each.row], batch.spans.last[each.row])
+            copies, own = replace(each.batch, spans=spans), every == each.place[:, None]  # (C, N)
+            # The place itself after the others, and after it what is hidden from it.
+            behind = own.double() + 2.0 * (each.hidden & ~own)
+            states.append(self.two_streams(copies, ranked(score[each.row] + behind, copies), each.counted))
         return torch.cat(states).view(*places.shape, -1), places.shape[1]
 
 

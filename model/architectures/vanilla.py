@@ -9,7 +9,7 @@ cost, for nobody reads the other places of the last layer: that is `narrow=0`, v
 `near` and `taps` are the tricks of `local`; `words=s` masks whole words in a share s of the rows.
 """
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 from typing import Literal
 
@@ -117,15 +117,9 @@ class Vanilla(Architecture):
 
     def leave_one_out(self, batch: Batch, places: Tensor) -> tuple[Tensor, int]:
         """One copy of the sentence for each place, that place (and what is hidden from it) masked: a pass for each."""
-        states, every = [], torch.arange(batch.tokens.shape[1], device=places.device)
-        for row, place, _ in a_copy_for_each(batch, places):
-            first = last = place
-            if batch.spans is not None:
-                first, last = batch.spans.first[row, place], batch.spans.last[row, place]
-            hidden = (every >= first[:, None]) & (every <= last[:, None])
-            copies = batch.tokens[row].masked_fill(hidden, self.config.mask_id)
-            documents = None if batch.documents is None else batch.documents[row]
-            alone = PlacesByRow(place[:, None], torch.arange(len(place), device=place.device))
-            batch_of_copies = replace(batch, tokens=copies, documents=documents, masked=None, spans=None, samples=None)
-            states.append(self.narrowed(copies, batch_of_copies, alone))
+        states = []
+        for copies in a_copy_for_each(batch, places):
+            tokens = copies.batch.tokens.masked_fill(copies.hidden, self.config.mask_id)
+            alone = PlacesByRow(copies.place[:, None], torch.arange(len(copies.place), device=places.device))
+            states.append(self.narrowed(tokens, copies.batch, alone))
         return torch.cat(states).view(*places.shape, -1), places.shape[1]

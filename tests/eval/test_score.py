@@ -9,6 +9,7 @@ import torch
 
 from data.batch import Batch
 from data.tokenizer import Tokenizer
+from data.words import word_bounds, word_starts
 from eval import score as scoring
 from eval.score import score
 from kernels.attention import spans_of
@@ -16,7 +17,6 @@ from model import MaskedLM
 from model.architectures import REGISTRY
 from tests.model.models import tiny_model
 from training import checkpoint
-from training.leave_one_out import words_of
 
 SENTENCES = ["the barids often see the denum twice.", "", "lamid", "the gimul carries the posot.", "the folids paint"]
 
@@ -35,7 +35,7 @@ def model_of(architecture: str, tokenizer: Tokenizer, **options: object) -> Mask
 def by_brute_force(model: MaskedLM, tokenizer: Tokenizer, ids: list[int], variant: str) -> list[float]:
     """One token at a time. What it must not see is another token entirely; vanilla reads [MASK] there."""
     tokens = torch.tensor([[tokenizer.bos_id, *ids, tokenizer.eos_id]])
-    first, last = words_of(Batch(tokens), tokenizer)
+    first, last = word_bounds(word_starts(tokens.numpy(), tokenizer.starts_word, tokenizer.special_ids))
     found = []
     for place in range(1, len(ids) + 1):
         every = torch.arange(tokens.shape[1])

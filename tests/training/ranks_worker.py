@@ -29,7 +29,7 @@ from training.sharding import gathered
 def trained(
     architecture: str, optimizer: str, ranks: Ranks, steps: int, accumulate: int, precision: torch.dtype, sharded: bool
 ) -> MaskedLM:
-    model = tiny_model(architecture).to(precision).train()
+    model = start(architecture).to(precision).train()
     batches = SomeBatches(model.architecture.masking is not None)
     budget = Budget("tokens", accumulate * 24 * steps)  # 24 tokens a batch
     config = OptimizerConfig(name=optimizer)
@@ -51,6 +51,11 @@ def trained(
     return gathered(model)
 
 
+def start(architecture: str) -> MaskedLM:
+    entry = Entry.parse(architecture)
+    return tiny_model(entry.architecture, options=entry.options)
+
+
 def main() -> None:
     out, steps, accumulate, name, how, *architectures = sys.argv[1:]
     sharded = how == "shard"
@@ -66,7 +71,7 @@ def main() -> None:
                 most = max(float((a - b).detach().abs().max()) for a, b in pairs)
                 moved = max(
                     float((a - b).detach().abs().max())
-                    for a, b in zip(alone.parameters(), tiny_model(architecture).parameters())
+                    for a, b in zip(alone.parameters(), start(architecture).parameters())
                 )
                 found[f"{architecture}, {optimizer}"] = [most, all(torch.equal(a, b) for a, b in pairs), moved]
     if ranks.first:

@@ -7,10 +7,11 @@ import torch
 from data.batch import Batch
 from data.batches import HeldOut
 from data.tokenizer import Tokenizer
+from data.words import word_bounds, word_starts
 from report.statistics import clustered_mean
 from tests.conftest import VOCAB, random_batch
 from tests.model.models import tiny_model
-from training.leave_one_out import Clusters, Yardstick, words_of
+from training.leave_one_out import Clusters, Yardstick
 
 SPECIAL = (0, 1, 2, 3, 4)
 
@@ -91,7 +92,7 @@ def tokenizer(text_file) -> Tokenizer:
 def test_words_are_what_stands_between_spaces(tokenizer: Tokenizer) -> None:
     ids = tokenizer.encode("the barids often see.")
     tokens = torch.tensor([[tokenizer.bos_id, *ids, tokenizer.eos_id]])
-    first, last = words_of(Batch(tokens), tokenizer)
+    first, last = word_bounds(word_starts(tokens.numpy(), tokenizer.starts_word, tokenizer.special_ids))
     texts = [
         tokenizer.decode(tokens[0, a : b + 1].tolist()).strip()
         for a, b in sorted({*zip(first[0].tolist(), last[0].tolist())})

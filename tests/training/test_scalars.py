@@ -8,7 +8,7 @@ import pytest
 
 import pretrain
 from tests.training.runs import OPTIONS, run
-from training.track import Tracker
+from training.scalars import Scalars
 
 
 class Fake(types.ModuleType):
@@ -55,11 +55,11 @@ def test_a_tracker_that_is_not_installed_is_refused_at_once(text_file, tmp_path,
     assert not (tmp_path / "none").exists()
 
 
-def test_no_tracker_sends_nothing() -> None:
-    tracker = Tracker("", "name", {})
-    tracker.log("a", {"loss": 1.0}, 1)
-    tracker.finish()
-    assert tracker.module is None
+def test_without_a_tracker_tensorboard_has_the_scalars(tmp_path: Path) -> None:
+    scalars = Scalars("", {})
+    scalars.log(tmp_path, "a", {"loss": 1.0}, 1)
+    scalars.close()
+    assert scalars.tracker is None and list((tmp_path / "tensorboard" / "a").glob("events*"))
 
 
 def test_the_page_refreshes_while_the_race_runs_and_not_afterwards(text_file, tmp_path, monkeypatch) -> None:
