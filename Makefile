@@ -6,6 +6,7 @@ pins = $(shell cat $(1) | cksum | cut -d' ' -f1)
 RUN_STAMP := .venv/.run-$(call pins,requirements.txt)
 BENCH_STAMP := .venv/.bench-$(call pins,requirements.txt requirements-test.txt requirements-bench.txt)
 EXPORT_STAMP := .venv/.export-$(call pins,requirements.txt requirements-test.txt requirements-export.txt)
+CHINESE_STAMP := .venv/.chinese-$(call pins,requirements.txt requirements-chinese.txt)
 OLD := .venv-transformers4
 OLD_STAMP := $(OLD)/.made-$(call pins,requirements-transformers4.txt)
 TEST_STAMP := .venv/.test-$(call pins,requirements.txt requirements-test.txt)
@@ -17,7 +18,16 @@ option = $(if $($(1)),--$(2) $(call quoted,$($(1))))
 options = $(if $($(1)),--$(2) $(call each,$($(1))))
 each = $(foreach word,$(1),$(call quoted,$(word)))
 PRETRAIN_OPTIONS = $(call options,ARCHITECTURES,architectures) $(call option,BUDGET,budget) $(call option,CORPUS,corpus) \
-	$(call option,SIZE,size) $(call options,SEEDS,seeds) $(call option,NAME,name) $(call option,RESUME,resume) $(ARGS)
+	$(call option,SIZE,size) $(call options,SEEDS,seeds) $(call option,NAME,name) $(call option,RESUME,resume) $(CHINESE) $(ARGS)
+
+# LANG is also the shell's locale, as zh_CN.UTF-8; what programs see of it is left as it was.
+ifeq ($(LANG),zh)
+CHINESE := --lang zh
+RACE_STAMP = $(CHINESE_STAMP)
+override LANG := C.UTF-8
+else
+RACE_STAMP = $(RUN_STAMP)
+endif
 
 .DEFAULT_GOAL := help
 .PHONY: help pretrain frontier tune compare rivals scaling glue clue score blimp sts rerank correct fewclue bench-scoring bench-finetune export bench-export board test test-slow test-interop fuzz stress test-kernels test-gpu bench profile lint format clean
@@ -28,9 +38,9 @@ help: ## these lines
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 	@echo
 	@echo "  variables of pretrain: BUDGET=20s|2e13flop|20Mtok CORPUS=name|path|hf:... ARCHITECTURES='tta vanilla' SIZE SEEDS"
-	@echo "  NAME RESUME=runs/NAME ARGS='--any --option'; all options: make pretrain ARGS=--help"
+	@echo "  LANG=zh (Chinese) NAME RESUME=runs/NAME ARGS='--any --option'; all options: make pretrain ARGS=--help"
 
-pretrain: $(RUN_STAMP) ## train two-stream and vanilla MLM side by side and report who learned more (12 min on 2 cores)
+pretrain: $(RACE_STAMP) ## train two-stream and vanilla MLM side by side and report who learned more (12 min on 2 cores)
 	$(PY) pretrain.py $(PRETRAIN_OPTIONS)
 
 EVALUATION_OPTIONS = --checkpoints $(call each,$(CHECKPOINT)) $(call option,DATA,data) $(call options,TASKS,tasks) $(call options,SEEDS,seeds) \
@@ -205,6 +215,10 @@ $(TEST_STAMP): | .venv/bin/python
 $(BENCH_STAMP): | .venv/bin/python
 	$(PY) -m pip install --quiet --disable-pip-version-check -r requirements-bench.txt
 	@rm -f .venv/.bench-* .venv/.test-* .venv/.run-* && touch $@ $(TEST_STAMP) $(RUN_STAMP)
+
+$(CHINESE_STAMP): | .venv/bin/python
+	$(PY) -m pip install --quiet --disable-pip-version-check -r requirements-chinese.txt
+	@rm -f .venv/.chinese-* && touch $@ $(RUN_STAMP)
 
 $(EXPORT_STAMP): | .venv/bin/python
 	$(PY) -m pip install --quiet --disable-pip-version-check -r requirements-export.txt

@@ -50,13 +50,19 @@ class Masking:
             )
 
     def apply(
-        self, tokens: np.ndarray, vocabulary: Vocabulary, seed: int, samples: np.ndarray, words: Words | None = None
+        self,
+        tokens: np.ndarray,
+        vocabulary: Vocabulary,
+        seed: int,
+        samples: np.ndarray,
+        words: Words | None = None,
+        begins: np.ndarray | None = None,
     ) -> tuple[np.ndarray, np.ndarray]:
         """tokens (B, N) -> corrupted (B, N) and masked (B, N) bool.
 
         samples: (B,) the number of each row in the order of the data. What is drawn for a row depends on the seed and
         on its number alone: not on the batch it stands in, nor on other rows.
-        words: needed where whole words are masked.
+        words: needed where whole words are masked; begins: as for `Words.bounds`.
         """
         length = tokens.shape[1]
         is_special = np.zeros(vocabulary.size, bool)
@@ -71,7 +77,7 @@ class Masking:
         np.put_along_axis(masked, order, True, axis=1)
         if self.words:
             by_words = uniform(hash64(seed, _MASKING, 3), samples) < self.words
-            masked[by_words] = self._whole_words(scores, words.bounds(tokens, seed, samples), wanted)[by_words]
+            masked[by_words] = self._whole_words(scores, words.bounds(tokens, seed, samples, begins), wanted)[by_words]
         masked &= ~special
         if self.scheme == "mask":
             return np.where(masked, vocabulary.mask_id, tokens), masked
@@ -138,15 +144,17 @@ class Batches:
         masking: instead of the one that the batches were made with, for a rate that changes on the way; None masks nothing.
         """
         samples = step * self.batch_size + np.arange(self.batch_size)
-        tokens = self.shards.windows(self._starts(samples), self.sequence_length)
+        starts = self._starts(samples)
+        tokens = self.shards.windows(starts, self.sequence_length)
+        begins = self.shards.word_starts(starts, self.sequence_length)
         batch = replace(_batch(tokens, self.shards.vocabulary), samples=tuple(samples.tolist()), seed=self.seed)
         if self.hidden_words:
-            first, last = self.words.hidden(tokens, self.hidden_words, self.seed, samples)
+            first, last = self.words.hidden(tokens, self.hidden_words, self.seed, samples, begins)
             batch = replace(batch, spans=Spans(torch.from_numpy(first).int(), torch.from_numpy(last).int()))
         masking = self.masking if masking is ... else masking
         if masking is None:
             return batch
-        corrupted, masked = masking.apply(tokens, self.shards.vocabulary, self.seed, samples, self.words)
+        corrupted, masked = masking.apply(tokens, self.shards.vocabulary, self.seed, samples, self.words, begins)
         return replace(batch, corrupted=torch.from_numpy(corrupted), masked=torch.from_numpy(masked))
 
     def _starts(self, sample: np.ndarray) -> np.ndarray:
@@ -163,10 +171,14 @@ class Batches:
 
 @dataclass(frozen=True)
 class HeldOut:
-    """Held-out windows: a batch without masking, and which document of the shards each place belongs to, (W, N)."""
+    """Held-out windows: a batch without masking, and which document of the shards each place belongs to, (W, N).
+
+    begins: (W, N) bool, which tokens begin a word, where that was found in the text; None: the tokens themselves say it.
+    """
 
     batch: Batch
     document: np.ndarray
+    begins: np.ndarray | None = None
 
 
 def held_out_windows(
@@ -192,7 +204,8 @@ def held_out_windows(
     count = min(count, available)
     starts = first + permute(np.arange(count), available, hash64(seed, _HELD_OUT)) * sequence_length
     batch = _batch(shards.windows(starts, sequence_length), shards.vocabulary)
-    return HeldOut(batch, shards.document_of(starts[:, None] + np.arange(sequence_length)))
+    document = shards.document_of(starts[:, None] + np.arange(sequence_length))
+    return HeldOut(batch, document, shards.word_starts(starts, sequence_length))
 
 
 def padded(rows: Sequence[Sequence[int]], pad_id: int) -> Batch:

@@ -3,17 +3,15 @@
 import importlib.util
 import sys
 
-PINS = "requirements-export.txt"
-
 
 def missing(package: str) -> bool:
     return importlib.util.find_spec(package) is None
 
 
-def needs(package: str, what: str) -> None:
-    """Raises ValueError where `package` is not installed."""
+def needs(package: str, what: str, pins: str = "requirements-export.txt") -> None:
+    """Raises ValueError where `package` is not installed. pins: the list that has it."""
     if missing(package):
         raise ValueError(
             f"{what} needs the package {package}, which is not installed; install it with {sys.executable} -m pip install -r "
-            f"{PINS}."
+            f"{pins}."
         )

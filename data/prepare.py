@@ -8,12 +8,15 @@ import time
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from typing import Literal
 
 from data.cache import building, cache_root, discard
+from data.chinese import Dictionary, Segmenter, read_dictionary, vocabulary
 from data.corpora import Corpus, open_corpus
+from data.encode import encode
 from data.holdout import SidedPart, Split, find_split
 from data.options import check_types
-from data.shards import Shards, encode
+from data.shards import Shards
 from data.tokenizer import Tokenizer, check_vocabulary, sample_lines
 
 _VERSION = 5  # raise when the same input would give other shards, so that old ones are not taken for them
@@ -27,8 +30,17 @@ class DataConfig:
     corpus: str = "botocore"
     """A named corpus, a file, a folder, a quoted glob (.txt .jsonl .parquet, the first two also .gz .zst), or
     hf:owner/name[:config[:column]]."""
-    vocab_size: int = 4096
-    """Pieces of the tokenizer that is trained on the training part."""
+    vocab_size: int | None = None
+    """Pieces of the tokenizer that is made of the training part."""
+    lang: Literal["en", "zh"] = "en"
+    """zh sets for Chinese what you leave unset: a vocabulary of 8,192 and --words jieba."""
+    tokenizer_kind: Literal["subwords", "words", "characters"] = "subwords"
+    """What the tokenizer that is made consists of: subwords (SentencePiece's unigram), or of Chinese words or characters."""
+    words: Literal["spaces", "jieba"] | None = None
+    """What a word is when words are masked, hidden or scored whole: spaces, what stands between them (the default), or jieba,
+    what its dictionary cuts Chinese into."""
+    dictionary: Path | None = None
+    """Instead of jieba's another dictionary, a file of lines `word frequency`."""
     validation: str | None = None
     """Another corpus to validate on; without one, whole documents of the corpus are held out."""
     tokenizer: Path | None = None
@@ -46,6 +58,18 @@ class DataConfig:
 
     def __post_init__(self):
         check_types(self)
+        defaults = {
+            "vocab_size": 8192 if self.lang == "zh" else 4096,
+            "words": "jieba" if self.lang == "zh" else "spaces",
+        }
+        for name, value in defaults.items():
+            if getattr(self, name) is None:
+                object.__setattr__(self, name, value)
+        if self.dictionary is not None and not self.needs_dictionary:
+            raise ValueError(
+                f"found the dictionary {self.dictionary} and nothing that reads it; expected --words jieba too, or "
+                "--tokenizer-kind words"
+            )
         if self.vocab_size > 1 << 24:
             raise ValueError(f"found a vocabulary of {self.vocab_size}, expected at most {1 << 24:,} pieces")
         if self.tokenizer is None:
@@ -55,6 +79,10 @@ class DataConfig:
         for name in ("threads", "max_characters"):
             if (number := getattr(self, name)) is not None and number < 1:
                 raise ValueError(f"found {name} = {number}, expected 1 or more")
+
+    @property
+    def needs_dictionary(self) -> bool:
+        return self.words == "jieba" or (self.tokenizer_kind != "subwords" and self.tokenizer is None)
 
 
 @dataclass(frozen=True)
@@ -122,6 +150,10 @@ def prepare(config: DataConfig) -> PreparedCorpus:
         "tokenizer": own_tokenizer.hash if own_tokenizer else config.vocab_size,
         "held_out": None if validation else config.held_out,
     }
+    dictionary = read_dictionary(config.dictionary) if config.needs_dictionary else None
+    if dictionary is not None:
+        digest = hashlib.sha256(json.dumps(dictionary).encode()).hexdigest()
+        inputs |= {"kind": config.tokenizer_kind, "words": config.words, "dictionary": digest}
     target = cache / "prepared" / hashlib.sha256(json.dumps(inputs).encode()).hexdigest()[:20]
     notes = tuple(note for each in corpora for note in replace(each, empty={}).notes)
     if target.exists():
@@ -133,28 +165,37 @@ def prepare(config: DataConfig) -> PreparedCorpus:
             discard(target)
     with building(target) as partial:
         if partial is not None:
-            _build(partial, config, corpus, validation, own_tokenizer)
+            _build(partial, config, corpus, validation, own_tokenizer, dictionary)
             if before != [each.state() for each in corpora]:
                 raise ValueError(f"{config.corpus}: a file changed while it was read; run again when it is at rest")
     return _open(target, config.corpus, notes)
 
 
 def _build(
-    folder: Path, config: DataConfig, corpus: Corpus, validation: Corpus | None, own_tokenizer: Tokenizer | None
+    folder: Path,
+    config: DataConfig,
+    corpus: Corpus,
+    validation: Corpus | None,
+    own_tokenizer: Tokenizer | None,
+    dictionary: Dictionary | None,
 ) -> None:
     started = time.perf_counter()
     print(f"preparing {config.corpus}: hold-out, tokenizer, shards", file=sys.stderr)
     folder.mkdir(parents=True)
     split = find_split(corpus, 0 if validation else config.held_out)
-    tokenizer = own_tokenizer
+    tokenizer, segmenter = own_tokenizer, None if dictionary is None else Segmenter(dictionary)
     if tokenizer is None:
         training_part = (part.text for part in split(corpus) if not part.held_out)
-        tokenizer = Tokenizer.train(sample_lines(training_part, split.train_bytes), config.vocab_size)
+        lines = sample_lines(training_part, split.train_bytes)
+        if config.tokenizer_kind == "subwords":
+            tokenizer = Tokenizer.train(lines, config.vocab_size)
+        else:
+            tokenizer = vocabulary(lines, config.vocab_size, config.tokenizer_kind, segmenter)
     folders = {False: folder / _TRAIN, True: folder / _VALID}
     encoding_started = time.perf_counter()
-    encode(
-        _sides(corpus, validation, split), tokenizer, folders, split.characters, config.threads or os.cpu_count() or 1
-    )
+    threads = config.threads or os.cpu_count() or 1
+    found = segmenter if config.words == "jieba" else None
+    encode(_sides(corpus, validation, split), tokenizer, folders, split.characters, threads, found)
     encoding_seconds = time.perf_counter() - encoding_started
     tokenizer.save(folder / _TOKENIZER)
 

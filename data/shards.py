@@ -6,27 +6,25 @@ A split (train, valid) is a folder of shards 00000.shard, 00001.shard, ... Layou
     padding         to a multiple of 8 bytes
     boundaries      uint64 for each part: the place after its last token, counted from the start of the shard
     firsts          a byte for each part: 1 where it is the first of its document
+    word starts     a bit for each token, where words were looked for in the text (data/chinese.py): 1 where one begins
 A part is a document, or up to 2**16 characters of a long one, with BOS and EOS of its own. Parts do not cross shards, so that
 memory and boundaries stay small however large the corpus is. All behind the header has its digest there.
 """
 
 import hashlib
 import json
-from collections.abc import Iterable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from pathlib import Path
 
 import numpy as np
-from tqdm import tqdm
 
-from data.holdout import SidedPart
 from data.tokenizer import Tokenizer, Vocabulary
 
 _MAGIC = b"twostream shard 2\n"
 _HEADER = 4096  # bytes
 _SHARD = 1 << 26  # tokens after which the next shard begins
-_GROUP = 1 << 20  # characters that are encoded at a time
 
 
 @dataclass(frozen=True)
@@ -44,6 +42,7 @@ class ShardHeader:
     tokenizer: str
     vocabulary: Vocabulary
     sha256: str = ""
+    word_starts: bool = False
 
     @property
     def boundaries_at(self) -> int:
@@ -53,6 +52,11 @@ class ShardHeader:
     @property
     def size(self) -> int:
         """Bytes of the whole file."""
+        return self.word_starts_at + (-(-self.tokens // 8) if self.word_starts else 0)
+
+    @property
+    def word_starts_at(self) -> int:
+        """Bytes before the word starts."""
         return self.boundaries_at + 9 * self.parts
 
     def to_bytes(self) -> bytes:
@@ -126,16 +130,36 @@ class Shards:
             ]
             for kind, behind in ((np.uint64, 0), (np.uint8, 8))
         )
+        self._bits = [
+            np.memmap(path, np.uint8, "r", offset=header.word_starts_at, shape=(-(-header.tokens // 8),))
+            for path, header in zip(paths, self._headers)
+            if header.word_starts
+        ]
 
     def windows(self, starts: np.ndarray, length: int) -> np.ndarray:
         """(B,) places -> (B, length) int64, the tokens from each place on; after the last token comes the first."""
+        return self._gathered(starts, length, np.int64, lambda shard, begin, end: self._maps[shard][begin:end])
+
+    def word_starts(self, starts: np.ndarray, length: int) -> np.ndarray | None:
+        """(B, length) bool: which of these tokens begin a word; None where words stand between spaces, as the tokens say."""
+        return self._gathered(starts, length, bool, self._word_starts) if self._bits else None
+
+    def _word_starts(self, shard: int, begin: int, end: int) -> np.ndarray:
+        end = min(end, self._headers[shard].tokens)
+        bits = np.unpackbits(self._bits[shard][begin // 8 : -(-end // 8)], bitorder="little")
+        return bits[begin % 8 :][: end - begin]
+
+    def _gathered(
+        self, starts: np.ndarray, length: int, dtype: type, read: Callable[[int, int, int], np.ndarray]
+    ) -> np.ndarray:
+        """read: of a shard what stands from one place to another, as far as it goes."""
         starts = starts % self.tokens
-        windows = np.empty((len(starts), length), np.int64)
+        windows = np.empty((len(starts), length), dtype)
         shards = np.searchsorted(self._first_tokens, starts, side="right") - 1
         for window, start, shard in zip(windows, starts.tolist(), shards.tolist()):
             offset, filled = start - self._first_tokens[shard], 0
             while filled < length:
-                piece = self._maps[shard][offset : offset + length - filled]
+                piece = read(shard, offset, offset + length - filled)
                 window[filled : filled + len(piece)] = piece
                 filled += len(piece)
                 shard, offset = (shard + 1) % len(self._maps), 0
@@ -189,15 +213,21 @@ class Shards:
 class ShardWriter:
     """Writes documents into shards in `folder`; a context manager, which completes the last shard when left."""
 
-    def __init__(self, folder: Path, tokenizer: Tokenizer):
+    def __init__(self, folder: Path, tokenizer: Tokenizer, word_starts: bool = False):
+        """word_starts: they will be given with each text."""
         folder.mkdir(parents=True)
         dtype = "<u2" if tokenizer.vocab_size <= 1 << 16 else "<u4"
         self._folder = folder
-        self._fresh = ShardHeader(0, False, dtype, 0, 0, 0, 0, tokenizer.hash, tokenizer.vocabulary)
+        self._fresh = ShardHeader(
+            0, False, dtype, 0, 0, 0, 0, tokenizer.hash, tokenizer.vocabulary, word_starts=word_starts
+        )
         self._begin(self._fresh)
 
-    def write(self, parts: list[np.ndarray], firsts: list[bool], characters: int) -> None:
-        """Append parts of documents that came from a text of so many characters; firsts: which of them begin one."""
+    def write(
+        self, parts: list[np.ndarray], firsts: list[bool], characters: int, word_starts: Sequence[np.ndarray] = ()
+    ) -> None:
+        """Append parts of documents that came from a text of so many characters; firsts: which of them begin one; word_starts:
+        bool, of the tokens of each part."""
         if self._header.tokens >= _SHARD:
             self._complete(last=False)
             self._begin(replace(self._fresh, index=self._header.index + 1))
@@ -205,6 +235,7 @@ class ShardWriter:
         ends = self._header.tokens + np.cumsum([len(part) for part in parts])
         self._ends.append(ends.astype(np.uint64))
         self._firsts.append(np.array(firsts, np.uint8))
+        self._starts += word_starts
         self._header = replace(
             self._header,
             tokens=int(ends[-1]),
@@ -226,6 +257,7 @@ class ShardWriter:
         self._header = header
         self._ends: list[np.ndarray] = []
         self._firsts: list[np.ndarray] = []
+        self._starts: list[np.ndarray] = []
         self._hash = hashlib.sha256()
         self._file = open(self._folder / f"{header.index:05d}.shard", "wb")  # noqa: SIM115 (closed in _complete)
         self._file.write(b"".ljust(_HEADER))
@@ -239,44 +271,7 @@ class ShardWriter:
             self._write(b"\0" * (self._header.boundaries_at - file.tell()))
             self._write(np.concatenate([*self._ends, np.empty(0, np.uint64)]).tobytes())
             self._write(np.concatenate([*self._firsts, np.empty(0, np.uint8)]).tobytes())
+            self._write(np.packbits(np.concatenate([*self._starts, np.empty(0, bool)]), bitorder="little").tobytes())
             self._header = replace(self._header, last=last, sha256=self._hash.hexdigest())
             file.seek(0)
             file.write(self._header.to_bytes())
-
-
-def encode(
-    parts: Iterable[SidedPart],
-    tokenizer: Tokenizer,
-    folders: dict[bool, Path],
-    characters: int | None = None,
-    threads: int = 1,
-) -> None:
-    """Encode parts into `folders[held out]`, with a progress bar if stderr is a terminal.
-
-    characters: of all documents, for the bar's time left.
-    """
-    writers = {side: ShardWriter(folder, tokenizer) for side, folder in folders.items()}
-    bar = tqdm(total=characters, desc="encoding", unit="char", unit_scale=True, disable=None)
-    with bar, writers[False] as train, writers[True] as held_out:
-        tokens = 0
-        for group in _groups(parts):
-            for writer, side in ((train, False), (held_out, True)):
-                if own := [part for part in group if part.held_out is side]:
-                    encoded = tokenizer.encode_documents([part.text for part in own], threads)
-                    writer.write(encoded, [part.first for part in own], sum(len(part.text) for part in own))
-                    tokens += sum(map(len, encoded))
-            bar.update(sum(len(part.text) for part in group))
-            bar.set_postfix_str(f"{tokens / max(bar.format_dict['elapsed'], 1e-9) / 1e6:.2f} M tokens/s", refresh=False)
-
-
-def _groups(parts: Iterable[SidedPart]) -> Iterable[list[SidedPart]]:
-    """Consecutive parts of about _GROUP characters together."""
-    group, characters = [], 0
-    for part in parts:
-        group.append(part)
-        characters += len(part.text)
-        if characters >= _GROUP:
-            yield group
-            group, characters = [], 0
-    if group:
-        yield group

@@ -174,6 +174,17 @@ class Tokenizer:
         """(V,) bool: pieces that begin with a space, or are white space."""
         return np.array([piece.startswith(("▁", "<0x0A>", "<0x09>")) for piece in self.pieces(range(self.vocab_size))])
 
+    @cached_property
+    def characters(self) -> np.ndarray:
+        """(V,) int64: how many characters of a text each piece stands for; of the bytes of a character the first does."""
+        counts = [
+            (0 if int(piece[3:5], 16) & 0xC0 == 0x80 else 1) if self._processor.is_byte(number) else len(piece)
+            for number, piece in enumerate(self.pieces(range(self.vocab_size)))
+        ]
+        counts = np.array(counts)
+        counts[list(self.special_ids)] = 0
+        return counts
+
     def pieces(self, ids: Iterable[int]) -> list[str]:
         """What each id stands for, "▁" for a space: for showing, not for decoding."""
         return [self._processor.id_to_piece(int(i)) for i in ids]
@@ -235,8 +246,19 @@ def sample_lines(documents: Iterable[str], size: int) -> Iterator[str]:
                     yield piece
 
 
+def alphabet(counts: Counter, room: int) -> list[str]:
+    """The most frequent characters: _COVERAGE of the text, or less where these (Chinese has thousands) would not have room."""
+    wanted, found = _COVERAGE * counts.total(), []
+    for character, count in counts.most_common(room):
+        if wanted <= 0:
+            break
+        found.append(character)
+        wanted -= count
+    return found
+
+
 def _coverage(lines: list[str], vocab_size: int) -> float:
-    """_COVERAGE, or less where the alphabet (Chinese has thousands) would fill more than half of the vocabulary."""
+    """Of the characters of the lines: those that may fill half of the vocabulary."""
     counts = Counter()
     for line in lines:
         counts.update(line)

@@ -1,7 +1,8 @@
 """Words as stretches of tokens: which tokens belong together, and what a training pass hides of them.
 
-A word is what stands between spaces. Where text is written without spaces, what would be a word is a sentence; a stretch of more
-than LONGEST tokens is therefore cut at random, into spans of geometric length (SpanBERT, Joshi et al. 2020, arXiv 1907.10529).
+A word is what stands between spaces, or what `--words jieba` found in Chinese when the corpus was prepared. Where nothing tells
+words apart, what would be a word is a sentence; a stretch of more than LONGEST tokens is therefore cut at random, into spans of
+geometric length (SpanBERT, Joshi et al. 2020, arXiv 1907.10529).
 """
 
 from dataclasses import dataclass
@@ -29,18 +30,17 @@ def word_bounds(starts: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 
 def word_starts(
-    tokens: np.ndarray, starts_word: np.ndarray, special_ids: tuple[int, ...], documents: np.ndarray | None = None
+    tokens: np.ndarray, begins: np.ndarray, special_ids: tuple[int, ...], documents: np.ndarray | None = None
 ) -> np.ndarray:
     """(B, N) bool: where a word starts. A special token, and the first token of a document, start words of their own.
 
     Args:
         tokens: (B, N).
-        starts_word: (V,) bool, of `Tokenizer.starts_word`.
+        begins: (B, N) bool, which tokens begin a word: `Shards.word_starts`, or `Tokenizer.starts_word` of the tokens.
         documents: (B, N), the document of each position.
     """
-    starts = starts_word[tokens]
     special = np.isin(tokens, special_ids)
-    starts = starts | special
+    starts = begins | special
     starts[:, 1:] |= special[:, :-1]
     if documents is not None:
         starts[:, 1:] |= documents[:, 1:] != documents[:, :-1]
@@ -58,9 +58,12 @@ class Words:
     starts_word: np.ndarray
     special_ids: tuple[int, ...]
 
-    def bounds(self, tokens: np.ndarray, seed: int, samples: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """first, last (B, N): the word of each position, or the span, where there are no spaces. samples: (B,) of each row."""
-        starts = word_starts(tokens, self.starts_word, self.special_ids)
+    def bounds(
+        self, tokens: np.ndarray, seed: int, samples: np.ndarray, begins: np.ndarray | None = None
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """first, last (B, N): the word of each position, or the span, where nothing tells words apart. samples: (B,) of each row;
+        begins: (B, N) which tokens begin a word, where that was found in the text."""
+        starts = word_starts(tokens, self.starts_word[tokens] if begins is None else begins, self.special_ids)
         first, last = word_bounds(starts)
         long = last - first >= LONGEST
         if long.any():
@@ -68,10 +71,12 @@ class Words:
             first, last = word_bounds(starts | (long & (uniform(hash64(seed, _CUTS), index) < CUT)))
         return first, last
 
-    def hidden(self, tokens: np.ndarray, share: float, seed: int, samples: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    def hidden(
+        self, tokens: np.ndarray, share: float, seed: int, samples: np.ndarray, begins: np.ndarray | None = None
+    ) -> tuple[np.ndarray, np.ndarray]:
         """first, last (B, N): for a share of the words the whole word is hidden from each of its positions, elsewhere the
         position alone."""
-        first, last = self.bounds(tokens, seed, samples)
+        first, last = self.bounds(tokens, seed, samples, begins)
         position = np.arange(tokens.shape[1])
         hide = uniform(hash64(seed, _WORDS), samples[:, None] * tokens.shape[1] + first) < share
         return np.where(hide, first, position), np.where(hide, last, position)

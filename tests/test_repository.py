@@ -23,6 +23,7 @@ def test_every_requirement_is_pinned_exactly() -> None:
         "requirements.txt",
         "requirements-test.txt",
         "requirements-bench.txt",
+        "requirements-chinese.txt",
         "requirements-export.txt",
         "requirements-transformers4.txt",
     ):
@@ -31,6 +32,10 @@ def test_every_requirement_is_pinned_exactly() -> None:
 
 def test_torch_and_triton_are_the_pair_that_belongs_together() -> None:
     assert pins("requirements.txt")["torch"] == "2.13.0" and pins("requirements.txt")["triton"] == "3.7.1"
+
+
+def test_one_package_has_one_version() -> None:
+    assert pins("requirements-chinese.txt").items() <= pins("requirements-test.txt").items()
 
 
 def test_the_other_environment_differs_in_transformers_alone() -> None:

@@ -96,7 +96,10 @@ class Yardstick:
         generator = torch.Generator().manual_seed(seed)
         noise = torch.rand(batch.tokens.shape, generator=generator).masked_fill(~ordinary, -1.0)
         chosen = noise.topk(min(places, fewest), dim=1).indices.sort(dim=1).values
-        kinds = {} if starts_word is None else kinds_of(batch, chosen, starts_word, special_ids)
+        starts = (
+            held_out.begins if starts_word is None or held_out.begins is not None else starts_word[batch.tokens.numpy()]
+        )
+        kinds = {} if starts is None else kinds_of(batch, chosen, starts, special_ids)
         return cls(batch.tokens, batch.documents, chosen, held_out.document, kinds)
 
     @property
@@ -164,11 +167,11 @@ def rows_of(tokens: Tensor, documents: Tensor | None, rows: slice) -> Batch:
     return Batch(tokens[rows], documents)
 
 
-def kinds_of(batch: Batch, places: Tensor, starts_word: np.ndarray, special_ids: tuple[int, ...]) -> dict[str, Tensor]:
-    """For each of KINDS which of the places (W, P) are of it."""
+def kinds_of(batch: Batch, places: Tensor, begins: np.ndarray, special_ids: tuple[int, ...]) -> dict[str, Tensor]:
+    """For each of KINDS which of the places (W, P) are of it. begins: (W, N) bool, which tokens begin a word."""
     tokens = batch.tokens.numpy()
     documents = None if batch.documents is None else batch.documents.numpy()
-    starts = word_starts(tokens, starts_word, special_ids, documents)
+    starts = word_starts(tokens, begins, special_ids, documents)
     first, last = word_bounds(starts)
     position = np.arange(tokens.shape[1])
     pair = np.full(tokens.shape, -1, np.int64)  # the two neighbours as one number

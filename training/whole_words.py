@@ -64,23 +64,36 @@ class WholeWords:
     def sample(cls, held_out: HeldOut, tokenizer: Tokenizer, words: int, seed: int) -> "WholeWords | None":
         """At most `words` words, drawn from all that stand whole in the windows, each equally likely; a function of the seed.
 
-        None where the text has too few words between spaces, as Chinese.
+        Of words found in a text without spaces only those of letters and digits: its punctuation stands by itself. None where
+        words stand between spaces and the text has too few, as Chinese.
         """
         batch = held_out.batch
         tokens, length = batch.tokens.numpy(), batch.tokens.shape[1]
         documents = None if batch.documents is None else batch.documents.numpy()
-        starts = word_starts(tokens, tokenizer.starts_word, tokenizer.special_ids, documents)
-        if tokenizer.starts_word[tokens].mean() < FEWEST_WORDS:
+        found = held_out.begins is not None
+        begins = held_out.begins if found else tokenizer.starts_word[tokens]
+        if begins.mean() < FEWEST_WORDS:
             return None
+        starts = word_starts(tokens, begins, tokenizer.special_ids, documents)
         first, last = word_bounds(starts)
         whole = (first == np.arange(length)) & (first > 0) & (last < length - 1)
         row, begin = (whole & ~np.isin(tokens, tokenizer.special_ids)).nonzero()
         if not len(row):
             return None
-        chosen = np.sort(np.random.default_rng(seed).permutation(len(row))[:words])
-        row, begin = row[chosen], begin[chosen]
+        order = np.random.default_rng(seed).permutation(len(row))
+        texts: dict[int, str] = {}
+        for number in order.tolist():
+            if len(texts) == words:
+                break
+            r, a = row[number], begin[number]
+            text = tokenizer.text_of(tokens[r, a : last[r, a] + 1].tolist())
+            if not found or any(map(str.isalnum, text)):
+                texts[number] = text
+        if not texts:
+            return None
+        chosen = np.sort(np.array(list(texts)))
+        row, begin, texts = row[chosen], begin[chosen], [texts[number] for number in chosen.tolist()]
         end = last[row, begin]
-        texts = [tokenizer.text_of(tokens[r, a : b + 1].tolist()) for r, a, b in zip(row, begin, end)]
         characters = np.array([len(text) for text in texts])
         return cls(batch.tokens, batch.documents, row, begin, end, characters, held_out.document[row, begin])
 

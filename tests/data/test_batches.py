@@ -23,7 +23,7 @@ class Stream(Shards):
         self.stream[list(begins)] = VOCABULARY.bos_id
         self.tokens, self.vocabulary, self.folder = tokens, replace(VOCABULARY, size=tokens + 5), "memory"
         self.documents, self._ends = max(1, len(begins)), np.array([*sorted(begins)[1:], tokens])
-        self._part_ends = self._ends
+        self._part_ends, self._bits = self._ends, ()
 
     def windows(self, starts: np.ndarray, length: int) -> np.ndarray:
         return self.stream[(starts[:, None] + np.arange(length)) % self.tokens]

@@ -6,10 +6,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from data import encode as encoding
 from data import shards as module
+from data.encode import encode
 from data.holdout import SidedPart
 from data.prepare import PreparedCorpus
-from data.shards import Shards, ShardWriter, encode
+from data.shards import Shards, ShardWriter
 from data.tokenizer import Tokenizer
 
 
@@ -17,7 +19,7 @@ from data.tokenizer import Tokenizer
 def folder(tmp_path: Path, tokenizer: Tokenizer, documents: list[str], monkeypatch: pytest.MonkeyPatch) -> Path:
     """300 documents in several small shards."""
     monkeypatch.setattr(module, "_SHARD", 3_000)
-    monkeypatch.setattr(module, "_GROUP", 2_000)
+    monkeypatch.setattr(encoding, "_GROUP", 2_000)
     encode(
         [SidedPart(text, False, True) for text in documents[:300]],
         tokenizer,

@@ -21,10 +21,10 @@ def test_bounds_by_hand() -> None:
     tokens = np.array(
         [[9, 8, 9, 9, 1, 9, 12, 8, 2, 9]]
     )  # a cut word, one of three, BOS, one without a start, 12, 8, EOS, one
-    first, last = word_bounds(word_starts(tokens, STARTS, SPECIAL))
+    first, last = word_bounds(word_starts(tokens, STARTS[tokens], SPECIAL))
     assert first.tolist() == [[0, 1, 1, 1, 4, 5, 6, 7, 8, 9]] and last.tolist() == [[0, 3, 3, 3, 4, 5, 6, 7, 8, 9]]
     documents = np.array([[0, 0, 0, 1, 1, 1, 1, 1, 1, 1]])
-    first, last = word_bounds(word_starts(tokens, STARTS, SPECIAL, documents))
+    first, last = word_bounds(word_starts(tokens, STARTS[tokens], SPECIAL, documents))
     assert first.tolist()[0][:4] == [0, 1, 1, 3] and last.tolist()[0][:4] == [0, 2, 2, 3]
 
 

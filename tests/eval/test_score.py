@@ -35,7 +35,7 @@ def model_of(architecture: str, tokenizer: Tokenizer, **options: object) -> Mask
 def by_brute_force(model: MaskedLM, tokenizer: Tokenizer, ids: list[int], variant: str) -> list[float]:
     """One token at a time. What it must not see is another token entirely; vanilla reads [MASK] there."""
     tokens = torch.tensor([[tokenizer.bos_id, *ids, tokenizer.eos_id]])
-    first, last = word_bounds(word_starts(tokens.numpy(), tokenizer.starts_word, tokenizer.special_ids))
+    first, last = word_bounds(word_starts(tokens.numpy(), tokenizer.starts_word[tokens.numpy()], tokenizer.special_ids))
     found = []
     for place in range(1, len(ids) + 1):
         every = torch.arange(tokens.shape[1])

@@ -92,7 +92,7 @@ def tokenizer(text_file) -> Tokenizer:
 def test_words_are_what_stands_between_spaces(tokenizer: Tokenizer) -> None:
     ids = tokenizer.encode("the barids often see.")
     tokens = torch.tensor([[tokenizer.bos_id, *ids, tokenizer.eos_id]])
-    first, last = word_bounds(word_starts(tokens.numpy(), tokenizer.starts_word, tokenizer.special_ids))
+    first, last = word_bounds(word_starts(tokens.numpy(), tokenizer.starts_word[tokens.numpy()], tokenizer.special_ids))
     texts = [
         tokenizer.decode(tokens[0, a : b + 1].tolist()).strip()
         for a, b in sorted({*zip(first[0].tolist(), last[0].tolist())})
