@@ -30,7 +30,7 @@ RACE_STAMP = $(RUN_STAMP)
 endif
 
 .DEFAULT_GOAL := help
-.PHONY: help pretrain frontier tune compare rivals scaling glue clue score blimp sts rerank correct fewclue bench-scoring bench-finetune export bench-export board test test-slow test-interop fuzz stress test-kernels test-gpu bench profile lint format clean
+.PHONY: help pretrain frontier tune compare rivals scaling glue clue score blimp words sts rerank correct fewclue bench-scoring bench-finetune export bench-export board test test-slow test-interop fuzz stress test-kernels test-gpu bench profile lint format clean
 
 help: ## these lines
 	@echo "twostream: masked language models that predict every position in one pass"
@@ -62,6 +62,11 @@ score: $(RUN_STAMP) ## pseudo-log-likelihood of each line of INPUT=file by CHECK
 blimp: $(RUN_STAMP) ## minimal pairs: DATA="BLiMP.zip ..." CHECKPOINT="a b", accuracy by phenomenon with its interval
 	$(call named,blimp)
 	$(PY) -m eval.pairs --checkpoints $(call each,$(CHECKPOINT)) $(call options,DATA,data) $(call option,OUT,out) $(ARGS)
+
+words: $(RACE_STAMP) ## whole words in bits a character, across tokenizers: CORPUS=text CHECKPOINT="a b", LANG=zh for Chinese
+	$(call named,words)
+	$(PY) -m eval.words --checkpoints $(call each,$(CHECKPOINT)) $(call option,CORPUS,corpus) $(if $(CHINESE),--segmenter jieba) \
+		$(call option,OUT,out) $(ARGS)
 
 sts: $(RUN_STAMP) ## similarity of sentences without training: DATA="STS-B/dev.tsv ..." or STS-B or hub, CHECKPOINT="a b"
 	$(call named,sts)

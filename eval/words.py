@@ -1,0 +1,262 @@
+"""Whole words, in bits a character: models with different tokenizers on the same words of the same text.
+
+    python -m eval.words --checkpoints A B --corpus FILE                    words between spaces (make words)
+    python -m eval.words --checkpoints A hf:bert-base-chinese --corpus FILE --segmenter jieba
+
+A token is no unit for tokenizers to be compared in: a piece whose neighbours belong to the same word is easy, and the easier the
+finer the pieces. Here a word of the text is hidden with all of its tokens, and its bits are divided by its characters:
+
+    together   each of its tokens is predicted while all are hidden, and these are added up
+    chain      each is predicted from what stands outside of the word and the word's tokens before it: the word's probability
+
+Words are drawn at random from excerpts of the text, each equally likely. Words of which a token reaches beyond the word, with any
+of the checkpoints, are left out for all. Of the corpus that runs were trained on it takes the second half of what they held out
+(--held-out as theirs); --held-out 0 takes all of a text.
+"""
+
+import re
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Literal
+
+import numpy as np
+import tyro
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from data.batches import padded
+from data.cache import cache_root
+from data.chinese import HAN, Segmenter, read_dictionary
+from data.corpora import open_corpus
+from data.holdout import find_split
+from data.options import check_types
+from data.tokenizer import Tokenizer
+from eval.command import barrier, command, note, open_checkpoints, said
+from eval.store import Store, digest_of, digest_of_model, key_of
+from report.names import shortened
+from report.statistics import paired_difference
+from training.whole_words import WholeWords, WholeWordScore
+
+WORD = re.compile(
+    rf"(?:(?![{HAN}])[^\W_])+(?:['’-][^\W_]+)*"
+)  # letters and digits, an apostrophe or a hyphen between them
+
+
+@dataclass(frozen=True)
+class Excerpt:
+    """Some characters of a document, and the words that stand whole in it as (begin, end)."""
+
+    text: str
+    document: int
+    words: tuple[tuple[int, int], ...]
+
+
+@dataclass(frozen=True)
+class WordsConfig:
+    """Bits a character of whole words, on text of your own."""
+
+    checkpoints: Annotated[tuple[Path, ...], tyro.conf.arg(aliases=["--checkpoint"])]
+    """Folders of checkpoints, or hf:NAME."""
+    corpus: str
+    """A file, a folder, or any other corpus that pretrain.py takes."""
+    segmenter: Literal["spaces", "jieba"] = "spaces"
+    """What a word is: letters and digits between other characters, or Chinese as jieba's dictionary cuts it."""
+    dictionary: Path | None = None
+    """Instead of jieba's another dictionary, a file of lines `word frequency`."""
+    held_out: float = 0.02
+    """The share that the runs held out; 0 for a text that no checkpoint was trained on."""
+    words: int = 2048
+    """How many to draw."""
+    characters: int = 120
+    """Of an excerpt: what a model sees around a word."""
+    seed: int = 0
+    """Of the draw."""
+    out: Path = Path("runs/words")
+    """Where results.jsonl goes."""
+
+    def __post_init__(self) -> None:
+        check_types(self)
+        if not self.checkpoints:
+            raise ValueError("Name a checkpoint with --checkpoints.")
+        if self.words < 1 or self.characters < 16 or self.seed < 0:
+            raise ValueError(
+                f"words is {self.words}, characters {self.characters}, seed {self.seed}; at least 1, 16 and 0 are expected."
+            )
+        if not 0 <= self.held_out <= 0.2:
+            raise ValueError(f"held_out is {self.held_out}; expected a share from 0 (take everything) to 0.2.")
+        if self.dictionary is not None and self.segmenter == "spaces":
+            raise ValueError(f"The dictionary {self.dictionary} is read with --segmenter jieba only.")
+
+
+def excerpts_of(config: WordsConfig) -> list[Excerpt]:
+    """The text in excerpts with at least one word. Raises ValueError where there is no word."""
+    corpus = open_corpus(config.corpus, cache_root(None))
+    documents: list[list[str]] = []
+    for part in find_split(corpus, config.held_out)(corpus):
+        if part.held_out or not config.held_out:
+            if part.first or not documents:
+                documents.append([])
+            documents[-1].append(part.text)
+    sizes = np.cumsum([0] + [sum(map(len, parts)) for parts in documents])
+    begin = int(np.searchsorted(sizes, sizes[-1] / 2)) if config.held_out and len(documents) > 1 else 0
+    segmenter = Segmenter(read_dictionary(config.dictionary)) if config.segmenter == "jieba" else None
+    found = []
+    for number, parts in enumerate(documents[min(begin, len(documents) - 1) :]):
+        step = config.characters
+        for text in (part[i : i + step] for part in parts for i in range(0, len(part), step)):
+            spans = words_of(text, segmenter)
+            inside = tuple((a, b) for a, b in spans if a > 0 and b < len(text))  # one at an edge may be cut
+            if inside:
+                found.append(Excerpt(text, number, inside))
+    if not found:
+        raise ValueError(
+            f"{config.corpus}: no word was found in it by {config.segmenter}; of Chinese take --segmenter jieba, of text with "
+            "spaces --segmenter spaces."
+        )
+    return found
+
+
+def words_of(text: str, segmenter: Segmenter | None) -> list[tuple[int, int]]:
+    """(begin, end) of each: of Chinese alone, or of what stands between spaces."""
+    if segmenter is None:
+        return [match.span() for match in WORD.finditer(text)]
+    return [(a, a + len(word)) for a, word in segmenter.words(text) if re.match(f"[{HAN}]", word)]
+
+
+@dataclass(frozen=True)
+class Drawn:
+    """Words, in the order of their excerpts: the excerpt's number, begin, end in it, (K,) each."""
+
+    excerpt: np.ndarray
+    begin: np.ndarray
+    end: np.ndarray
+
+    @classmethod
+    def of(cls, excerpts: list[Excerpt], words: int, seed: int) -> "Drawn":
+        every = np.array([(n, a, b) for n, e in enumerate(excerpts) for a, b in e.words])
+        chosen = np.sort(np.random.default_rng(seed).permutation(len(every))[:words])
+        return cls(*every[chosen].T)
+
+    def only(self, which: np.ndarray) -> "Drawn":
+        return Drawn(self.excerpt[which], self.begin[which], self.end[which])
+
+
+class Tokenized:
+    """Excerpts as one tokenizer has them, and where each drawn word stands: first, last (K,) among the tokens, BOS counted;
+    whole (K,) bool, whether these tokens stand for the word alone, or for it and the space before it."""
+
+    def __init__(self, excerpts: list[Excerpt], drawn: Drawn, tokenizer: Tokenizer):
+        self.rows: dict[int, list[int]] = {}
+        self.first, self.last = np.zeros((2, len(drawn.excerpt)), np.int64)
+        self.whole = np.zeros(len(drawn.excerpt), bool)
+        offsets: dict[int, tuple[np.ndarray, np.ndarray]] = {}
+        for k, (number, begin, end) in enumerate(zip(drawn.excerpt.tolist(), drawn.begin.tolist(), drawn.end.tolist())):
+            text = excerpts[number].text
+            if number not in offsets:
+                triples = np.array(tokenizer.encode_with_offsets(text)).reshape(-1, 3)
+                self.rows[number] = [tokenizer.bos_id, *triples[:, 0].tolist(), tokenizer.eos_id]
+                offsets[number] = triples[:, 1], triples[:, 2]
+            begins, ends = offsets[number]
+            own = np.flatnonzero((begins < end) & (ends > begin))
+            if len(own):
+                self.first[k], self.last[k] = own[0] + 1, own[-1] + 1
+                space = begin - (text[begin - 1] == " ")
+                self.whole[k] = begins[own].min() >= space and ends[own].max() == end
+
+    def words(self, excerpts: list[Excerpt], drawn: Drawn, which: np.ndarray, pad_id: int) -> WholeWords:
+        numbers = sorted(set(drawn.excerpt[which].tolist()))
+        row = {number: i for i, number in enumerate(numbers)}
+        batch = padded([self.rows[number] for number in numbers], pad_id)
+        kept = drawn.only(which)
+        return WholeWords(
+            batch.tokens,
+            batch.documents,
+            np.array([row[number] for number in kept.excerpt.tolist()]),
+            self.first[which],
+            self.last[which],
+            kept.end - kept.begin,
+            np.array([excerpts[number].document for number in kept.excerpt.tolist()]),
+        )
+
+
+def run(config: WordsConfig, console: Console) -> int:
+    opened, store = open_checkpoints(config.checkpoints), Store(config.out)
+    for sentence in store.repair():
+        note(sentence, console)
+    excerpts = excerpts_of(config)
+    drawn = Drawn.of(excerpts, config.words, config.seed)
+    tokenized = {label: Tokenized(excerpts, drawn, tokenizer) for label, (_, tokenizer) in opened.items()}
+    for label, (model, _) in opened.items():
+        if (longest := max(map(len, tokenized[label].rows.values()))) > model.config.max_length:
+            raise ValueError(
+                f"{label}: an excerpt has {longest} tokens and the model reads {model.config.max_length}; take fewer "
+                "--characters."
+            )
+    which = np.flatnonzero(np.logical_and.reduce([each.whole for each in tokenized.values()]))
+    if not len(which):
+        raise ValueError(
+            f"None of {len(drawn.excerpt):,} words consists of whole tokens of every checkpoint; compare fewer checkpoints."
+        )
+    scores: dict[str, WholeWordScore] = {}
+    failed: list[str] = []
+    rows = digest_of([(excerpts[n].text, a, b) for n, a, b in zip(drawn.excerpt, drawn.begin[which], drawn.end[which])])
+    for label, (model, tokenizer) in opened.items():
+        with barrier(label, failed, config.out):
+            words = tokenized[label].words(excerpts, drawn, which, tokenizer.pad_id)
+            scores[label] = score = words.measure(model)
+            if not np.isfinite(score.bits_per_character):
+                del scores[label]
+                raise ValueError("a word's probability is no number: the checkpoint has diverged.")
+            store.add(
+                {
+                    "checkpoint": label,
+                    "bits": score.bits_per_character,
+                    "chain": score.chain,
+                    "accuracy": score.accuracy,
+                }
+                | {"words": score.words, "characters": score.characters, "clusters": vars(score.clusters)}
+                | {"key": key_of(model=digest_of_model(model, tokenizer), name=label, rows=rows, method="words")}
+            )
+    if scores:
+        console.print(table(scores, {label: tokenized[label] for label in scores}, which))
+        console.print(
+            f"{len(which):,} words of {len(drawn.excerpt):,} drawn, those that consist of whole tokens of every checkpoint; "
+            f"{next(iter(scores.values())).characters:,} characters. Results: {config.out}/results.jsonl"
+        )
+    return said(failed, console)
+
+
+def table(scores: dict[str, WholeWordScore], tokenized: dict[str, Tokenized], which: np.ndarray) -> Table:
+    """A row for each checkpoint; ± is the standard error by documents, of differences half of their 95% interval."""
+    called = shortened(list(scores))
+    found = Table(title="whole words, bits a character (± standard error by documents)", title_justify="left")
+    found.add_column("checkpoint", overflow="fold")
+    for name in ("tokens a word", "together", "chain", "guessed right", "together, against the first"):
+        found.add_column(name, justify="right")
+    first = next(iter(scores.values()))
+    for label, score in scores.items():
+        own = tokenized[label]
+        pair = "" if score is first else paired_difference([(vars(score.clusters), vars(first.clusters))]).text()
+        found.add_row(
+            escape(called[label]),
+            f"{(own.last - own.first + 1)[which].mean():.2f}",
+            with_error(score.bits_per_character, score.standard_error),
+            with_error(score.chain, score.chain_standard_error),
+            f"{score.accuracy:.1%}",
+            pair,
+        )
+    return found
+
+
+def with_error(value: float, error: float | None) -> str:
+    return f"{value:.3f}" + ("" if error is None else f" ± {error:.3f}")
+
+
+def main() -> int:
+    return command(WordsConfig, __doc__, run)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
