@@ -61,7 +61,7 @@ class Segmenter:
         self.total = sum(dictionary.values())
         scores = dict.fromkeys((chr(code) for codes in _CODES for code in codes), self._score(1))
         scores |= {word: self._score(f) for word, f in dictionary.items() if re.fullmatch(f"[{HAN}]+", word)}
-        self._processor = sentencepiece.SentencePieceProcessor(model_proto=_model(scores, dummy=False))
+        self._processor = sentencepiece.SentencePieceProcessor(model_proto=unigram(scores, dummy=False))
         self.scores = scores
 
     def _score(self, frequency: int) -> float:
@@ -117,10 +117,10 @@ def vocabulary(
     pieces = [*letters, *islice(wanted, max(0, room - len(letters)))]
     seen = math.log(characters.total())
     own = {p: math.log(max(1, characters[p] if len(p) == 1 else words[p])) - seen for p in pieces}
-    return Tokenizer(_model({p: segmenter.scores.get(p, own[p]) for p in pieces[: max(1, room)]}, dummy=True))
+    return Tokenizer(unigram({p: segmenter.scores.get(p, own[p]) for p in pieces[: max(1, room)]}, dummy=True))
 
 
-def _model(scores: dict[str, float], dummy: bool) -> bytes:
+def unigram(scores: dict[str, float], dummy: bool) -> bytes:
     """A unigram model of these pieces behind the specials and the bytes. dummy: a space is put before a text."""
     model = proto.ModelProto()
     kinds = proto.ModelProto.SentencePiece

@@ -82,7 +82,7 @@ class Run:
             contestant.identity = self.identity()
             own = folder / "checkpoints" / key(contestant)
             if contestant.entry.init and checkpoint.last_good(own)[0] is None:  # else it goes on from its own
-                begun = warm_start(contestant.model, contestant.entry.init, self.tokenizer.hash)
+                begun = warm_start(contestant.model, contestant.entry.init, self.tokenizer)
                 self.warm_starts[contestant.label] = begun
                 if only is None:
                     self.notes.append(f"{contestant.label} {begun}.")

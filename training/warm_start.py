@@ -1,16 +1,19 @@
 """Start from the weights of another model: `local:init=runs/NAME/checkpoints/vanilla-seed0`.
 
 Weights are taken where their names and shapes agree: the embedding, the blocks (the first ones, where depths differ), the head.
-What the other has not stays as it is initialised. Between checkpoints of this repository with one tokenizer; those of
-others speak of other tokens, and are evaluated (`hf:...`), not started from.
+What the other has not stays as it is initialised. With another tokenizer the rows of pieces that both have are taken, and a piece
+that is new starts from the mean of the rows that the old tokenizer spells it with (WoBERT, Su Jianlin 2020, which so turned a
+model of Chinese characters into one of words). Between checkpoints of this repository alone; those of others are evaluated
+(`hf:...`), not started from.
 """
 
-import hashlib
 from dataclasses import dataclass
 
 import torch
+from torch import Tensor
 
 from data.files import user_path
+from data.tokenizer import Tokenizer
 from model import MaskedLM
 from training.checkpoint import digest, last_good, load_model_from
 from training.sharding import like
@@ -19,25 +22,31 @@ from training.sharding import like
 @dataclass(frozen=True)
 class WarmStart:
     """source: the folder; sha256: of its weights; taken, left: parameters of the model that were taken and that were not, by the
-    names of their modules; numbers: how many single weights were taken, of how many."""
+    names of their modules; numbers: how many single weights were taken, of how many; spelt: of another tokenizer how many pieces
+    start from a mean of rows, of how many."""
 
     source: str
     sha256: str
     taken: tuple[str, ...]
     left: tuple[str, ...]
     numbers: tuple[int, int]
+    spelt: tuple[int, int] | None = None
 
     def __str__(self) -> str:
         share = self.numbers[0] / self.numbers[1]
         rest = f"; new: {', '.join(self.left)}" if self.left else ""
-        return f"starts from {self.source}: {share:.0%} of its weights ({', '.join(self.taken)}){rest}"
+        other = ""
+        if self.spelt:
+            count, of = self.spelt
+            other = f"; it has another tokenizer: {count:,} of {of:,} pieces start from the mean of what spelt them"
+        return f"starts from {self.source}: {share:.0%} of its weights ({', '.join(self.taken)}){rest}{other}"
 
 
 @torch.no_grad()
-def warm_start(model: MaskedLM, source: str, tokenizer: str) -> WarmStart:
-    """Take what fits. tokenizer: the hash of the run's.
+def warm_start(model: MaskedLM, source: str, tokenizer: Tokenizer) -> WarmStart:
+    """Take what fits. tokenizer: the run's.
 
-    Raises FileNotFoundError or ValueError: no checkpoint, another tokenizer, or nothing that fits.
+    Raises FileNotFoundError or ValueError: no checkpoint, or nothing that fits.
     """
     if source.startswith("hf:"):
         raise ValueError(
@@ -46,18 +55,17 @@ def warm_start(model: MaskedLM, source: str, tokenizer: str) -> WarmStart:
     path = user_path(source)
     given = load_model_from(path)
     folder = path if (path / "manifest.json").exists() else last_good(path)[0]
-    theirs = hashlib.sha256((folder / "tokenizer.model").read_bytes()).hexdigest()
-    if theirs != tokenizer:
-        raise ValueError(
-            f"{source} was trained with another tokenizer (sha256 {theirs[:12]}, the run's {tokenizer[:12]}); give the run its "
-            f"own: --tokenizer {folder / 'tokenizer.model'}."
-        )
+    theirs = Tokenizer.load(folder / "tokenizer.model")
+    rows = None if theirs.hash == tokenizer.hash else spelling(tokenizer, theirs)
     found, taken, left, count = dict(given.named_parameters()), set(), set(), 0
     for name, p in model.named_parameters():
-        fits = name in found and found[name].shape == p.shape
+        value = found.get(name)
+        if value is not None and rows and value.shape[:1] == (theirs.vocab_size,) and len(p) == tokenizer.vocab_size:
+            value = means(value, rows)
+        fits = value is not None and value.shape == p.shape
         (taken if fits else left).add(part_of(name))
         if fits:
-            p.copy_(like(found[name].to(p.device), p))
+            p.copy_(like(value.to(p.device), p))
             count += p.numel()
     if not count:
         raise ValueError(f"{source}: no weight of it has a name and a shape of this model's; take one of its width.")
@@ -67,7 +75,29 @@ def warm_start(model: MaskedLM, source: str, tokenizer: str) -> WarmStart:
         tuple(sorted(taken)),
         tuple(sorted(left)),
         (count, model.parameter_count()),
+        None if rows is None else (sum(len(row) > 1 for row in rows), len(rows)),
     )
+
+
+def spelling(new: Tokenizer, old: Tokenizer) -> list[list[int]]:
+    """Of each piece of `new` the pieces of `old` that spell it; specials and bytes are themselves."""
+    known = {piece: number for number, piece in enumerate(old.pieces(range(old.vocab_size)))}
+    found = [
+        [known[piece]] if piece in known else old.encode_inside(piece.replace("▁", " "))
+        for piece in new.pieces(range(new.vocab_size))
+    ]
+    for number, other in zip(new.special_ids, old.special_ids):
+        found[number] = [other]
+    return found
+
+
+def means(table: Tensor, rows: list[list[int]]) -> Tensor:
+    """(V, ...) -> (len(rows), ...), of each list the mean of these rows."""
+    counts = torch.tensor([len(row) for row in rows])
+    own = torch.arange(len(rows)).repeat_interleave(counts)
+    total = table.new_zeros(len(rows), *table.shape[1:])
+    total.index_add_(0, own, table[torch.tensor([number for row in rows for number in row])])
+    return total / counts.view(-1, *[1] * (table.dim() - 1))
 
 
 def part_of(name: str) -> str:

@@ -6,6 +6,8 @@ from pathlib import Path
 import pytest
 import torch
 
+from data.chinese import unigram
+from data.tokenizer import Tokenizer
 from model.architectures import REGISTRY
 from tests.model.models import tiny_model
 from tests.training.runs import OPTIONS, run, weights
@@ -21,19 +23,21 @@ def saved(folder: Path, architecture: str = "vanilla", **options: object) -> Pat
         model = tiny_model(architecture, **options)
         for p in model.parameters():
             torch.nn.init.normal_(p)
-    return checkpoint.save(folder, 1, model, {}, b"tokenizer").parent
+    return checkpoint.save(folder, 1, model, {}, made(CHARACTERS).model).parent
 
 
-def of_bytes() -> str:
-    import hashlib
+def made(pieces: list[str]) -> Tokenizer:
+    """Of exactly these pieces, behind the specials and the bytes."""
+    return Tokenizer(unigram(dict.fromkeys(["▁", *pieces], -1.0), dummy=True))
 
-    return hashlib.sha256(b"tokenizer").hexdigest()
+
+CHARACTERS = list("我们喜欢")
 
 
 @pytest.mark.parametrize("architecture", REGISTRY)
 def test_what_agrees_is_taken_and_the_rest_is_as_it_was(architecture: str, tmp_path: Path) -> None:
     source, model, fresh = saved(tmp_path), tiny_model(architecture), tiny_model(architecture)
-    begun = warm_start(model, str(source), of_bytes())
+    begun = warm_start(model, str(source), made(CHARACTERS))
     given = dict(checkpoint.load_model_from(source).named_parameters())
     before, count = dict(fresh.named_parameters()), 0
     for name, p in model.named_parameters():
@@ -46,21 +50,39 @@ def test_what_agrees_is_taken_and_the_rest_is_as_it_was(architecture: str, tmp_p
 
 
 def test_a_deeper_model_takes_the_first_blocks(tmp_path: Path) -> None:
-    begun = warm_start(tiny_model("local", n_layers=4), str(saved(tmp_path, n_layers=2)), of_bytes())
+    begun = warm_start(tiny_model("local", n_layers=4), str(saved(tmp_path, n_layers=2)), made(CHARACTERS))
     assert {"blocks.0", "blocks.1"} <= set(begun.taken) and {"blocks.2", "blocks.3"} <= set(begun.left)
 
 
+def test_new_words_start_from_the_mean_of_their_characters(tmp_path: Path) -> None:
+    old, new = made(CHARACTERS), made(["欢", "我们", "喜欢", "们", "我", "喜", "欢我们鸟"])
+    source = saved(tmp_path, vocab_size=old.vocab_size)
+    given = dict(checkpoint.load_model_from(source).named_parameters())
+    model = tiny_model("local", vocab_size=new.vocab_size)
+    begun = warm_start(model, str(source), new)
+    at = {piece: number for number, piece in enumerate(old.pieces(range(old.vocab_size)))}
+    spelt = {
+        "我们": "我 们".split(),
+        "喜欢": "喜 欢".split(),
+        "欢我们鸟": ["欢", "我", "们", "<0xE9>", "<0xB8>", "<0x9F>"],
+    }
+    for name in ("architecture.embedding.table.weight", "head.bias"):
+        found = dict(model.named_parameters())[name]
+        for number, piece in enumerate(new.pieces(range(new.vocab_size))):
+            own = [given[name][at[p]] for p in spelt.get(piece, [piece])]
+            torch.testing.assert_close(found[number], torch.stack(own).mean(0), msg=piece)
+    assert begun.spelt == (3, new.vocab_size) and "another tokenizer: 3 of 269 pieces" in str(begun)
+
+
 def test_what_cannot_be_started_from_is_said(tmp_path: Path) -> None:
-    model, source = tiny_model("local"), str(saved(tmp_path / "a"))
-    with pytest.raises(ValueError, match="was trained with another tokenizer .* --tokenizer"):
-        warm_start(model, source, "0" * 64)
+    model = tiny_model("local")
     with pytest.raises(FileNotFoundError, match="There is no checkpoint"):
-        warm_start(model, str(tmp_path / "none"), of_bytes())
+        warm_start(model, str(tmp_path / "none"), made(CHARACTERS))
     with pytest.raises(ValueError, match="of this repository alone"):
-        warm_start(model, "hf:bert-base-uncased", of_bytes())
+        warm_start(model, "hf:bert-base-uncased", made(CHARACTERS))
     other = saved(tmp_path / "b", d_model=64, d_ff=48, vocab_size=96, bias=False)
     with pytest.raises(ValueError, match="no weight of it has a name and a shape"):
-        warm_start(tiny_model("local", bias=False), str(other), of_bytes())
+        warm_start(tiny_model("local", bias=False), str(other), made(CHARACTERS))
     with pytest.raises(ValueError, match="init is empty"):
         Entry.parse("local:init=")
 
