@@ -12,6 +12,7 @@ from model.neighbours import SpanEnds
 from training.muon import Muon
 from training.ranks import ALONE, Ranks
 from training.sharding import gathered_state, is_sharded, scattered_state, whole
+from training.weissi import Weissi
 
 
 @dataclass(frozen=True)
@@ -25,6 +26,8 @@ class OptimizerConfig:
     optimisers, since Muon's steps are made as long as AdamW's."""
     weight_decay: float = 0.05
     """Of weights that multiply activations; norms, biases and tables are not decayed."""
+    regulariser: Literal["weight_decay", "weissi"] = "weight_decay"
+    """What `weight_decay` shrinks: each matrix, or the product of two that are used as a product alone (weissi.py)."""
     betas: tuple[float, float] = (0.9, 0.98)
     """AdamW's averages."""
     momentum: float = 0.95
@@ -65,7 +68,15 @@ class Optimizers:
         tables |= {id(m.table) for m in model.modules() if isinstance(m, SpanEnds)}
         decayed = [p for p in rest if p.ndim >= 2 and id(p) not in tables]
         plain = [p for p in rest if p.ndim < 2 or id(p) in tables]
-        groups = [{"params": decayed, "weight_decay": config.weight_decay}, {"params": plain, "weight_decay": 0.0}]
+        self.weissi = None
+        if config.regulariser == "weissi":
+            if is_sharded(model):
+                raise ValueError(
+                    "regulariser=weissi needs whole matrices and --shard keeps them in shards; take one of the two."
+                )
+            self.weissi = Weissi(model, [*matrices, *decayed], config.weight_decay)
+        decay = config.weight_decay if self.weissi is None else 0.0
+        groups = [{"params": decayed, "weight_decay": decay}, {"params": plain, "weight_decay": 0.0}]
         how = {"foreach": True} if is_sharded(model) else {"fused": True}
         self.optimizers: list[torch.optim.Optimizer] = [
             torch.optim.AdamW([g for g in groups if g["params"]], lr=0.0, betas=config.betas, eps=1e-8, **how)
@@ -75,7 +86,7 @@ class Optimizers:
                 Muon(
                     matrices,
                     lr=0.0,
-                    weight_decay=config.weight_decay,
+                    weight_decay=decay,
                     momentum=config.momentum,
                     adjust_lr_fn="match_rms_adamw",
                     ranks=ranks,
@@ -90,6 +101,8 @@ class Optimizers:
             for group in optimizer.param_groups:
                 group["lr"] = learning_rate
             optimizer.step()
+        if self.weissi is not None:
+            self.weissi.step(learning_rate)
         for p in self.parameters:
             p.grad = None
         return norm

@@ -48,6 +48,9 @@ class Architecture(nn.Module):
     hidden_words: float = 0.0
     """The share of the words that training batches hide whole from each of their own places (`Batch.spans`)."""
 
+    keys_have_two_sources: bool = False
+    """Whether keys and values of `blocks` are sums of theirs and of what something else makes (training/weissi.py)."""
+
     added_options: tuple[tuple[str, Any], ...] = ()
     """Options that came later, each with the value that means what the architecture was without it: checkpoints that do not
     name them are read so. One that does not name any other option is refused."""

@@ -99,6 +99,10 @@ class Bicausal(Architecture):
         self.begin = nn.Linear(2 * o.width, d, bias=False) if o.start else None
         self.guess = nn.Linear(o.width, d, bias=config.bias) if o.causal else None
 
+    @property
+    def keys_have_two_sources(self) -> bool:
+        return bool(self.options.width)
+
     def phase(self, fraction: float) -> float:
         """The towers' own losses are charged while they act."""
         return 0.0 if self.options.causal and fraction < 0.5 else 1.0
