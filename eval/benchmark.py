@@ -29,7 +29,7 @@ from data.files import user_path, write_atomically
 from data.options import check_types
 from eval.baselines import BASELINES
 from eval.command import barrier, command, note, open_checkpoints, said
-from eval.finetune import Diverged, Outcome, Recipe, drawn, fine_tune, longest
+from eval.finetune import Diverged, Outcome, Recipe, fine_tune, longest, training_rows
 from eval.metrics import score
 from eval.probe import probe
 from eval.store import Record, Store, digest_of, digest_of_model, key_of
@@ -166,7 +166,8 @@ def _run_task(config, task, title, splits, opened, weights, store, failed, conso
             # An option that a later version adds leaves old results what they are: what is not the default counts.
             default = dataclasses.asdict(Recipe())
             changed = {k: v for k, v in dataclasses.asdict(config.recipe).items() if v != default[k]}
-            how = changed if pair is not None else changed.get("max_rows", 0)
+            rows_of = {name: changed[name] for name in ("max_rows", "imbalance") if name in changed}
+            how = changed if pair is not None else rows_of if "imbalance" in changed else changed.get("max_rows", 0)
             key = key_of(
                 benchmark=title, task=task.name, model=weights.get(label, label), name=label, rows=rows, seed=seed, recipe=how,
                 probe=config.probe and pair is not None, train=config.train, metrics=[*task.metrics, *task.also],
@@ -206,7 +207,7 @@ def _sets(splits: Splits) -> dict[str, Sequence[Any]]:
 
 def _outcome(label, pair, task, splits, config, seed, console) -> Outcome:
     if pair is None:
-        rows = drawn(splits.train, config.recipe.max_rows, random.Random(seed))  # as many as the checkpoints get
+        rows = training_rows(splits.train, task, config.recipe, random.Random(seed))  # as many as the checkpoints get
         return BASELINES[label](task, dataclasses.replace(splits, train=rows))
     model, tokenizer = pair
     autocast = torch.bfloat16 if has_fast_bf16(default_device()) else None

@@ -7,6 +7,7 @@ is read of each place); a dropout and a linear layer make it an answer. The epoc
 import copy
 import random
 import time
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
@@ -52,10 +53,13 @@ class Recipe:
     pair: Literal["joint", "apart"] = "joint"
     """A pair as one sequence, BOS a EOS b EOS, or each text by itself, answered from both states, their difference and their
     product (Reimers and Gurevych 2019). Choices and spans are always joint."""
-    loss: Literal["ce", "focal", "class_balanced", "logit_adjusted", "dice"] = "ce"
+    loss: Literal["ce", "focal", "class_balanced", "logit_adjusted", "accuracy", "dice"] = "ce"
     """For classes of unequal size; see losses.py."""
     max_rows: int = 0
     """Train on no more than so many rows, drawn by the seed; 0 takes all."""
+    imbalance: float = 1.0
+    """Thin the training rows of each class until the largest has so many times the rows of the smallest, in steps of equal ratio
+    (Cao et al. 2019, arXiv 1906.07413): a task to tell losses apart. 1 leaves them as they are."""
     max_length: int = 0
     """Tokens of a row; longer ones are cut, and their number is reported. 0 is the longest that the model reads."""
 
@@ -69,6 +73,8 @@ class Recipe:
                 f"warmup {self.warmup} must lie in [0, 1], dropout {self.dropout} in [0, 1), and weight_decay "
                 f"{self.weight_decay} and max_rows {self.max_rows} must not be negative."
             )
+        if self.imbalance < 1:
+            raise ValueError(f"imbalance is {self.imbalance:g}; it must be 1 (off) or more.")
         if self.patience < 0:
             raise ValueError(f"patience is {self.patience}; it must be 0 (off) or more epochs.")
         if self.max_length < 0 or 0 < self.max_length < 16:
@@ -157,7 +163,7 @@ def fine_tune(
     device = next(model.parameters()).device
     apart = recipe.pair == "apart" and task.form in ("class", "score") and len(splits.train[0].texts) == 2
     form = FORMS[task.form](task, tokenizer, longest(model, recipe), recipe.loss, apart)
-    train = drawn(splits.train, recipe.max_rows, chooser)
+    train = training_rows(splits.train, task, recipe, chooser)
     examples = {"train": train} | splits.dev | splits.test | splits.extra
     sets = {split: form.rows(found) for split, found in examples.items()}
     form.prepare(sets["train"], device)
@@ -217,9 +223,28 @@ def fine_tune(
     return Outcome(metrics, best_epoch, tokens / seconds, cut, predictions, extra)
 
 
-def drawn(rows: Sequence[Example], count: int, chooser: random.Random) -> Sequence[Example]:
-    """`count` of the rows, or all for 0."""
-    return chooser.sample(rows, count) if 0 < count < len(rows) else rows
+def training_rows(rows: Sequence[Example], task: Task, recipe: Recipe, chooser: random.Random) -> Sequence[Example]:
+    """What is trained on: thinned classes, and of these `max_rows` drawn by `chooser`."""
+    rows = thinned(rows, task, recipe.imbalance)
+    return chooser.sample(rows, recipe.max_rows) if 0 < recipe.max_rows < len(rows) else rows
+
+
+def thinned(rows: Sequence[Example], task: Task, imbalance: float) -> Sequence[Example]:
+    """Of class k of C, in the order of the task's labels, the first n imbalance^(-k / (C - 1)) rows, n being those of the largest
+    class; all where there are fewer, and at least one. Raises ValueError where answers are no classes."""
+    if imbalance == 1:
+        return rows
+    if task.form != "class":
+        raise ValueError(f"{task.name} has no classes, so imbalance={imbalance:g} cannot thin them; leave it out.")
+    counts = Counter(row.label for row in rows)
+    steps = max(1, len(task.labels) - 1)
+    left = {k: max(1, round(max(counts.values()) * imbalance ** (-k / steps))) for k in range(len(task.labels))}
+    kept = []
+    for row in rows:
+        if left[row.label]:
+            left[row.label] -= 1
+            kept.append(row)
+    return kept
 
 
 def longest(model: MaskedLM, recipe: Recipe) -> int:

@@ -11,7 +11,7 @@ from sklearn.preprocessing import StandardScaler
 
 from data.batch import Batch
 from data.tokenizer import Tokenizer
-from eval.finetune import Classifier, Diverged, Outcome, Recipe, drawn, longest
+from eval.finetune import Classifier, Diverged, Outcome, Recipe, longest, training_rows
 from eval.metrics import measure
 from eval.rows import alternatives, compared, states_of
 from eval.tasks import Example, Splits, Task
@@ -56,7 +56,7 @@ def probe(
     """
     if task.form == "span":
         raise ValueError(f"{task.name} asks for spans, which a probe of pooled states cannot find; fine-tune instead.")
-    train = drawn(splits.train, recipe.max_rows, random.Random(seed))
+    train = training_rows(splits.train, task, recipe, random.Random(seed))
     started = time.perf_counter()
     estimator = make_pipeline(
         StandardScaler(), Ridge(10.0) if task.form == "score" else LogisticRegression(max_iter=200, C=0.1)

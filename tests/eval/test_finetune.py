@@ -10,9 +10,9 @@ import torch
 
 from data.batches import padded
 from data.tokenizer import Tokenizer
-from eval.finetune import Classifier, Recipe, fine_tune
+from eval.finetune import Classifier, Recipe, fine_tune, thinned
 from eval.forms import Choice, Form, Span
-from eval.losses import LOSSES
+from eval.losses import LOSSES, smoothed_accuracy
 from eval.metrics import measure
 from eval.probe import probe
 from eval.rows import Row, buckets
@@ -45,11 +45,46 @@ def test_losses_by_hand() -> None:
         "focal": (-((1 - p) ** 2) * np.log(p)).mean(),
         "class_balanced": (-weights * np.log(p)).mean(),
         "logit_adjusted": -np.log(adjusted).mean(),
+        "accuracy": (1 - p).mean(),
         "dice": (1 - (2 * q + 1) / (q + 2)).mean(),
     }
     assert expected.keys() == LOSSES.keys()
     for name, value in expected.items():
         assert float(LOSSES[name](counts)(logits, truth)) == pytest.approx(value, rel=1e-5), name
+
+
+def test_cross_entropy_is_the_limit_of_the_smooth_accuracy() -> None:
+    """And the gradient of each row is p_y^power times as long."""
+    torch.manual_seed(0)
+    logits, truth, counts = (
+        torch.randn(5, 3, dtype=torch.float64, requires_grad=True),
+        torch.arange(5) % 3,
+        torch.ones(3),
+    )
+    p = logits.softmax(-1).gather(1, truth[:, None])
+    [of_ce] = torch.autograd.grad(LOSSES["ce"](counts)(logits, truth), logits)
+    for power in (1.0, 0.5, 1e-9):
+        loss = smoothed_accuracy(counts, power)(logits, truth)
+        [found] = torch.autograd.grad(loss, logits)
+        torch.testing.assert_close(found, of_ce * p.detach() ** power)
+    torch.testing.assert_close(loss, LOSSES["ce"](counts)(logits, truth))
+
+
+def test_classes_are_thinned_by_equal_ratios() -> None:
+    task = Task("task", ("a", "b", "c"), ("a",), "label", ("accuracy",))
+    rows = [Example((str(n),), label, n) for n, label in enumerate([0] * 100 + [1] * 100 + [2] * 4)]
+    kept = thinned(rows, task, 100)
+    assert [sum(row.label == k for row in kept) for k in range(3)] == [100, 10, 1]
+    assert kept == [*rows[:110], rows[200]] and thinned(rows, task, 1) is rows
+    assert [sum(row.label == k for row in thinned(rows, task, 4)) for k in range(3)] == [
+        100,
+        50,
+        4,
+    ]  # no more than there are
+    with pytest.raises(ValueError, match="has no classes, so imbalance=2 cannot thin them"):
+        thinned(rows, Task("score", (), ("a",), "label", ("pearson",), form="score"), 2)
+    with pytest.raises(ValueError, match="imbalance is 0.5; it must be 1"):
+        Recipe(imbalance=0.5)
 
 
 @pytest.fixture(scope="module")
