@@ -30,7 +30,7 @@ RACE_STAMP = $(RUN_STAMP)
 endif
 
 .DEFAULT_GOAL := help
-.PHONY: help pretrain frontier tune compare rivals scaling glue clue score blimp words sts rerank correct fewclue bench-scoring bench-finetune export bench-export board test test-slow test-interop fuzz stress test-kernels test-gpu bench profile lint format clean
+.PHONY: help pretrain frontier tune compare rivals scaling widths weissi imbalance glue clue score blimp words sts rerank correct fewclue bench-scoring bench-finetune export bench-export board test test-slow test-interop fuzz stress test-kernels test-gpu bench profile lint format clean
 
 help: ## these lines
 	@echo "twostream: masked language models that predict every position in one pass"
@@ -184,6 +184,29 @@ tune: $(RUN_STAMP) ## rates of learning and masking, near, taps, tower width, ch
 	$(PY) pretrain.py $(call continued,$(or $(NAME),tune),--architectures $(TUNED) \
 		--budget $(or $(BUDGET),2e13flop) $(call option,SIZE,size) $(call options,SEEDS,seeds))
 	$(PY) -m report.tuning runs/$(or $(NAME),tune)
+
+# Three vocabularies, each a run; both architectures with the direct head, whose table is the embedding's.
+WIDTHS := 16 32 64 96 128
+PIECES := 2048 8192 32768
+
+widths: $(RACE_STAMP) ## how wide must the embedding be for how many pieces? CORPUS=path (a plot; 2 h)
+	$(foreach pieces,$(PIECES),$(PY) pretrain.py $(call continued,widths-$(pieces),--vocab-size $(pieces) $(CHINESE) --architectures \
+		$(foreach width,$(WIDTHS),$(LOCAL)$(comma)d_embed=$(width) $(NARROW)$(comma)d_embed=$(width)) --budget $(or $(BUDGET),1e13flop) \
+		$(call options,SEEDS,seeds)) &&) $(PY) -m report.widths $(foreach pieces,$(PIECES),runs/widths-$(pieces))
+
+WEISSI := $(foreach decay,0.0 0.05 0.2 0.8,weight_decay=$(decay)) $(foreach decay,0.05 0.2 0.8,weight_decay=$(decay)$(comma)regulariser=weissi)
+
+weissi: $(RUN_STAMP) ## weight decay against a decay that no shift of scale evades (training/weissi.py); CORPUS=path; three seeds (1 h)
+	$(PY) pretrain.py $(call continued,$(or $(NAME),weissi),--architectures $(foreach decay,$(WEISSI),$(LOCAL)$(comma)$(decay)) \
+		--budget $(or $(BUDGET),1e13flop) --seeds $(or $(SEEDS),0 1 2))
+	$(PY) -m report.tuning runs/$(or $(NAME),weissi)
+
+LOSSES := ce focal class_balanced logit_adjusted accuracy dice
+
+imbalance: $(RUN_STAMP) ## losses for classes of unequal size, on a task thinned to 50 to 1: DATA=folder CHECKPOINT="a b" TASKS=TNEWS
+	$(call named,imbalance)
+	$(foreach loss,$(LOSSES),$(PY) -m eval.clue --checkpoints $(call each,$(CHECKPOINT)) $(call option,DATA,data) --tasks $(or $(TASKS),TNEWS) \
+		--recipe.imbalance 50 --recipe.loss $(loss) $(call options,SEEDS,seeds) --out $(or $(OUT),runs/imbalance) $(ARGS) &&) true
 
 bench: $(RUN_STAMP) ## microbenchmarks of the kernels against what one would use instead (ARGS=--quick: a minute)
 	$(PY) -m kernels.bench $(ARGS)

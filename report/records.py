@@ -46,9 +46,10 @@ def read_json(path: Path, *needed: str) -> dict[str, Any]:
     return found
 
 
-def check_alike(first: "Results", other: "Results", also: Sequence[str] = ()) -> None:
+def check_alike(first: "Results", other: "Results", also: Sequence[str] = (), but: Sequence[str] = ()) -> None:
     """Raises ValueError where two runs were trained or measured on different things, so that they are not read as one: the text
-    and the tokenizer by their content, the yardstick, windows, batches and precision; and the settings named in `also`."""
+    and the tokenizer by their content, the yardstick, windows, batches and precision; and the settings named in `also`. What
+    `but` names may differ."""
 
     def told(results: "Results", name: str) -> Any:
         value: Any = results.facts if name in FACTS else results.config
@@ -56,7 +57,7 @@ def check_alike(first: "Results", other: "Results", also: Sequence[str] = ()) ->
             value = value.get(step) if isinstance(value, dict) else None
         return value
 
-    for name in (*CONFIG, *FACTS, *also):
+    for name in (name for name in (*CONFIG, *FACTS, *also) if name not in but):
         one, two = told(first, name), told(other, name)
         if one != two:
             raise ValueError(f"The runs differ in {name}: {one} and {two}; give alike ones.")
