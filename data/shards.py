@@ -20,7 +20,8 @@ from pathlib import Path
 
 import numpy as np
 
-from data.tokenizer import Tokenizer, Vocabulary
+from data.tokenizer import Tokenizer
+from data.vocabulary import Vocabulary
 
 _MAGIC = b"twostream shard 2\n"
 _HEADER = 4096  # bytes

@@ -9,12 +9,13 @@ import re
 import zlib
 from collections import Counter
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
 import numpy as np
 import sentencepiece
+
+from data.vocabulary import Vocabulary
 
 SPECIALS = ("[PAD]", "[BOS]", "[EOS]", "[MASK]", "[UNK]")  # ids 0 to 4
 _SMALLEST = len(SPECIALS) + 256 + 64  # the bytes, and an alphabet
@@ -25,22 +26,6 @@ _LINE = 1_000  # characters; longer lines are trained on in pieces
 _COVERAGE = 0.9999  # of the characters of the sample; rarer ones are spelt in bytes
 _LEAST_COVERAGE = 0.98  # what SentencePiece accepts
 _THREADS = 4  # fixed, since the number of threads decides the order of summation and so the vocabulary
-
-
-@dataclass(frozen=True)
-class Vocabulary:
-    """What batches need to know of a tokenizer; it travels in the header of the shards."""
-
-    size: int
-    pad_id: int
-    bos_id: int
-    eos_id: int
-    mask_id: int
-    unk_id: int
-
-    @property
-    def special_ids(self) -> tuple[int, ...]:
-        return (self.pad_id, self.bos_id, self.eos_id, self.mask_id, self.unk_id)
 
 
 class Tokenizer:

@@ -14,7 +14,7 @@ from data.permutation import hash64, uniform
 LONGEST = 8  # tokens of a word; English has hardly a longer one at 4,096 pieces
 CUT = 0.5  # chance of a span to end after each token: spans of two tokens on average
 
-_CUTS, _WORDS = 4, 5  # streams of randomness beside those of data/batches.py
+_CUTS, _WORDS = 4, 5  # streams of randomness beside those of data/masking.py and training/sampling.py
 
 
 def word_bounds(starts: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

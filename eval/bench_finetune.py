@@ -24,9 +24,9 @@ from data.files import to_json, write_atomically
 from data.options import check_types
 from data.tokenizer import Tokenizer
 from eval.command import command
-from eval.finetune import Recipe, fine_tune
-from eval.forms import Form
-from eval.tasks import Example, Splits, Task
+from eval.finetune.forms import Form
+from eval.finetune.tasks import Example, Splits, Task
+from eval.finetune.train import Recipe, fine_tune
 from model import MaskedLM, ModelConfig, size_names
 from training.machine import default_device, has_fast_bf16
 

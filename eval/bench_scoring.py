@@ -18,12 +18,12 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
-from data.batch import Batch
 from data.files import to_json, write_atomically
 from data.options import check_types
 from eval.command import command
 from model import MaskedLM, ModelConfig, size_names
 from model.architectures.base import tokens_of_a_pass
+from model.batch import Batch
 from report import plots
 from training.entry import Entry
 from training.machine import default_device

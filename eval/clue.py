@@ -4,10 +4,10 @@ import sys
 from dataclasses import dataclass, replace
 from typing import Any
 
-from eval.benchmark import main
-from eval.choices import C3, ChID
-from eval.spans import Spans
-from eval.tasks import Example, Task
+from eval.finetune.benchmark import main
+from eval.finetune.choices import C3, ChID
+from eval.finetune.spans import Spans
+from eval.finetune.tasks import Example, Task
 
 NEWS = tuple(str(n) for n in (100, 101, 102, 103, 104, 106, 107, 108, 109, 110, 112, 113, 114, 115, 116))
 NLI = ("neutral", "entailment", "contradiction")

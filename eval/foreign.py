@@ -15,12 +15,12 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from data.batch import Batch
 from data.extras import needs
-from data.tokenizer import Vocabulary
+from data.vocabulary import Vocabulary
 from kernels.linear_cross_entropy import TopK
 from model import MaskedLM
 from model.architectures.base import a_copy_for_each
+from model.batch import Batch
 
 PREFIX = "hf:"
 SPACES = ("Ġ", "▁")  # how pieces say that a space stands before them

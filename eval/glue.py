@@ -2,8 +2,8 @@
 
 import sys
 
-from eval.benchmark import main
-from eval.tasks import Task
+from eval.finetune.benchmark import main
+from eval.finetune.tasks import Task
 
 TWO = ("0", "1")
 COLA = ("source", "label", "star", "sentence")

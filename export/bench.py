@@ -16,7 +16,6 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
-from data.batch import Batch
 from data.extras import needs
 from data.files import user_path
 from data.options import check_types
@@ -24,6 +23,7 @@ from data.text import read_lines
 from eval.command import command, open_checkpoint
 from export.hf import export
 from export.onnx import write
+from model.batch import Batch
 
 
 @dataclass(frozen=True)

@@ -4,7 +4,7 @@ from typing import Any
 
 from torch import Tensor
 
-from data.tokenizer import Vocabulary
+from data.vocabulary import Vocabulary
 from model import MaskedLM
 
 TWO_STREAM = ("local", "tta")

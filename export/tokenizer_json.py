@@ -10,7 +10,7 @@ from typing import Any
 from sentencepiece import sentencepiece_model_pb2
 from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers, processors
 
-from data.tokenizer import Vocabulary
+from data.vocabulary import Vocabulary
 
 SPACE = "▁"
 

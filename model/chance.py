@@ -3,8 +3,8 @@
 import torch
 from torch import Tensor
 
-from data.batch import Batch
 from data.permutation import hash64
+from model.batch import Batch
 
 
 def uniform(batch: Batch, salt: int = 0) -> Tensor:

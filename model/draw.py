@@ -14,9 +14,9 @@ import matplotlib.pyplot as plt
 import torch
 from torch import Tensor
 
-from data.batch import Batch
 from kernels.dispatch import use_backend
 from model.architectures import REGISTRY
+from model.batch import Batch
 from model.config import ModelConfig
 from model.masked_lm import MaskedLM
 

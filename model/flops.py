@@ -10,8 +10,8 @@ from functools import lru_cache
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from data.batch import Batch
 from kernels.dispatch import as_operators
+from model.batch import Batch
 from model.config import ModelConfig
 from model.masked_lm import MaskedLM
 

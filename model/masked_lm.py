@@ -5,8 +5,8 @@ from dataclasses import asdict, dataclass, replace
 import torch
 from torch import Tensor, nn
 
-from data.batch import Batch
 from model.architectures import architecture_class
+from model.batch import Batch
 from model.config import ModelConfig
 from model.head import Head
 from model.layers import initialise, recorded

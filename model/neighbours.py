@@ -11,10 +11,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from data.batch import Batch
 from kernels.attention import Spans
 from kernels.attention.layout import Layout
 from kernels.dispatch import autocast_dtype
+from model.batch import Batch
 from model.config import ModelConfig
 
 

@@ -15,11 +15,11 @@ import matplotlib.pyplot as plt
 from matplotlib.figure import Figure
 
 from data.files import write_atomically
+from data.statistics import Spread
 from data.text import read_lines
 from report import plots
 from report.names import shortened
 from report.page import STYLE, html_table, markdown_table
-from report.statistics import Spread
 
 MEANINGS = (
     ("score", "of a task: the mean of its metrics on dev, x 100, by the epoch that is best there; several dev sets count alike."),

@@ -14,10 +14,10 @@ from rich.markup import escape
 from rich.table import Table
 
 from data.files import write_atomically
+from data.statistics import Spread
 from report import plots
 from report.meanings import MEANINGS
 from report.records import read_json
-from report.statistics import Spread
 from report.summary import Results, Row
 
 QUALITY = (

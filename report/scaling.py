@@ -24,10 +24,10 @@ from matplotlib.ticker import LogLocator, NullFormatter
 from scipy.optimize import least_squares
 
 from data.files import write_atomically
+from data.statistics import Spread
 from report import plots
 from report.page import markdown_table
 from report.records import check_alike
-from report.statistics import Spread
 from report.summary import Results, first_reached
 
 DRAWS = 200

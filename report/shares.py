@@ -17,9 +17,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from data.statistics import Spread, paired_difference
 from report.page import markdown_table
 from report.records import check_alike
-from report.statistics import Spread, paired_difference
 from report.summary import Results, first_reached
 
 Reached = dict[str, dict[float, dict[int, dict[str, Any]]]]

@@ -7,8 +7,8 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from data.statistics import Difference, Spread, paired_difference
 from report.records import read_json, read_records
-from report.statistics import Difference, Spread, paired_difference
 
 
 @dataclass(frozen=True)

@@ -15,10 +15,10 @@ import matplotlib.pyplot as plt
 from matplotlib.figure import Figure
 from rich.console import Console
 
+from data.statistics import Spread
 from report import plots
 from report.page import markdown_table
 from report.records import check_alike
-from report.statistics import Spread
 from report.summary import Results
 
 

@@ -10,7 +10,7 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 import pytest
 import torch
 
-from data.batch import Batch
+from model.batch import Batch
 
 torch.set_num_threads(1)
 

@@ -8,7 +8,6 @@ from typing import Annotated, Any, Literal
 
 import tyro
 
-from data.batches import SHORTEST
 from data.files import to_json
 from data.options import check_types
 from data.prepare import DataConfig
@@ -17,6 +16,7 @@ from model import size_names
 from training.budget import Budget
 from training.entry import Entry
 from training.optimizer import OptimizerConfig
+from training.sampling import SHORTEST
 
 DEFAULT = (
     "local:n_layers=2,name=local",

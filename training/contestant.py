@@ -12,10 +12,9 @@ from typing import Any
 import torch
 from torch import nn
 
-from data.batch import Batch
-from data.batches import Batches
 from data.files import to_json, write_atomically
 from model import MaskedLM
+from model.batch import Batch
 from model.flops import step_flops
 from model.layers import dropout_by_sample
 from training import checkpoint
@@ -24,6 +23,7 @@ from training.entry import Entry
 from training.machine import precision
 from training.optimizer import OptimizerConfig, Optimizers
 from training.ranks import ALONE, Ranks
+from training.sampling import Batches
 from training.sharding import copied, gathered, shard
 
 

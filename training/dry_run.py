@@ -10,10 +10,10 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
-from data.batch import Batch
-from data.batches import Masking
+from data.masking import Masking
 from data.tokenizer import Tokenizer
 from model import MaskedLM
+from model.batch import Batch
 from training.budget import Budget
 from training.config import PretrainConfig
 from training.contestant import Contestant
@@ -26,7 +26,7 @@ TIMED_STEPS = 3
 
 
 class RandomBatches:
-    """Stands in for data.batches.Batches: random tokens of the right shape and masking."""
+    """Stands in for training.sampling.Batches: random tokens of the right shape and masking."""
 
     def __init__(self, config: PretrainConfig, model: MaskedLM) -> None:
         self.batch_size, self.sequence_length = config.batch_size, config.sequence_length

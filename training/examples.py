@@ -4,9 +4,9 @@ import dataclasses
 
 import torch
 
-from data.batch import Batch
 from data.files import to_json, write_atomically
 from data.tokenizer import Tokenizer
+from model.batch import Batch
 from training.run import Run
 
 CONTEXT, SHOWN = 16, 5  # tokens on each side, predictions of each model

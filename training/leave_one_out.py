@@ -13,11 +13,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from data.batch import Batch
-from data.batches import HeldOut
+from data.statistics import clustered_mean
 from data.words import word_bounds, word_starts
 from model import MaskedLM
-from report.statistics import clustered_mean
+from model.batch import Batch
+from training.sampling import HeldOut
 
 WINDOWS_PER_BATCH = 16
 KINDS = ("one-piece word", "first piece", "later piece", "copied", "not copied")

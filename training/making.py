@@ -5,7 +5,6 @@ from collections.abc import Callable
 
 import torch
 
-from data.batches import Batches
 from model import MaskedLM, ModelConfig
 from training.budget import Budget
 from training.config import PretrainConfig
@@ -13,6 +12,7 @@ from training.contestant import Contestant
 from training.entry import Entry
 from training.machine import default_device, has_fast_bf16
 from training.ranks import ALONE, Ranks
+from training.sampling import Batches
 
 
 def resolve_device(name: str) -> torch.device:

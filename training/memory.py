@@ -6,8 +6,8 @@ import torch
 from torch import Tensor
 from torch.autograd.graph import saved_tensors_hooks
 
-from data.batch import Batch
 from model import MaskedLM
+from model.batch import Batch
 from training.contestant import Contestant
 from training.sharding import is_sharded
 

@@ -21,7 +21,6 @@ import urllib.parse
 from pathlib import Path
 from typing import Any
 
-from data.batches import Batches, held_out_windows
 from data.files import held, to_json, user_path, write_atomically
 from data.prepare import PreparedCorpus, prepare
 from data.text import parsed, read_lines
@@ -36,6 +35,7 @@ from training.leave_one_out import Yardstick
 from training.machine import Machine
 from training.making import make_contestant, resolve_device
 from training.ranks import ALONE, Ranks
+from training.sampling import Batches, held_out_windows
 from training.scalars import Scalars
 from training.sharding import gathered
 from training.warm_start import WarmStart, warm_start

@@ -16,13 +16,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from data.batch import Batch
-from data.batches import HeldOut
+from data.statistics import clustered_mean
 from data.tokenizer import Tokenizer
 from data.words import word_bounds, word_starts
 from model import MaskedLM
-from report.statistics import clustered_mean
+from model.batch import Batch
 from training.leave_one_out import Clusters, chunks, device_of, evaluating, rows_of
+from training.sampling import HeldOut
 
 FEWEST_WORDS = 0.1  # share of tokens that begin a word, below which the text is taken to be written without spaces
 

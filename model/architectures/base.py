@@ -8,9 +8,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from data.batch import Batch
-from data.batches import Masking
+from data.masking import Masking
 from data.options import check_types
+from model.batch import Batch
 from model.config import ModelConfig
 from model.head import Head
 from model.layers import Embedding

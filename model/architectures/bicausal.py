@@ -23,11 +23,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from data.batch import Batch
 from kernels.attention import union_attention
 from kernels.attention.layout import Layout
 from kernels.one_sided import one_sided
 from model.architectures.base import Architecture, check_words, flat_places
+from model.batch import Batch
 from model.config import ModelConfig
 from model.head import Head
 from model.layers import Block, by_layer, make_norm, projected

@@ -10,9 +10,9 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from data.batch import Batch
-from data.batches import Masking
+from data.masking import Masking
 from model.architectures.vanilla import Vanilla
+from model.batch import Batch
 from model.config import ModelConfig
 from model.head import Head
 

@@ -18,10 +18,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from data.batch import Batch
 from kernels.attention.visibility import BEYOND
 from kernels.one_sided import two_sided
 from model.architectures.base import Architecture, check_words, flat_places
+from model.batch import Batch
 from model.config import ModelConfig
 from model.layers import Block, by_layer, projected
 from model.neighbours import Near, SpanEnds, query_start

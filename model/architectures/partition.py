@@ -16,9 +16,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from data.batch import Batch
 from kernels.attention import attention
 from model.architectures.base import Architecture, a_copy_for_each
+from model.batch import Batch
 from model.chance import uniform
 from model.config import ModelConfig
 from model.layers import Block

@@ -19,8 +19,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from data.batch import Batch
 from model.architectures.base import Architecture, check_words
+from model.batch import Batch
 from model.chance import uniform
 from model.config import ModelConfig
 from model.head import Head

@@ -15,8 +15,8 @@ from dataclasses import dataclass
 
 from torch import Tensor, nn
 
-from data.batch import Batch
 from model.architectures.base import Architecture, check_words, flat_places
+from model.batch import Batch
 from model.config import ModelConfig
 from model.layers import Block, hoisted_keys_values
 from model.neighbours import SpanEnds

@@ -16,10 +16,10 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from data.batch import Batch, PlacesByRow
-from data.batches import Masking
+from data.masking import Masking
 from kernels.one_sided import two_sided
 from model.architectures.base import Architecture, a_copy_for_each
+from model.batch import Batch, PlacesByRow
 from model.config import ModelConfig
 from model.layers import Block
 from model.neighbours import Near

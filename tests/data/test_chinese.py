@@ -10,11 +10,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from data import extras
-from data.batches import Batches, Masking, held_out_windows
 from data.chinese import Segmenter, read_dictionary, token_starts, vocabulary
+from data.masking import Masking
 from data.prepare import DataConfig, PreparedCorpus, prepare
 from data.tokenizer import Tokenizer
 from data.words import Words
+from training.sampling import Batches, held_out_windows
 
 WORDS = {
     "我们": 900,

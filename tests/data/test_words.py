@@ -3,9 +3,10 @@
 import numpy as np
 import pytest
 
-from data.batches import Batches, Masking
-from data.tokenizer import Vocabulary
+from data.masking import Masking
+from data.vocabulary import Vocabulary
 from data.words import LONGEST, Words, word_bounds, word_starts
+from training.sampling import Batches
 
 VOCABULARY = Vocabulary(size=64, pad_id=0, bos_id=1, eos_id=2, mask_id=3, unk_id=4)
 STARTS = np.arange(64) % 4 == 0  # every fourth token begins a word

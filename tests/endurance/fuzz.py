@@ -28,11 +28,11 @@ from hypothesis import strategies as st
 from data.readers import read_parts
 from data.text import read_text
 from data.tokenizer import Tokenizer
-from eval import correct, lists, similarity
 from eval.clue import CLUE
-from eval.fewshot_tasks import TASKS, read
+from eval.fewshot.tasks import TASKS, read
 from eval.glue import GLUE
-from eval.pairs import files_of, read_paradigm
+from eval.scoring import doubts, nbest, sentences
+from eval.scoring.minimal_pairs import files_of, read_paradigm
 from eval.store import Store
 from model import ModelConfig
 from report.summary import Results
@@ -154,14 +154,14 @@ def readers() -> dict[str, Reader]:
         "pairs": ("a.jsonl", PAIRS, lambda p: [read_paradigm(*f) for f in files_of(p)]),
         "pairs zip": ("a.zip", zipped("a.jsonl", PAIRS), lambda p: [read_paradigm(*f) for f in files_of(p)]),
         "pairs csv": ("a.csv", b",sentence,label\n0,a,1\n1,b,0\n" * 1, lambda p: [read_paradigm(*f) for f in files_of(p)]),
-        "similarity tsv": ("a.tsv", STS, similarity.read),
-        "similarity ||": ("a.txt", "0||甲||乙||5\n1||丙||丁||1\n2||戊||己||0\n".encode(), similarity.read),
-        "similarity STS-B": ("a.csv", b"news\tf\t2012\t0001\t2.5\ta\tb\n" * 3, similarity.read),
-        "lists json": ("a.json", NBEST, lambda p: lists.read(str(p), [])),
-        "lists tsv": ("a.tsv", b"id\ttext\tscore\nu\ta b\t-1\nu\ta\t-2\n", lambda p: lists.read(str(p), [])),
-        "lists plain": ("a.txt", TEXT, lambda p: lists.read(f"{p},{p}", [str(p)])),
-        "correct pairs": ("a.tsv", b"a b\ta c\nd\te\n", correct.read_pairs),
-        "confusions": ("a.txt", "甲 乙丙\n丁:戊\n".encode(), correct.read_confusions),
+        "similarity tsv": ("a.tsv", STS, sentences.read),
+        "similarity ||": ("a.txt", "0||甲||乙||5\n1||丙||丁||1\n2||戊||己||0\n".encode(), sentences.read),
+        "similarity STS-B": ("a.csv", b"news\tf\t2012\t0001\t2.5\ta\tb\n" * 3, sentences.read),
+        "lists json": ("a.json", NBEST, lambda p: nbest.read(str(p), [])),
+        "lists tsv": ("a.tsv", b"id\ttext\tscore\nu\ta b\t-1\nu\ta\t-2\n", lambda p: nbest.read(str(p), [])),
+        "lists plain": ("a.txt", TEXT, lambda p: nbest.read(f"{p},{p}", [str(p)])),
+        "correct pairs": ("a.tsv", b"a b\ta c\nd\te\n", doubts.read_pairs),
+        "confusions": ("a.txt", "甲 乙丙\n丁:戊\n".encode(), doubts.read_confusions),
         "few-shot": ("eprstmt/train_0.json", lines(*({"id": 1, "sentence": "好", "label": "Positive"},) * 3), _few_shot),
         "store": ("results.jsonl", lines({"key": "a"}, {"key": "b"}), _stored),
         "corpus txt": ("a.txt", TEXT, lambda p: list(read_parts(p))),

@@ -10,7 +10,7 @@ import pytest
 from data.text import read_lines
 from data.tokenizer import Tokenizer
 from eval import glue
-from eval.benchmark import main
+from eval.finetune.benchmark import main
 from tests.model.models import tiny_model
 from training import checkpoint
 
@@ -72,7 +72,7 @@ def test_one_command_from_checkpoint_to_table_and_submission(
     assert len(records) == 6 and records[-1]["recipe"]["epochs"] == 1
     # Shown is what this command asked for: one recipe, so nothing tells it apart from others.
     assert "epochs=" not in (tmp_path / "out" / "report.md").read_text().partition("Recipe")[0]
-    monkeypatch.setattr("eval.benchmark.fine_tune", None)
+    monkeypatch.setattr("eval.finetune.benchmark.fine_tune", None)
     assert main(glue.GLUE, "GLUE", "") == 1
     assert len((tmp_path / "out" / "results.jsonl").read_text().splitlines()) == 6
 

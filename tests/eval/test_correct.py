@@ -10,10 +10,10 @@ from pathlib import Path
 import pytest
 import torch
 
-from data.batches import padded
 from data.tokenizer import Tokenizer
 from eval import correct
-from eval.correct import Doubt, Limits, corrected, doubts, edits, measured, read_confusions
+from eval.scoring.doubts import Doubt, Limits, corrected, doubts, edits, measured, read_confusions
+from model.batch import padded
 from report.correction import marked, write_page
 from tests.model.models import tiny_model
 from training import checkpoint

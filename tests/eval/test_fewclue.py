@@ -8,13 +8,13 @@ from pathlib import Path
 import pytest
 import torch
 
-from data.batches import padded
 from data.tokenizer import Tokenizer
-from eval.cloze import Question, all_scores, fill, label_scores
-from eval.fewclue import FewShotRecipe, prior_of, run_method, surest
-from eval.fewshot_tasks import FEWCLUE, TASKS, FewShotData, FewShotTask, read
+from eval.fewshot.cloze import Question, all_scores, fill, label_scores
+from eval.fewshot.methods import FewShotRecipe, prior_of, run_method, surest
+from eval.fewshot.tasks import FEWCLUE, TASKS, FewShotData, FewShotTask, read
 from kernels.attention import spans_of
 from model.architectures import REGISTRY
+from model.batch import padded
 from tests.model.models import tiny_model
 
 

@@ -8,16 +8,16 @@ import numpy as np
 import pytest
 import torch
 
-from data.batches import padded
 from data.tokenizer import Tokenizer
-from eval.finetune import Classifier, Recipe, fine_tune, thinned
-from eval.forms import Choice, Form, Span
-from eval.losses import LOSSES, smoothed_accuracy
-from eval.metrics import measure
-from eval.probe import probe
-from eval.rows import Row, buckets
-from eval.tasks import Example, Splits, Task
+from eval.finetune.forms import Choice, Form, Span
+from eval.finetune.losses import LOSSES, smoothed_accuracy
+from eval.finetune.metrics import measure
+from eval.finetune.probe import probe
+from eval.finetune.rows import Row, buckets
+from eval.finetune.tasks import Example, Splits, Task
+from eval.finetune.train import Classifier, Recipe, fine_tune, thinned
 from model.architectures import REGISTRY
+from model.batch import padded
 from tests.model.models import FAMILY, tiny_model
 
 

@@ -11,14 +11,14 @@ import transformers
 from tokenizers import Tokenizer as Fast
 from tokenizers import decoders, models, normalizers, pre_tokenizers, processors, trainers
 
-from data.batches import padded
 from eval import pairs, similarity
 from eval.command import open_checkpoint
-from eval.correct import doubts
-from eval.finetune import Classifier, Recipe, longest
+from eval.finetune.train import Classifier, Recipe, longest
 from eval.foreign import open_foreign
-from eval.score import score
+from eval.scoring.doubts import doubts
+from eval.scoring.likelihood import score
 from export.hf import export
+from model.batch import padded
 from tests.model.models import tiny_model
 
 SENTENCES = ["the barids often see the denum, twice.", "lamid", "the gimul carries the posot.", "", "unseen: Übermut"]

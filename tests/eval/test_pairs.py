@@ -10,8 +10,9 @@ import pytest
 
 from data.tokenizer import Tokenizer
 from eval import pairs
-from eval.pairs import Paradigm, files_of, interval, paired, read_paradigm, right, unique_names
-from eval.score import Score, score
+from eval.scoring import minimal_pairs
+from eval.scoring.likelihood import Score, score
+from eval.scoring.minimal_pairs import Paradigm, files_of, interval, paired, read_paradigm, right, unique_names
 from tests.model.models import tiny_model
 from training import checkpoint
 
@@ -119,7 +120,9 @@ def test_files_of_one_name_are_told_apart() -> None:
 def test_equal_sentences_and_equal_but_for_rounding_are_ties(monkeypatch: pytest.MonkeyPatch) -> None:
     totals = {"a": -10.0, "b": -10.0 + 5e-6, "c": -9.0}
     monkeypatch.setattr(
-        pairs, "score", lambda model, tokenizer, texts, variant: [Score(["x"], [0.0], totals[t], 1) for t in texts]
+        minimal_pairs,
+        "score",
+        lambda model, tokenizer, texts, variant: [Score(["x"], [0.0], totals[t], 1) for t in texts],
     )
     assert right(None, None, [("a", "a"), ("a", "b"), ("c", "a"), ("a", "c")], "original") == [0.5, 0.5, 1.0, 0.0]
     totals["c"] = float("nan")

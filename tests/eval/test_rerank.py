@@ -10,8 +10,8 @@ import pytest
 
 from data.tokenizer import Tokenizer
 from eval import rerank
-from eval.lists import NBest, corpus_gleu, error_rate, gleu, gleu_statistics, gleu_table, read
-from eval.rerank import Measure, choose, sweep
+from eval.scoring.nbest import NBest, corpus_gleu, error_rate, gleu, gleu_statistics, gleu_table, read
+from eval.scoring.reranking import Measure, choose, sweep
 from tests.model.models import tiny_model
 from training import checkpoint
 

@@ -7,14 +7,14 @@ from pathlib import Path
 import pytest
 import torch
 
-from data.batch import Batch
 from data.tokenizer import Tokenizer
 from data.words import word_bounds, word_starts
 from eval import score as scoring
-from eval.score import score
+from eval.scoring.likelihood import score, windows_of
 from kernels.attention import spans_of
 from model import MaskedLM
 from model.architectures import REGISTRY
+from model.batch import Batch
 from tests.model.models import tiny_model
 from training import checkpoint
 
@@ -75,12 +75,12 @@ def test_a_score_depends_on_its_sentence_alone(architecture: str, tokenizer: Tok
 
 def test_windows_score_every_token_once_with_context_on_both_sides() -> None:
     for length in (1, 10, 11, 14, 15, 16, 33, 100):
-        windows = scoring.windows_of(length, 10)
+        windows = windows_of(length, 10)
         assert [i for w in windows for i in range(w.first, w.last)] == list(range(length))
         assert all(w.stop - w.start <= 10 and w.start <= w.first <= w.last <= w.stop for w in windows)
         for w in windows[1:-1]:
             assert w.first - w.start >= 2 and w.stop - w.last >= 2
-    assert scoring.windows_of(0, 10) == []
+    assert windows_of(0, 10) == []
 
 
 def test_a_long_text_is_scored_in_windows(tokenizer: Tokenizer) -> None:
@@ -89,7 +89,7 @@ def test_a_long_text_is_scored_in_windows(tokenizer: Tokenizer) -> None:
     [found] = score(model, tokenizer, [text])
     ids = tokenizer.encode(text)
     assert len(found.log_probs) == len(ids) > 32 and found.passes > 1 and all(p < 0 for p in found.log_probs)
-    window = scoring.windows_of(len(ids), 30)[1]
+    window = windows_of(len(ids), 30)[1]
     [alone] = score(model, tokenizer, [tokenizer.decode(ids[window.start : window.stop])])
     if len(alone.log_probs) == 30:  # the piece of text is cut into the same tokens
         inner = slice(window.first - window.start, window.last - window.start)

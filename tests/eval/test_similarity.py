@@ -7,11 +7,11 @@ from pathlib import Path
 import pytest
 import torch
 
-from data.batches import padded
 from data.tokenizer import Tokenizer
 from eval import similarity
-from eval.similarity import embed, read, whitened
+from eval.scoring.sentences import embed, read, whitened
 from model.architectures import REGISTRY
+from model.batch import padded
 from tests.model.models import tiny_model
 from training import checkpoint
 

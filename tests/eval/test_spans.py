@@ -2,7 +2,7 @@
 
 import pytest
 
-from eval.spans import exact, overlap, units
+from eval.finetune.spans import exact, overlap, units
 
 
 @pytest.mark.parametrize(

@@ -7,10 +7,10 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from eval.benchmark import load
 from eval.clue import CLUE
+from eval.finetune.benchmark import load
+from eval.finetune.tasks import Example
 from eval.glue import GLUE
-from eval.tasks import Example
 
 Write = Callable[[str, str], None]
 

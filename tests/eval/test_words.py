@@ -10,11 +10,12 @@ import pytest
 import torch
 from rich.console import Console
 
-from data.batch import Batch
 from data.tokenizer import Tokenizer
 from eval import words as module
-from eval.words import Drawn, Excerpt, Tokenized, WordsConfig, excerpts_of, run, words_of
+from eval.scoring.words import Drawn, Excerpt, Tokenized, words_of
+from eval.words import WordsConfig, excerpts_of, run
 from kernels.attention import spans_of
+from model.batch import Batch
 from tests.model.models import tiny_model
 
 TEXT = "the barid sees 3 well-known denots, don't it?"

@@ -12,8 +12,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from data.batch import Batch
 from data.tokenizer import Tokenizer
+from model.batch import Batch
 from tests.export.conftest import KINDS, TWO_STREAM
 
 transformers = pytest.importorskip("transformers")

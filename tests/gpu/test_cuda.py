@@ -6,13 +6,13 @@ import os
 import pytest
 import torch
 
-from data.batch import Batch
 from kernels.attention import attention, spans_of, two_stream_attention, union_attention
 from kernels.linear_cross_entropy import linear_cross_entropy
 from kernels.linear_cross_entropy.reference import linear_cross_entropy_reference
 from kernels.one_sided import one_sided
 from kernels.one_sided.reference import one_sided_reference
 from model.architectures import REGISTRY
+from model.batch import Batch
 from tests.conftest import LAYOUTS, random_batch
 from tests.model.models import tiny_model
 from tests.model.test_no_leak import certify_gradients, certify_values, masked_batch
@@ -133,7 +133,7 @@ def test_no_leak(architecture: str, layout: str) -> None:
 
 
 class Packed:
-    """Batches with document boundaries, made on the CPU as data.batches makes them."""
+    """Batches with document boundaries, made on the CPU as training.sampling makes them."""
 
     batch_size, sequence_length = 4, 64
 

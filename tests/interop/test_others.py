@@ -6,10 +6,10 @@ import pytest
 import torch
 import transformers
 
-from data.batch import Batch
 from data.tokenizer import Tokenizer
-from eval.similarity import embed
+from eval.scoring.sentences import embed
 from export import onnx
+from model.batch import Batch
 from tests.export.conftest import TWO_STREAM, exported, monkeypatch_session, tokenizer  # noqa: F401
 
 SENTENCES = ["one budget and two streams", "a model of all the words", "tokens"]

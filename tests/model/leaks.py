@@ -5,7 +5,6 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from data.batch import Batch
 from kernels.attention import Spans, attention
 from kernels.one_sided import two_sided
 from model.architectures.bicausal import Bicausal
@@ -13,6 +12,7 @@ from model.architectures.local import Local
 from model.architectures.partition import Partition
 from model.architectures.permuted import Permuted
 from model.architectures.tta import TTA
+from model.batch import Batch
 from model.config import ModelConfig
 from model.layers import by_layer, hoisted_keys_values, projected
 from model.neighbours import query_start

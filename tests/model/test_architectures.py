@@ -11,10 +11,10 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from data.batch import Batch, PlacesByRow
 from kernels.attention import spans_of
 from model import MaskedLM
 from model.architectures import REGISTRY, Architecture, architecture_class
+from model.batch import Batch, PlacesByRow
 from model.config import ModelConfig
 from model.flops import step_flops
 from model.layers import by_layer, projected, rotate

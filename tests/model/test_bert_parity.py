@@ -4,8 +4,8 @@ import pytest
 import torch
 from transformers import BertConfig, BertForMaskedLM
 
-from data.batch import Batch
 from model import MaskedLM
+from model.batch import Batch
 from tests.conftest import VOCAB, random_batch
 from tests.model.models import tiny_model
 

@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from data.batch import Batch
 from model import MaskedLM
 from model.architectures import REGISTRY
+from model.batch import Batch
 from model.draw import LENGTH, measure
 from tests.conftest import LAYOUTS, random_batch
 from tests.model.models import tiny_config

@@ -6,9 +6,9 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from data.batch import Batch
 from model.architectures.bicausal import mirror
 from model.architectures.permuted import ranked
+from model.batch import Batch
 from model.chance import uniform
 from tests.conftest import VOCAB, random_batch
 from tests.model.models import tiny_model

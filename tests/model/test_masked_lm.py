@@ -5,10 +5,10 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from data.batch import Batch
 from kernels.dispatch import use_backend
 from model import MaskedLM, layers
 from model.architectures import REGISTRY
+from model.batch import Batch
 from model.config import minimum_entropy_width
 from model.layers import dropout_by_sample
 from tests.conftest import MASK, VOCAB, random_batch

@@ -16,13 +16,13 @@ import pytest
 import torch
 from torch import Tensor
 
-from data.batch import Batch
-from data.batches import Masking
-from data.tokenizer import Vocabulary
+from data.masking import Masking
+from data.vocabulary import Vocabulary
 from kernels.attention import spans_of
 from kernels.dispatch import use_backend
 from model import MaskedLM
 from model.architectures import REGISTRY, Architecture
+from model.batch import Batch
 from tests.conftest import LAYOUTS, MASK, VOCAB, random_batch
 from tests.model.leaks import LEAKS, SPAN_LEAKS, AcrossDocuments, Shifting, Spanned
 from tests.model.models import tiny_config, tiny_model

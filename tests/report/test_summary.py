@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 from scipy import stats
 
-from report.statistics import Spread, paired_difference
+from data.statistics import Spread, paired_difference
 from report.summary import Results, first_reached
 from tests.report.conftest import MACHINE, record
 

@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from data.batch import Batch
 from model.architectures import REGISTRY
+from model.batch import Batch
 from tests.conftest import random_batch
 from tests.model.models import FAMILY, tiny_model
 from tests.model.test_no_leak import masked_batch

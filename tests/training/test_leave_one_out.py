@@ -4,14 +4,14 @@ import numpy as np
 import pytest
 import torch
 
-from data.batch import Batch
-from data.batches import HeldOut
+from data.statistics import clustered_mean
 from data.tokenizer import Tokenizer
 from data.words import word_bounds, word_starts
-from report.statistics import clustered_mean
+from model.batch import Batch
 from tests.conftest import VOCAB, random_batch
 from tests.model.models import tiny_model
 from training.leave_one_out import Clusters, Yardstick
+from training.sampling import HeldOut
 
 SPECIAL = (0, 1, 2, 3, 4)
 

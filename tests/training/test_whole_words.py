@@ -8,12 +8,12 @@ import numpy as np
 import pytest
 import torch
 
-from data.batch import Batch
-from data.batches import HeldOut
 from data.tokenizer import Tokenizer
 from kernels.attention import spans_of
 from model.architectures import REGISTRY
+from model.batch import Batch
 from tests.model.models import tiny_model
+from training.sampling import HeldOut
 from training.whole_words import WholeWords
 
 SENTENCE = "the barids often see the denum twice. "

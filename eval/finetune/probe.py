@@ -9,13 +9,13 @@ from sklearn.linear_model import LogisticRegression, Ridge
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
-from data.batch import Batch
 from data.tokenizer import Tokenizer
-from eval.finetune import Classifier, Diverged, Outcome, Recipe, longest, training_rows
-from eval.metrics import measure
-from eval.rows import alternatives, compared, states_of
-from eval.tasks import Example, Splits, Task
+from eval.finetune.metrics import measure
+from eval.finetune.rows import alternatives, compared, states_of
+from eval.finetune.tasks import Example, Splits, Task
+from eval.finetune.train import Classifier, Diverged, Outcome, Recipe, longest, training_rows
 from model import MaskedLM
+from model.batch import Batch
 from training.machine import precision
 
 

@@ -12,9 +12,9 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from data.tokenizer import Tokenizer
-from eval.losses import LOSSES, Loss
-from eval.rows import Row, alternatives, joined
-from eval.tasks import Example, Task
+from eval.finetune.losses import LOSSES, Loss
+from eval.finetune.rows import Row, alternatives, joined
+from eval.finetune.tasks import Example, Task
 
 LONGEST_ANSWER = 48  # tokens of a span
 

@@ -8,7 +8,7 @@ import numpy as np
 from scipy.stats import pearsonr, spearmanr
 from sklearn.metrics import accuracy_score, f1_score, matthews_corrcoef
 
-from eval.spans import exact, overlap
+from eval.finetune.spans import exact, overlap
 
 
 def _correlation(measure: Callable) -> Callable[[np.ndarray, np.ndarray], float]:

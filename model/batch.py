@@ -1,6 +1,6 @@
 """The one structure that travels from data to models and kernels."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
@@ -111,3 +111,13 @@ class Batch:
         moved = replace(self, **fields, spans=None if self.spans is None else of_ranges(self.spans))
         vars(moved).update(made)
         return moved
+
+
+def padded(rows: Sequence[Sequence[int]], pad_id: int) -> Batch:
+    """Rows of their own lengths, each a document, as one batch with padding at their ends."""
+    length = max(map(len, rows))
+    tokens = torch.full((len(rows), length), pad_id)
+    documents = torch.full((len(rows), length), -1, dtype=torch.int32)
+    for i, row in enumerate(rows):
+        tokens[i, : len(row)], documents[i, : len(row)] = torch.as_tensor(row), 0
+    return Batch(tokens, documents if bool((documents < 0).any()) else None)

@@ -11,10 +11,11 @@ from pathlib import Path
 from typing import Any
 
 from data.text import read_lines
-from eval.choices import CHID_REACH
-from eval.cloze import SLOT, Question
+from eval.fewshot.cloze import SLOT, Question
+from eval.finetune.choices import CHID_REACH
+from eval.finetune.tasks import Task
 from eval.glue import GLUE
-from eval.tasks import Task, json_lines
+from eval.reading import json_lines
 
 SHOTS = 16  # rows of each class that are drawn of a GLUE task, to train on and as many to choose by
 

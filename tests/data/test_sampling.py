@@ -6,11 +6,12 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from data.batch import Batch
-from data.batches import Batches, Masking, held_out_windows
+from data.masking import Masking
 from data.prepare import PreparedCorpus
 from data.shards import Shards
-from data.tokenizer import Vocabulary
+from data.vocabulary import Vocabulary
+from model.batch import Batch
+from training.sampling import Batches, held_out_windows
 
 VOCABULARY = Vocabulary(size=1_000, pad_id=0, bos_id=1, eos_id=2, mask_id=3, unk_id=4)
 

@@ -18,7 +18,7 @@ from rapidfuzz.distance import Levenshtein
 
 from data.files import user_path
 from data.text import parsed, read_lines, read_text
-from eval.tasks import number_of
+from eval.reading import number_of
 
 
 @dataclass(frozen=True)

@@ -15,15 +15,14 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from data.batch import Batch
-from data.batches import padded
 from data.options import check_types
 from data.tokenizer import Tokenizer
-from eval.forms import FORMS, Form
-from eval.metrics import measure, score
-from eval.rows import Row, buckets, compared
-from eval.tasks import Example, Splits, Task
+from eval.finetune.forms import FORMS, Form
+from eval.finetune.metrics import measure, score
+from eval.finetune.rows import Row, buckets, compared
+from eval.finetune.tasks import Example, Splits, Task
 from model import MaskedLM
+from model.batch import Batch, padded
 from training.budget import learning_rate_factor
 from training.machine import precision
 

@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from data.files import to_json
-from eval.tasks import Example, Task, json_lines, whole_json
+from eval.finetune.tasks import Example, Task
+from eval.reading import json_lines, whole_json
 
 BLANK = "____"
 CHID_REACH = 100  # characters on each side of a blank that are read: a passage may hold several, far apart

@@ -7,10 +7,9 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from data.batch import Batch
-from data.batches import padded
 from data.tokenizer import Tokenizer
-from eval.tasks import Example
+from eval.finetune.tasks import Example
+from model.batch import Batch, padded
 
 
 @dataclass(frozen=True)

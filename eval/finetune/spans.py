@@ -15,7 +15,8 @@ from pathlib import Path
 from typing import Any
 
 from data.files import to_json
-from eval.tasks import Example, Task, whole_json
+from eval.finetune.tasks import Example, Task
+from eval.reading import whole_json
 
 IGNORED = frozenset("-:_*^/\\~`+=，。：？！“”；’《》·、「」（）－～『』")  # what the task's script takes away
 

@@ -9,11 +9,11 @@ from sklearn.dummy import DummyClassifier, DummyRegressor
 from sklearn.feature_extraction.text import TfidfVectorizer
 from sklearn.linear_model import LogisticRegression, Ridge
 
-from eval.finetune import Outcome
-from eval.metrics import measure
-from eval.probe import predict, targets
-from eval.rows import alternatives
-from eval.tasks import Example, Splits, Task
+from eval.finetune.metrics import measure
+from eval.finetune.probe import predict, targets
+from eval.finetune.rows import alternatives
+from eval.finetune.tasks import Example, Splits, Task
+from eval.finetune.train import Outcome
 
 
 def _features(vectorizer: TfidfVectorizer, rows: Sequence[Example]) -> csr_matrix:

@@ -12,9 +12,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from data.batches import padded
 from data.tokenizer import Tokenizer
 from model import MaskedLM
+from model.batch import padded
 from training.machine import precision
 
 SLOT = "{slot}"

@@ -1,0 +1,1 @@
+"""Few-shot: patterns that a masked language model fills."""

@@ -1,0 +1,1 @@
+"""What pseudo-log-likelihood and states without training are good for."""
