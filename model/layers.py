@@ -106,9 +106,10 @@ class Embedding(nn.Module):
         self.norm = make_norm(config, config.d_model)
         self.dropout = Dropout(config.dropout)
 
-    def forward(self, tokens: Tensor, documents: Tensor | None = None) -> Tensor:  # (B, N) -> (B, N, D)
+    def forward(self, tokens: Tensor, documents: Tensor | None = None, begin: int = 0) -> Tensor:
+        """(B, N) -> (B, N, D). begin: the position of the first token, where what stands before it was read earlier."""
         length = tokens.shape[1]
-        if length > self.config.max_length:
+        if begin + length > self.config.max_length:
             raise ValueError(
                 f"A sequence has {length} tokens and the model reads at most {self.config.max_length}; "
                 "cut or split the text, or train with a larger max_length."
@@ -118,7 +119,7 @@ class Embedding(nn.Module):
             x = self.widen(x)
         if self.positions is not None:
             restart = torch.arange(length, device=tokens.device) if documents is None else document_positions(documents)
-            x = x + self.positions(restart)
+            x = x + self.positions(restart + begin)
         return self.dropout(self.norm(x))
 
     def queries(self, tokens: Tensor, documents: Tensor | None = None) -> Tensor:

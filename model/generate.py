@@ -1,0 +1,259 @@
+"""A masked language model that writes: source and target as one text, of which the target is read from left to right.
+
+After UniLM (Dong et al. 2019, arXiv 1905.03197): the source sees the source, the target the source and its own past.
+
+    tta, local   a query at target position i predicts token i, with everything from i on hidden from it (`Batch.spans`). That is
+                 the stretch by which words are hidden, as long as the rest of the text, so training is `predict` as it is: taps
+                 and neighbours that would reach beyond i are left out there already. Content is raw: what is cached never
+                 changes, and the source costs its keys and values alone.
+    vanilla      one stream under that mask, in which the state of token i - 1 predicts token i.
+
+A dialogue has no source: every token of every turn is a target, and reads all before it.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from kernels.one_sided import two_sided
+from model.architectures.local import Local
+from model.architectures.tta import TTA
+from model.architectures.vanilla import Vanilla
+from model.batch import Batch, padded
+from model.layers import Block, by_layer, projected, rotate_at
+from model.masked_lm import MaskedLM
+from model.neighbours import SpanEnds
+
+TAIL = SpanEnds.FARTHEST  # hidden positions behind a target: without them a query would be told how far its end is
+
+
+@dataclass(frozen=True)
+class Texts:
+    """Sources and targets side by side. batch: TAIL positions longer than the texts, padded; places: (M,) of the targets' tokens,
+    counted through the batch; targets: (M,) these tokens; begins: (B,) where each target begins."""
+
+    batch: Batch
+    places: Tensor
+    targets: Tensor
+    begins: Tensor
+
+    @classmethod
+    def of(cls, pairs: Sequence[tuple[Sequence[int], Sequence[int]]], pad_id: int, mask_id: int) -> "Texts":
+        """pairs: tokens of a source, at least one, and of its target. Raises ValueError for an empty one."""
+        for number, (source, target) in enumerate(pairs):
+            if not source or not target:
+                raise ValueError(f"text {number} has no {'target' if source else 'source'}; both must have a token.")
+        batch = padded([[*source, *target, *[mask_id] * TAIL] for source, target in pairs], pad_id)
+        begins = torch.tensor([len(source) for source, _ in pairs])
+        ends = begins + torch.tensor([len(target) for _, target in pairs])
+        place = torch.arange(batch.tokens.shape[1])
+        of_target = (place >= begins[:, None]) & (place < ends[:, None])
+        places = of_target.flatten().nonzero()[:, 0]
+        return cls(batch, places, batch.tokens.flatten()[places], begins)
+
+    def hiding(self) -> Batch:
+        """The batch with everything from a target's position on hidden from it."""
+        rows, length = self.batch.tokens.shape
+        place = torch.arange(length).expand(rows, length)
+        documents = self.batch.documents
+        ends = torch.full((rows,), length) if documents is None else (documents >= 0).sum(1)
+        target = (place >= self.begins[:, None]) & (place < ends[:, None])
+        return self.batch.hiding(place, torch.where(target, ends[:, None] - 1, place))
+
+    def to(self, device: torch.device) -> "Texts":
+        return Texts(self.batch.to(device), self.places.to(device), self.targets.to(device), self.begins.to(device))
+
+
+class Writer(nn.Module):
+    """A model as one that writes. `loss` trains it; `begin` starts a text, of which `Written` says what may come next."""
+
+    def __init__(self, model: MaskedLM) -> None:
+        """Raises ValueError for an architecture that cannot."""
+        super().__init__()
+        self.model = model
+        architecture = model.architecture
+        name = model.config.architecture
+        if isinstance(architecture, Vanilla):
+            if architecture.near is not None or architecture.taps is not None:
+                raise ValueError(
+                    "vanilla with near or taps cannot write, since these read what comes next; take one without."
+                )
+        elif not isinstance(architecture, Local | TTA):
+            raise ValueError(f"{name} cannot write; take a checkpoint of local, tta or vanilla.")
+
+    def loss(self, texts: Texts) -> Tensor:
+        """Mean cross-entropy of the targets' tokens, in nats."""
+        return self.model.head.loss(self.states(texts), texts.targets)
+
+    def nll(self, texts: Texts) -> Tensor:
+        """(M,) of each token of the targets, nats."""
+        return self.model.head.score(self.states(texts), texts.targets, k=0).nll
+
+    def states(self, texts: Texts) -> Tensor:
+        """(M, D), each of what is known before its token."""
+        architecture = self.model.architecture
+        if not isinstance(architecture, Vanilla):
+            device = texts.places.device
+            return architecture.predict(Texts.hiding(_on_cpu(texts)).to(device), texts.places)
+        batch = texts.batch
+        place = torch.arange(batch.tokens.shape[1], device=batch.tokens.device)
+        seen = (place <= place[:, None]) | (place < texts.begins[:, None, None])  # (B, N, N)
+        if batch.documents is not None:  # padding reads itself, so that no row of the softmax is empty
+            seen = seen & ((batch.documents >= 0)[:, None] | (place == place[:, None]))
+        x, position = architecture.embedding(batch.tokens, batch.documents), place.expand(batch.tokens.shape)
+        for block in architecture.blocks:
+            x = block.some_rows(x, position, *block.keys_values(block.read(x)), seen[:, None])
+        return x.flatten(0, 1).index_select(0, texts.places - 1)
+
+    @torch.no_grad()
+    def begin(self, source: Sequence[int], copies: int = 1) -> "Written":
+        """A text of which `source` stands, in so many copies. Call in eval mode."""
+        device = next(self.model.parameters()).device
+        tokens = torch.tensor([list(source)], device=device)
+        kind = _OneStream if isinstance(self.model.architecture, Vanilla) else _TwoStreams
+        written = kind(self.model, tokens)
+        written.select(torch.zeros(copies, dtype=torch.long, device=device))
+        return written
+
+
+def _on_cpu(texts: Texts) -> Texts:
+    """Spans are checked where reading them waits for no device."""
+    return texts if texts.places.device.type == "cpu" else texts.to(torch.device("cpu"))
+
+
+class Written:
+    """Texts in the making, one a row, with what was computed of them."""
+
+    def log_probs(self) -> Tensor:
+        """(B, V) float32, of the next token."""
+        raise NotImplementedError
+
+    def append(self, tokens: Tensor) -> None:
+        """One more token, (B,) int64."""
+        raise NotImplementedError
+
+    def select(self, rows: Tensor) -> None:
+        """Go on with these rows, (B',), a row as often as it is named."""
+        raise NotImplementedError
+
+    def _scored(self, hidden: Tensor) -> Tensor:
+        return self.model.head.logits(hidden).float().log_softmax(-1)
+
+    def _attended(self, block: Block, x: Tensor, k: Tensor, v: Tensor, position: int) -> Tensor:
+        """One layer of one row of each text, (B, 1, D), over keys and values (B, H, n, K); of none there is nothing to read."""
+        q = block.query(block.read(x)).unflatten(-1, (block.n_heads, -1))
+        if block.rotary:
+            q = rotate_at(q, torch.full(q.shape[:2], position, device=q.device), self.model.config.max_length)
+        q = q.transpose(1, 2)
+        return block.update(x, F.scaled_dot_product_attention(q, k, v) if k.shape[2] else torch.zeros_like(q))
+
+    def _position(self, length: int) -> int:
+        """The next token's. Raises ValueError beyond the longest text that the model reads."""
+        if length >= self.model.config.max_length:
+            raise ValueError(
+                f"The text has {length} tokens, and the model reads no more; take a shorter source or target."
+            )
+        return length
+
+
+class _TwoStreams(Written):
+    """tta and local. raw: (B, n, 2 L D) keys and values of content before taps; keys, values: of each layer, of the positions
+    that are farther than the taps from the next one, with these convolved."""
+
+    @torch.no_grad()
+    def __init__(self, model: MaskedLM, tokens: Tensor) -> None:
+        self.model, a = model, model.architecture
+        self.taps: Tensor | None = getattr(a, "taps", None)
+        self.near = getattr(a, "near", None)
+        self.reach = 0 if self.taps is None else self.taps.shape[1]
+        self._position(tokens.shape[1] - 1)
+        self.content = a.embedding(tokens)  # (B, n, D)
+        self.raw = projected(a.blocks, self.content)
+        done = self.raw if self.taps is None else two_sided(self.raw, self.taps)
+        layers = by_layer(a.blocks, done)
+        known = max(0, tokens.shape[1] - self.reach)
+        self.keys, self.values = ([x[:, :, :known] for x in each] for each in zip(*layers))
+
+    @torch.no_grad()
+    def log_probs(self) -> Tensor:
+        a, length = self.model.architecture, self._position(self.content.shape[1])
+        mask = torch.full((1, 1), self.model.config.mask_id, device=self.content.device)
+        x = a.embedding(mask, begin=length).expand(len(self.content), -1, -1)
+        if a.ends is not None:
+            x = x + a.ends.table[0, 0] + a.ends.table[1, -1]
+        if self.near is not None:
+            before = F.pad(self.content[:, -self.near.reach :], (0, 0, max(0, self.near.reach - length), 0))
+            x = x + self.near.mix(F.pad(before, (0, 0, 0, self.near.reach)).flatten(1))[:, None]
+        for block, k, v in zip(a.blocks, self.keys, self.values):
+            x = self._attended(block, x, k, v, length)
+        return self._scored(x[:, 0])
+
+    @torch.no_grad()
+    def append(self, tokens: Tensor) -> None:
+        a = self.model.architecture
+        content = a.embedding(tokens[:, None], begin=self._position(self.content.shape[1]))
+        self.content = torch.cat([self.content, content], 1)
+        self.raw = torch.cat([self.raw, projected(a.blocks, content)], 1)
+        at = self.raw.shape[1] - 1 - self.reach  # whose neighbours on the far side are all known now
+        if at < 0:
+            return
+        begin = max(0, at - self.reach)
+        window = self.raw[:, begin:]
+        done = (window if self.taps is None else two_sided(window, self.taps))[:, at - begin]
+        kv = done.unflatten(-1, (2, len(a.blocks), a.blocks[0].n_heads, -1))  # (B, 2, L, H, K)
+        for n in range(len(a.blocks)):
+            k, v = kv[:, 0, n, None], kv[:, 1, n, None]  # (B, 1, H, K)
+            if a.blocks[n].rotary:
+                k = rotate_at(k, torch.full(k.shape[:2], at, device=k.device), self.model.config.max_length)
+            self.keys[n] = torch.cat([self.keys[n], k.transpose(1, 2)], 2)
+            self.values[n] = torch.cat([self.values[n], v.transpose(1, 2)], 2)
+
+    def select(self, rows: Tensor) -> None:
+        self.content, self.raw = self.content[rows], self.raw[rows]
+        self.keys, self.values = [k[rows] for k in self.keys], [v[rows] for v in self.values]
+
+
+class _OneStream(Written):
+    """vanilla. keys, values: of each layer, of all tokens; state: (B, D) of the last one."""
+
+    @torch.no_grad()
+    def __init__(self, model: MaskedLM, tokens: Tensor) -> None:
+        self.model, a = model, model.architecture
+        self.length = tokens.shape[1]
+        self._position(self.length - 1)
+        x = a.embedding(tokens)
+        position = torch.arange(self.length, device=tokens.device)[None]
+        self.keys: list[Tensor] = []
+        self.values: list[Tensor] = []
+        for block in a.blocks:
+            k, v = block.keys_values(block.read(x))
+            x = block.some_rows(x, position, k, v, None)
+            self.keys.append(k)
+            self.values.append(v)
+        self.state = x[:, -1]
+
+    def log_probs(self) -> Tensor:
+        self._position(self.length)
+        with torch.no_grad():
+            return self._scored(self.state)
+
+    @torch.no_grad()
+    def append(self, tokens: Tensor) -> None:
+        a, at = self.model.architecture, self._position(self.length)
+        x = a.embedding(tokens[:, None], begin=at)
+        for n, block in enumerate(a.blocks):
+            kv = projected([block], block.read(x)).unflatten(-1, (2, block.n_heads, -1))  # (B, 1, 2, H, K)
+            k, v = kv.unbind(2)
+            if block.rotary:
+                k = rotate_at(k, torch.full(k.shape[:2], at, device=k.device), self.model.config.max_length)
+            self.keys[n] = torch.cat([self.keys[n], k.transpose(1, 2)], 2)
+            self.values[n] = torch.cat([self.values[n], v.transpose(1, 2)], 2)
+            x = self._attended(block, x, self.keys[n], self.values[n], at)
+        self.state, self.length = x[:, 0], at + 1
+
+    def select(self, rows: Tensor) -> None:
+        self.state = self.state[rows]
+        self.keys, self.values = [k[rows] for k in self.keys], [v[rows] for v in self.values]
