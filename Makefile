@@ -6,7 +6,7 @@ pins = $(shell cat $(1) | cksum | cut -d' ' -f1)
 RUN_STAMP := .venv/.run-$(call pins,requirements.txt)
 BENCH_STAMP := .venv/.bench-$(call pins,requirements.txt requirements-test.txt requirements-bench.txt)
 EXPORT_STAMP := .venv/.export-$(call pins,requirements.txt requirements-test.txt requirements-export.txt)
-CHINESE_STAMP := .venv/.chinese-$(call pins,requirements.txt requirements-chinese.txt)
+MORE_STAMP := .venv/.more-$(call pins,requirements.txt requirements-more.txt)
 OLD := .venv-transformers4
 OLD_STAMP := $(OLD)/.made-$(call pins,requirements-transformers4.txt)
 TEST_STAMP := .venv/.test-$(call pins,requirements.txt requirements-test.txt)
@@ -23,14 +23,14 @@ PRETRAIN_OPTIONS = $(call options,ARCHITECTURES,architectures) $(call option,BUD
 # LANG is also the shell's locale, as zh_CN.UTF-8; what programs see of it is left as it was.
 ifeq ($(LANG),zh)
 CHINESE := --lang zh
-RACE_STAMP = $(CHINESE_STAMP)
+RACE_STAMP = $(MORE_STAMP)
 override LANG := C.UTF-8
 else
 RACE_STAMP = $(RUN_STAMP)
 endif
 
 .DEFAULT_GOAL := help
-.PHONY: help pretrain frontier tune compare rivals scaling widths weissi imbalance glue clue score blimp words sts rerank correct fewclue bench-scoring bench-finetune export bench-export board test test-slow test-interop fuzz stress test-kernels test-gpu bench profile lint format clean
+.PHONY: help pretrain frontier tune compare rivals scaling widths weissi imbalance glue clue score blimp words sts rerank correct fewclue seq2seq chat bench-scoring bench-finetune export bench-export board test test-slow test-interop fuzz stress test-kernels test-gpu bench profile lint format clean
 
 help: ## these lines
 	@echo "twostream: masked language models that predict every position in one pass"
@@ -85,6 +85,15 @@ correct: $(RUN_STAMP) ## doubtful tokens of each line of INPUT=file, replaced an
 fewclue: $(RUN_STAMP) ## few-shot by patterns (PET) against fine-tuning: DATA=folder TASKS="eprstmt SST-2" CHECKPOINT="a b"
 	$(call named,fewclue)
 	$(PY) -m eval.fewclue --checkpoints $(call each,$(CHECKPOINT)) $(call option,DATA,data) $(call options,TASKS,tasks) $(call option,OUT,out) $(ARGS)
+
+seq2seq: $(MORE_STAMP) ## fine-tune to write a target from a source, as titles: DATA=rows.jsonl|.tsv|articles.txt CHECKPOINT="a b"
+	$(call named,seq2seq)
+	$(PY) -m eval.seq2seq --checkpoints $(call each,$(CHECKPOINT)) $(call option,DATA,data) $(call options,SEEDS,seeds) \
+		$(call option,OUT,out) $(ARGS)
+
+chat: $(RUN_STAMP) ## talk to a checkpoint that make seq2seq fine-tuned on rows with turns: CHECKPOINT=runs/seq2seq/checkpoints/NAME
+	$(call named,chat)
+	$(PY) -m eval.chat --checkpoint $(call quoted,$(CHECKPOINT)) $(ARGS)
 
 bench-scoring: $(BENCH_STAMP) ## sentences/s by length: two-stream, our vanilla, minicons and transformers' BERT of the same shape
 	$(PY) -m eval.bench_scoring $(ARGS)
@@ -244,9 +253,9 @@ $(BENCH_STAMP): | .venv/bin/python
 	$(PY) -m pip install --quiet --disable-pip-version-check -r requirements-bench.txt
 	@rm -f .venv/.bench-* .venv/.test-* .venv/.run-* && touch $@ $(TEST_STAMP) $(RUN_STAMP)
 
-$(CHINESE_STAMP): | .venv/bin/python
-	$(PY) -m pip install --quiet --disable-pip-version-check -r requirements-chinese.txt
-	@rm -f .venv/.chinese-* && touch $@ $(RUN_STAMP)
+$(MORE_STAMP): | .venv/bin/python
+	$(PY) -m pip install --quiet --disable-pip-version-check -r requirements-more.txt
+	@rm -f .venv/.more-* .venv/.run-* && touch $@ $(RUN_STAMP)
 
 $(EXPORT_STAMP): | .venv/bin/python
 	$(PY) -m pip install --quiet --disable-pip-version-check -r requirements-export.txt

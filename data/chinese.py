@@ -37,7 +37,7 @@ def read_dictionary(path: Path | None = None) -> Dictionary:
     Raises FileNotFoundError, or ValueError: jieba is not installed, or the first line that is none of these.
     """
     if path is None:
-        needs("jieba", "a dictionary of Chinese words", "requirements-chinese.txt")
+        needs("jieba", "a dictionary of Chinese words", "requirements-more.txt")
         import jieba
 
         path = Path(jieba.__file__).parent / "dict.txt"

@@ -176,7 +176,7 @@ def test_bad_input_is_one_sentence(tmp_path: Path, dictionary: Path, monkeypatch
         DataConfig(dictionary=dictionary)
     monkeypatch.setattr(extras, "missing", lambda package: True)
     (tmp_path / "a.txt").write_text("\n\n".join(documents(20)))
-    with pytest.raises(ValueError, match=r"needs the package jieba.*requirements-chinese.txt"):
+    with pytest.raises(ValueError, match=r"needs the package jieba.*requirements-more.txt"):
         prepare(DataConfig(str(tmp_path / "a.txt"), lang="zh", cache=tmp_path / "cache"))
 
 
