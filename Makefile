@@ -30,7 +30,7 @@ RACE_STAMP = $(RUN_STAMP)
 endif
 
 .DEFAULT_GOAL := help
-.PHONY: help pretrain frontier tune compare rivals scaling widths weissi imbalance glue clue score blimp words sts rerank correct fewclue seq2seq chat bench-scoring bench-finetune export bench-export board test test-slow test-interop fuzz stress test-kernels test-gpu bench profile lint format clean
+.PHONY: help pretrain frontier tune compare rivals scaling widths weissi imbalance glue clue score blimp words sts rerank correct soft-masked fewclue seq2seq chat bench-scoring bench-finetune export bench-export board test test-slow test-interop fuzz stress test-kernels test-gpu bench profile lint format clean
 
 help: ## these lines
 	@echo "twostream: masked language models that predict every position in one pass"
@@ -80,6 +80,11 @@ rerank: $(RUN_STAMP) ## choose from n-best lists: DEV=lists DEV_REFERENCES="a b"
 correct: $(RUN_STAMP) ## doubtful tokens of each line of INPUT=file, replaced and on a page; or PAIRS=file, to be measured on
 	$(call named,correct)
 	$(PY) -m eval.correct --checkpoint $(call quoted,$(CHECKPOINT)) $(call option,INPUT,input) $(call option,PAIRS,pairs) $(call option,DEV,dev) \
+		$(call option,OUT,out) $(ARGS)
+
+soft-masked: $(MORE_STAMP) ## correctors of Chinese spelling, trained and not: CORPUS=text CHECKPOINT="a b" (of characters)
+	$(call named,soft-masked)
+	$(PY) -m eval.soft_masked --checkpoints $(call each,$(CHECKPOINT)) $(call option,CORPUS,corpus) $(call options,SEEDS,seeds) \
 		$(call option,OUT,out) $(ARGS)
 
 fewclue: $(RUN_STAMP) ## few-shot by patterns (PET) against fine-tuning: DATA=folder TASKS="eprstmt SST-2" CHECKPOINT="a b"

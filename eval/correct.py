@@ -21,7 +21,7 @@ from data.files import to_json, write_atomically
 from data.options import check_types
 from data.text import read_lines
 from eval.command import command, open_checkpoint
-from eval.scoring.doubts import MARGINS, Limits, corrected, doubts, measured, read_confusions, read_pairs
+from eval.correction.doubts import MARGINS, Limits, corrected, doubts, measured, read_confusions, read_pairs
 from report.correction import write_page
 
 

@@ -29,9 +29,10 @@ from data.readers import read_parts
 from data.text import read_text
 from data.tokenizer import Tokenizer
 from eval.clue import CLUE
+from eval.correction import doubts
 from eval.fewshot.tasks import TASKS, read
 from eval.glue import GLUE
-from eval.scoring import doubts, nbest, sentences
+from eval.scoring import nbest, sentences
 from eval.scoring.minimal_pairs import files_of, read_paradigm
 from eval.store import Store
 from model import ModelConfig

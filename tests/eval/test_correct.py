@@ -12,7 +12,7 @@ import torch
 
 from data.tokenizer import Tokenizer
 from eval import correct
-from eval.scoring.doubts import Doubt, Limits, corrected, doubts, edits, measured, read_confusions
+from eval.correction.doubts import Doubt, Limits, corrected, doubts, edits, measured, read_confusions
 from model.batch import padded
 from report.correction import marked, write_page
 from tests.model.models import tiny_model

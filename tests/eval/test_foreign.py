@@ -13,9 +13,9 @@ from tokenizers import decoders, models, normalizers, pre_tokenizers, processors
 
 from eval import pairs, similarity
 from eval.command import open_checkpoint
+from eval.correction.doubts import doubts
 from eval.finetune.train import Classifier, Recipe, longest
 from eval.foreign import open_foreign
-from eval.scoring.doubts import doubts
 from eval.scoring.likelihood import score
 from export.hf import export
 from model.batch import padded
