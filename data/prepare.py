@@ -31,7 +31,7 @@ class DataConfig:
     """A named corpus, a file, a folder, a quoted glob (.txt .jsonl .parquet, the first two also .gz .zst), or
     hf:owner/name[:config[:column]]."""
     vocab_size: int | None = None
-    """Pieces of the tokenizer that is made of the training part."""
+    """Pieces of the tokenizer that is made of the training part; the default is 4,096, and 8,192 with --lang zh."""
     lang: Literal["en", "zh"] = "en"
     """zh sets for Chinese what you leave unset: a vocabulary of 8,192 and --words jieba."""
     tokenizer_kind: Literal["subwords", "words", "characters"] = "subwords"
@@ -58,22 +58,15 @@ class DataConfig:
 
     def __post_init__(self):
         check_types(self)
-        defaults = {
-            "vocab_size": 8192 if self.lang == "zh" else 4096,
-            "words": "jieba" if self.lang == "zh" else "spaces",
-        }
-        for name, value in defaults.items():
-            if getattr(self, name) is None:
-                object.__setattr__(self, name, value)
         if self.dictionary is not None and not self.needs_dictionary:
             raise ValueError(
                 f"found the dictionary {self.dictionary} and nothing that reads it; expected --words jieba too, or "
                 "--tokenizer-kind words"
             )
-        if self.vocab_size > 1 << 24:
-            raise ValueError(f"found a vocabulary of {self.vocab_size}, expected at most {1 << 24:,} pieces")
+        if self.pieces > 1 << 24:
+            raise ValueError(f"found a vocabulary of {self.pieces}, expected at most {1 << 24:,} pieces")
         if self.tokenizer is None:
-            check_vocabulary(self.vocab_size)
+            check_vocabulary(self.pieces)
         if not 0 < self.held_out <= 0.2:
             raise ValueError(f"found a held-out share of {self.held_out}, expected more than 0 and at most 0.2")
         for name in ("threads", "max_characters"):
@@ -81,8 +74,17 @@ class DataConfig:
                 raise ValueError(f"found {name} = {number}, expected 1 or more")
 
     @property
+    def pieces(self) -> int:
+        """Of the tokenizer that is made."""
+        return (8192 if self.lang == "zh" else 4096) if self.vocab_size is None else self.vocab_size
+
+    @property
+    def kind_of_words(self) -> str:
+        return self.words or ("jieba" if self.lang == "zh" else "spaces")
+
+    @property
     def needs_dictionary(self) -> bool:
-        return self.words == "jieba" or (self.tokenizer_kind != "subwords" and self.tokenizer is None)
+        return self.kind_of_words == "jieba" or (self.tokenizer_kind != "subwords" and self.tokenizer is None)
 
 
 @dataclass(frozen=True)
@@ -147,13 +149,13 @@ def prepare(config: DataConfig) -> PreparedCorpus:
     inputs = {
         "version": _VERSION,
         "corpora": [each.digest() for each in corpora],
-        "tokenizer": own_tokenizer.hash if own_tokenizer else config.vocab_size,
+        "tokenizer": own_tokenizer.hash if own_tokenizer else config.pieces,
         "held_out": None if validation else config.held_out,
     }
     dictionary = read_dictionary(config.dictionary) if config.needs_dictionary else None
     if dictionary is not None:
         digest = hashlib.sha256(json.dumps(dictionary).encode()).hexdigest()
-        inputs |= {"kind": config.tokenizer_kind, "words": config.words, "dictionary": digest}
+        inputs |= {"kind": config.tokenizer_kind, "words": config.kind_of_words, "dictionary": digest}
     target = cache / "prepared" / hashlib.sha256(json.dumps(inputs).encode()).hexdigest()[:20]
     notes = tuple(note for each in corpora for note in replace(each, empty={}).notes)
     if target.exists():
@@ -188,13 +190,13 @@ def _build(
         training_part = (part.text for part in split(corpus) if not part.held_out)
         lines = sample_lines(training_part, split.train_bytes)
         if config.tokenizer_kind == "subwords":
-            tokenizer = Tokenizer.train(lines, config.vocab_size)
+            tokenizer = Tokenizer.train(lines, config.pieces)
         else:
-            tokenizer = vocabulary(lines, config.vocab_size, config.tokenizer_kind, segmenter)
+            tokenizer = vocabulary(lines, config.pieces, config.tokenizer_kind, segmenter)
     folders = {False: folder / _TRAIN, True: folder / _VALID}
     encoding_started = time.perf_counter()
     threads = config.threads or os.cpu_count() or 1
-    found = segmenter if config.words == "jieba" else None
+    found = segmenter if config.kind_of_words == "jieba" else None
     encode(_sides(corpus, validation, split), tokenizer, folders, split.characters, threads, found)
     encoding_seconds = time.perf_counter() - encoding_started
     tokenizer.save(folder / _TOKENIZER)

@@ -60,7 +60,7 @@ def dry_run(config: PretrainConfig, console: Console) -> None:
     for column in ("", "parameters", "FLOPs a token", "predicted", "memory", "steps", "tokens"):
         table.add_column(column, justify="right" if column else "left")
     data = config.data
-    vocab_size = Tokenizer.load(data.tokenizer).vocab_size if data.tokenizer else data.vocab_size
+    vocab_size = Tokenizer.load(data.tokenizer).vocab_size if data.tokenizer else data.pieces
     for text in config.architectures:
         contestant = make_contestant(
             config,

@@ -78,7 +78,7 @@ def main() -> None:
             Entry.parse(text),
             config.seeds[0],
             resolve_device(config.device),
-            vocab_size=config.data.vocab_size,
+            vocab_size=config.data.pieces,
             mask_id=3,
             batches=lambda model, seed: RandomBatches(config, model),
         )

@@ -6,6 +6,7 @@ from pathlib import Path
 import jieba
 import numpy as np
 import pytest
+import tyro
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -181,9 +182,15 @@ def test_bad_input_is_one_sentence(tmp_path: Path, dictionary: Path, monkeypatch
 
 
 def test_one_word_sets_the_defaults_of_chinese() -> None:
-    assert (DataConfig().vocab_size, DataConfig().words) == (4096, "spaces")
-    assert (DataConfig(lang="zh").vocab_size, DataConfig(lang="zh").words) == (8192, "jieba")
-    assert (DataConfig(lang="zh", vocab_size=500, words="spaces").words) == "spaces"
+    from training.config import PretrainConfig
+
+    for arguments, expected in (
+        ([], (4096, "spaces")),
+        (["--lang", "zh"], (8192, "jieba")),
+        (["--lang", "zh", "--vocab-size", "500", "--words", "spaces"], (500, "spaces")),
+    ):
+        data = tyro.cli(PretrainConfig, args=arguments).data
+        assert (data.pieces, data.kind_of_words) == expected
 
 
 def test_words_change_the_key_and_a_dictionary_does(
