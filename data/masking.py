@@ -16,7 +16,7 @@ _MASKING = 2  # its stream of randomness, beside those of training/sampling.py
 class Masking:
     """How a masked model's input is corrupted.
 
-    rate:   the share of a window's places that is masked and predicted: round(rate N) of them, or all of its ordinary
+    rate:   the share of a window's positions that is masked and predicted: round(rate N) of them, or all of its ordinary
             tokens where these are fewer, as among documents of one word.
     scheme: "mask" puts [MASK] there; "bert" [MASK] on 80%, a random ordinary token on 10%, the token itself on 10%
             (Devlin et al., 2019, section 3.1).

@@ -1,4 +1,4 @@
-"""A pseudo-random permutation of range(n) in O(1) memory: any place of a shuffled order, without the shuffle.
+"""A pseudo-random permutation of range(n) in O(1) memory: any position of a shuffled order, without the shuffle.
 
 A Feistel network (Luby and Rackoff, 1988) permutes the numbers of 2h bits; values outside range(n) are sent through
 it again until they fall inside ("cycle walking", Black and Rogaway, 2002, section 3), which keeps it a permutation.
@@ -11,7 +11,7 @@ _ALL_ONES = (1 << 64) - 1
 
 
 def permute(index: np.ndarray, n: int, key: int) -> np.ndarray:
-    """index, integers in range(n), of any shape -> their places under the permutation of range(n) named by `key`."""
+    """index, integers in range(n), of any shape -> their positions under the permutation of range(n) named by `key`."""
     half = max(1, (max(n - 1, 1).bit_length() + 1) // 2)  # 2h bits hold n - 1; at most 4n values, so few are walked
     keys = [hash64(key, round) for round in range(_ROUNDS)]
     value = _feistel(index.astype(np.uint64), half, keys)

@@ -4,7 +4,7 @@ A split (train, valid) is a folder of shards 00000.shard, 00001.shard, ... Layou
     4096 bytes      header: a line of magic, then JSON (ShardHeader), padded with spaces
     tokens          uint16, or uint32 for a vocabulary of more than 65,536
     padding         to a multiple of 8 bytes
-    boundaries      uint64 for each part: the place after its last token, counted from the start of the shard
+    boundaries      uint64 for each part: the position after its last token, counted from the start of the shard
     firsts          a byte for each part: 1 where it is the first of its document
     word starts     a bit for each token, where words were looked for in the text (data/chinese.py): 1 where one begins
 A part is a document, or up to 2**16 characters of a long one, with BOS and EOS of its own. Parts do not cross shards, so that
@@ -138,7 +138,7 @@ class Shards:
         ]
 
     def windows(self, starts: np.ndarray, length: int) -> np.ndarray:
-        """(B,) places -> (B, length) int64, the tokens from each place on; after the last token comes the first."""
+        """(B,) positions -> (B, length) int64, the tokens from each position on; after the last token comes the first."""
         return self._gathered(starts, length, np.int64, lambda shard, begin, end: self._maps[shard][begin:end])
 
     def word_starts(self, starts: np.ndarray, length: int) -> np.ndarray | None:
@@ -153,7 +153,7 @@ class Shards:
     def _gathered(
         self, starts: np.ndarray, length: int, dtype: type, read: Callable[[int, int, int], np.ndarray]
     ) -> np.ndarray:
-        """read: of a shard what stands from one place to another, as far as it goes."""
+        """read: of a shard what stands from one position to another, as far as it goes."""
         starts = starts % self.tokens
         windows = np.empty((len(starts), length), dtype)
         shards = np.searchsorted(self._first_tokens, starts, side="right") - 1
@@ -168,13 +168,13 @@ class Shards:
 
     @cached_property
     def _part_ends(self) -> np.ndarray:
-        """(parts,) int64: the place after each part's last token, counted through all shards."""
+        """(parts,) int64: the position after each part's last token, counted through all shards."""
         pieces = [np.asarray(ends, np.int64) + first for ends, first in zip(self._boundaries, self._first_tokens)]
         return np.concatenate(pieces)
 
     @cached_property
     def _ends(self) -> np.ndarray:
-        """(documents,) int64: the place after each document's last token."""
+        """(documents,) int64: the position after each document's last token."""
         begins = np.flatnonzero(np.concatenate(self._firsts))
         return self._part_ends[np.append(begins[1:], len(self._part_ends)) - 1]
 
@@ -191,9 +191,9 @@ class Shards:
                     return nearest, bool(nearest in self._ends)
         return self.tokens // 2, False
 
-    def document_of(self, places: np.ndarray) -> np.ndarray:
-        """The number of the document that holds each place of the stream."""
-        return np.searchsorted(self._ends, places, side="right")
+    def document_of(self, positions: np.ndarray) -> np.ndarray:
+        """The number of the document that holds each position of the stream."""
+        return np.searchsorted(self._ends, positions, side="right")
 
     def document(self, index: int) -> np.ndarray:
         """Tokens of a document, all its parts, each with BOS and EOS."""

@@ -71,8 +71,8 @@ def ours(name: str, config: BenchConfig) -> Scorer:
     def score(length: int) -> int:
         count = max(1, tokens_of_a_pass(default_device()) // (length + 2)) if not model.architecture.passes_each else 8
         tokens = torch.randint(FIRST, config.vocab_size, (count, length + 2), device=default_device())
-        places = torch.arange(1, length + 1, device=tokens.device).expand(count, length)
-        float(model.leave_one_out(Batch(tokens), places, k=0).nll.sum())
+        positions = torch.arange(1, length + 1, device=tokens.device).expand(count, length)
+        float(model.leave_one_out(Batch(tokens), positions, k=0).nll.sum())
         return count
 
     return score
@@ -96,10 +96,10 @@ def plain_transformers(config: BenchConfig) -> Scorer:
     def score(length: int) -> int:
         tokens = torch.randint(FIRST, config.vocab_size, (1, length + 2), device=default_device())
         copies = tokens.repeat(length, 1)
-        places = torch.arange(1, length + 1, device=copies.device)
-        copies[torch.arange(length), places] = 3
-        logits = model(input_ids=copies).logits[torch.arange(length), places]
-        float(logits.log_softmax(-1).gather(1, tokens[0, places, None]).sum())
+        positions = torch.arange(1, length + 1, device=copies.device)
+        copies[torch.arange(length), positions] = 3
+        logits = model(input_ids=copies).logits[torch.arange(length), positions]
+        float(logits.log_softmax(-1).gather(1, tokens[0, positions, None]).sum())
         return 1
 
     return score

@@ -138,20 +138,20 @@ class ForeignArchitecture(nn.Module):
             raise ValueError("a masked model has no states without self for a whole sentence; use with_self=True.")
         return self.base(**self._given(batch)).last_hidden_state
 
-    def leave_one_out(self, batch: Batch, places: Tensor) -> tuple[Tensor, int]:
-        """Logits (B, P, V) of `places`, from a copy of the sentence for each, in which it and its span are masked."""
+    def leave_one_out(self, batch: Batch, positions: Tensor) -> tuple[Tensor, int]:
+        """Logits (B, P, V) of `positions`, from a copy of the sentence for each, in which it and its span are masked."""
         found = []
-        for copies in a_copy_for_each(batch, places):
+        for copies in a_copy_for_each(batch, positions):
             tokens = copies.batch.tokens.masked_fill(copies.hidden, self.mask_id)
-            found.append(self._logits(replace(copies.batch, tokens=tokens), copies.place))
-        return torch.cat(found).view(*places.shape, -1), places.shape[1]
+            found.append(self._logits(replace(copies.batch, tokens=tokens), copies.position))
+        return torch.cat(found).view(*positions.shape, -1), positions.shape[1]
 
-    def _logits(self, batch: Batch, place: Tensor) -> Tensor:
+    def _logits(self, batch: Batch, position: Tensor) -> Tensor:
         """(C, V): of one position of each row. The table is multiplied with these states alone, where it can be told apart."""
-        rows, decoder = torch.arange(len(place), device=place.device), self.theirs.get_output_embeddings()
+        rows, decoder = torch.arange(len(position), device=position.device), self.theirs.get_output_embeddings()
         if not isinstance(decoder, nn.Linear):
-            return self.theirs(**self._given(batch)).logits[rows, place]
-        handle = decoder.register_forward_pre_hook(lambda module, inputs: (inputs[0][rows, place][:, None],))
+            return self.theirs(**self._given(batch)).logits[rows, position]
+        handle = decoder.register_forward_pre_hook(lambda module, inputs: (inputs[0][rows, position][:, None],))
         try:
             return self.theirs(**self._given(batch)).logits[:, 0]
         finally:

@@ -7,7 +7,7 @@ needs one pass for a sentence, vanilla one for each of its tokens. Variants (Kau
     within_word_l2r   not from the later tokens of its own word either: a long word's pieces no longer give each other away
     whole_word        from no token of its own word
 
-All in the same passes: only what a place may see changes. A text is one BOS ... EOS, of which the tokens between are scored.
+All in the same passes: only what a position may see changes. A text is one BOS ... EOS, of which the tokens between are scored.
 A text longer than the model reads is scored in windows that overlap by half, each token in the window in whose middle it
 stands. Lines come out in their order, empty ones too.
 """

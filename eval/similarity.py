@@ -4,7 +4,7 @@ As T-TA does it (Shin et al. 2020): a sentence is the mean of its tokens' states
 similar as the cosine of these; Pearson and Spearman, x 100, against the scores that people gave. Nothing is trained.
 
     --layer     -1, the last (default), or a number; 0 is the raw embeddings, which are T-TA's content stream
-    --encode    with each place's own token, or without (the query stream as it is pretrained)
+    --encode    with each position's own token, or without (the query stream as it is pretrained)
     --whiten    take the mean away and the axes to one variance, from the sentences of the set itself, after Su et al. 2021
                 (arXiv 2103.15316): the axis of frequency no longer makes all sentences alike
 

@@ -85,12 +85,12 @@ def occupancy(compiled: dict, chip: Chip) -> dict[str, float]:
     }
 
 
-def attention_work(variant: str, batch: int, heads: int, places: int, width: int, phase: str) -> Work:
+def attention_work(variant: str, batch: int, heads: int, positions: int, width: int, phase: str) -> Work:
     """One stream, two streams ("two_stream-exclude_self") or the union, in bf16."""
     streams, sets = (2 if variant.startswith("two_stream") else 1), (2 if variant == "union" else 1)
     half = variant.split("-")[-1].startswith(("before", "after", "rank"))
-    pairs = batch * heads * places * places * streams * (0.5 if half else 1.0)
-    tensor = 2.0 * batch * heads * places * width  # bytes of one (B, H, N, K)
+    pairs = batch * heads * positions * positions * streams * (0.5 if half else 1.0)
+    tensor = 2.0 * batch * heads * positions * width  # bytes of one (B, H, N, K)
     if phase == "forward":
         # S = Q K^T and O = P V, 2 K each; reads q and k, v, writes o and lse.
         flops, useful, exponentials = 4 * width * pairs, 4 * width * pairs, pairs
@@ -102,7 +102,7 @@ def attention_work(variant: str, batch: int, heads: int, places: int, width: int
         moved = tensor * (7 * streams + 6 * sets)
         kernel = "backward_kv" if sets == 1 else "backward_q"
     return Work(
-        "attention", variant, {"B": batch, "H": heads, "N": places, "K": width}, phase, flops, useful, exponentials,
+        "attention", variant, {"B": batch, "H": heads, "N": positions, "K": width}, phase, flops, useful, exponentials,
         moved, f"attention {kernel}-{variant}-bf16-{width}",
     )  # fmt: skip
 
@@ -124,10 +124,10 @@ def linear_cross_entropy_work(tokens: int, width: int, vocabulary: int, phase: s
 
 def works() -> Iterator[Work]:
     """The table that is printed where no GPU is."""
-    for places, batch in ((512, 64), (2048, 16), (8192, 4)):
+    for positions, batch in ((512, 64), (2048, 16), (8192, 4)):
         for variant in ("full", "exclude_self", "before", "two_stream-exclude_self", "union"):
             for phase in ("forward", "backward"):
-                yield attention_work(variant, batch, 12, places, 64, phase)
+                yield attention_work(variant, batch, 12, positions, 64, phase)
     for tokens, width, vocabulary in ((16384, 256, 16384), (32768, 512, 32768)):
         for phase in ("training", "scoring"):
             yield linear_cross_entropy_work(tokens, width, vocabulary, phase)

@@ -13,24 +13,25 @@ from kernels.attention.layout import Layout, layout_of
 
 
 @dataclass(frozen=True)
-class PlacesByRow:
-    """Some places of a (B, N) batch, row by row, as many in each: slots (B, M) int64, the place in its row; a row that has fewer
-    repeats place 0. order: (P,) int64, where among the slots, counted through the batch, each of the P places stands."""
+class PositionsByRow:
+    """Some positions of a (B, N) batch, row by row, as many in each: slots (B, M) int64, the position in its row; a row that
+    has fewer repeats position 0. order: (P,) int64, where among the slots, counted through the batch, each of the P positions
+    stands."""
 
     slots: Tensor
     order: Tensor
 
     @classmethod
-    def of(cls, places: Tensor, rows: int, length: int) -> "PlacesByRow":
-        """Of (P,) places counted through the batch, in rising order. On the meta device: as if rows had as many each."""
-        if places.is_meta:
-            return cls(places.view(rows, -1), places)
-        row = places // length
+    def of(cls, positions: Tensor, rows: int, length: int) -> "PositionsByRow":
+        """Of (P,) positions counted through the batch, in rising order. On the meta device: as if rows had as many each."""
+        if positions.is_meta:
+            return cls(positions.view(rows, -1), positions)
+        row = positions // length
         count = torch.bincount(row, minlength=rows)
-        most = int(count.max()) if len(places) else 0
-        order = torch.arange(len(places), device=places.device) - (count.cumsum(0) - count)[row] + most * row
-        slots = places.new_zeros(rows * most)
-        slots[order] = places - row * length
+        most = int(count.max()) if len(positions) else 0
+        order = torch.arange(len(positions), device=positions.device) - (count.cumsum(0) - count)[row] + most * row
+        slots = positions.new_zeros(rows * most)
+        slots[order] = positions - row * length
         return cls(slots.view(rows, most), order)
 
 
@@ -39,12 +40,12 @@ class Batch:
     """A batch of B windows of N tokens.
 
     tokens:     (B, N) int64, the true tokens.
-    documents:  (B, N) int32, which document of its row each place belongs to, -1 for padding. Places of a document
+    documents:  (B, N) int32, which document of its row each position belongs to, -1 for padding. Positions of a document
                 are contiguous. None says that every row is one whole document without padding, which is what lets
                 kernels skip the document mask.
-    corrupted:  (B, N) int64, what a masked model reads instead of `tokens`; None for models that predict every place.
-    masked:     (B, N) bool, the places a masked model predicts.
-    spans:      what a place must not see besides itself, for models that predict every place, and in leave-one-out for all;
+    corrupted:  (B, N) int64, what a masked model reads instead of `tokens`; None for models that predict every position.
+    masked:     (B, N) bool, the positions a masked model predicts.
+    spans:      what a position must not see besides itself, for models that predict every position, and in leave-one-out for all;
                 None: nothing.
     samples:    the number of each row in the order of the data, from which dropout is drawn; None draws it anyhow.
     seed:       of the order of the data: what a model draws for a row depends on it and on the row's number.
@@ -60,12 +61,12 @@ class Batch:
 
     @cached_property
     def layout(self) -> Layout | None:
-        """Where the document of each place begins and ends. Made once; on a GPU, before the batch goes there."""
+        """Where the document of each position begins and ends. Made once; on a GPU, before the batch goes there."""
         return None if self.documents is None else layout_of(self.documents)
 
     @cached_property
-    def places(self) -> Tensor | None:
-        """(M,) int64, the places that a pass predicts, counted through the batch, row by row; None: every place.
+    def positions(self) -> Tensor | None:
+        """(M,) int64, the positions that a pass predicts, counted through the batch, row by row; None: every position.
 
         The masked ones, or without a mask all that are no padding. Made once, as `layout` is.
         """
@@ -73,26 +74,27 @@ class Batch:
             return self.masked.flatten().nonzero()[:, 0]
         if self.documents is None:
             return None
-        places = (self.documents >= 0).flatten().nonzero()[:, 0]
-        return None if len(places) == self.documents.numel() else places
+        positions = (self.documents >= 0).flatten().nonzero()[:, 0]
+        return None if len(positions) == self.documents.numel() else positions
 
     @cached_property
-    def by_row(self) -> PlacesByRow | None:
-        """`places` of a masked batch, row by row. Made once, as `layout` is."""
-        return None if self.masked is None else PlacesByRow.of(self.places, *self.tokens.shape)
+    def by_row(self) -> PositionsByRow | None:
+        """`positions` of a masked batch, row by row. Made once, as `layout` is."""
+        return None if self.masked is None else PositionsByRow.of(self.positions, *self.tokens.shape)
 
     def hiding(self, first: Tensor, last: Tensor) -> "Batch":
-        """The same with what each place must not see, first_i .. last_i (B, N); see `spans_of`, which refuses what cannot be."""
+        """The same with what each position must not see, first_i .. last_i (B, N); see `spans_of`, which refuses what cannot
+        be."""
         return replace(self, spans=spans_of(first, last).to(self.tokens.device))
 
     @property
     def predicted(self) -> int:
-        """How many places a pass predicts."""
-        return self.tokens.numel() if self.places is None else len(self.places)
+        """How many positions a pass predicts."""
+        return self.tokens.numel() if self.positions is None else len(self.positions)
 
     def to(self, device: torch.device | str) -> "Batch":
         """On `device`, with what was made of its contents: nothing there has to read them again, and so to wait."""
-        _ = self.layout, self.places, self.by_row
+        _ = self.layout, self.positions, self.by_row
         if torch.device(device) == self.tokens.device:
             return self
         return self._each(lambda x: x.to(device, non_blocking=True), lambda ranges: ranges.to(device))
@@ -103,9 +105,9 @@ class Batch:
     def _each(self, of_tensor: Callable[[Tensor], Tensor], of_ranges: Callable[[Any], Any]) -> "Batch":
         made: dict[str, Any] = {}
         made["layout"] = None if self.layout is None else of_ranges(self.layout)
-        made["places"] = None if self.places is None else of_tensor(self.places)
+        made["positions"] = None if self.positions is None else of_tensor(self.positions)
         found = self.by_row
-        made["by_row"] = None if found is None else PlacesByRow(of_tensor(found.slots), of_tensor(found.order))
+        made["by_row"] = None if found is None else PositionsByRow(of_tensor(found.slots), of_tensor(found.order))
         names = ("tokens", "documents", "corrupted", "masked")
         fields = {n: of_tensor(x) for n in names if (x := getattr(self, n)) is not None}
         moved = replace(self, **fields, spans=None if self.spans is None else of_ranges(self.spans))

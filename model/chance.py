@@ -8,16 +8,16 @@ from model.batch import Batch
 
 
 def uniform(batch: Batch, salt: int = 0) -> Tensor:
-    """(B, N) float64 in [0, 1), of the data's seed, a row's sample, the place in its document and `salt` alone. On the batch's
+    """(B, N) float64 in [0, 1), of the data's seed, a row's sample, the position in its document and `salt` alone. On the batch's
     device, without a wait; a batch without samples counts as sample 0."""
     device = batch.tokens.device
     rows, length = batch.tokens.shape
-    place = torch.arange(length, device=device).expand(rows, length)
+    position = torch.arange(length, device=device).expand(rows, length)
     if batch.layout is not None:
-        place = place - batch.layout.start
+        position = position - batch.layout.start
     samples = torch.tensor(batch.samples or [0] * rows).to(device, non_blocking=True)
     samples = samples + (hash64(batch.seed) >> 1 if batch.seed else 0)
-    bits = _mix(_mix(_mix(samples[:, None] + 1) + salt + 1) + place + 1) >> 11 & (1 << 53) - 1
+    bits = _mix(_mix(_mix(samples[:, None] + 1) + salt + 1) + position + 1) >> 11 & (1 << 53) - 1
     return bits.double() * 2.0**-53
 
 

@@ -79,7 +79,7 @@ def measure(name: str) -> dict[str, Tensor]:
     panels["prediction"] = dependence(states[0], seen[0])
     if (
         architecture.masking is not None
-    ):  # a masked token's own embedding is [MASK]'s, and the other places are not predicted
+    ):  # a masked token's own embedding is [MASK]'s, and the other positions are not predicted
         for panel in panels.values():
             panel[:, masked[0]] = False
         panels["prediction"][~masked[0]] = False
@@ -99,9 +99,9 @@ def draw(path: str) -> None:
             axis.set_xticks([]), axis.set_yticks([])
             told = line if line in panels else "keys, for all readers"
             axis.set_title(f"{name}\n{told}" if line == lines[0] else told, fontsize=8)
-    axes[2, 0].set_ylabel("of place", fontsize=8)
+    axes[2, 0].set_ylabel("of position", fontsize=8)
     axes[2, 0].set_xlabel("depends on the token at", fontsize=8)
-    axes[0, 0].set_ylabel("of place", fontsize=8)
+    axes[0, 0].set_ylabel("of position", fontsize=8)
     figure.tight_layout()
     figure.savefig(path, dpi=110)
 

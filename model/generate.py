@@ -32,11 +32,11 @@ TAIL = SpanEnds.FARTHEST  # hidden positions behind a target: without them a que
 
 @dataclass(frozen=True)
 class Texts:
-    """Sources and targets side by side. batch: TAIL positions longer than the texts, padded; places: (M,) of the targets' tokens,
-    counted through the batch; targets: (M,) these tokens; begins: (B,) where each target begins."""
+    """Sources and targets side by side. batch: TAIL positions longer than the texts, padded; positions: (M,) of the targets'
+    tokens, counted through the batch; targets: (M,) these tokens; begins: (B,) where each target begins."""
 
     batch: Batch
-    places: Tensor
+    positions: Tensor
     targets: Tensor
     begins: Tensor
 
@@ -49,22 +49,22 @@ class Texts:
         batch = padded([[*source, *target, *[mask_id] * TAIL] for source, target in pairs], pad_id)
         begins = torch.tensor([len(source) for source, _ in pairs])
         ends = begins + torch.tensor([len(target) for _, target in pairs])
-        place = torch.arange(batch.tokens.shape[1])
-        of_target = (place >= begins[:, None]) & (place < ends[:, None])
-        places = of_target.flatten().nonzero()[:, 0]
-        return cls(batch, places, batch.tokens.flatten()[places], begins)
+        position = torch.arange(batch.tokens.shape[1])
+        of_target = (position >= begins[:, None]) & (position < ends[:, None])
+        positions = of_target.flatten().nonzero()[:, 0]
+        return cls(batch, positions, batch.tokens.flatten()[positions], begins)
 
     def hiding(self) -> Batch:
         """The batch with everything from a target's position on hidden from it."""
         rows, length = self.batch.tokens.shape
-        place = torch.arange(length).expand(rows, length)
+        position = torch.arange(length).expand(rows, length)
         documents = self.batch.documents
         ends = torch.full((rows,), length) if documents is None else (documents >= 0).sum(1)
-        target = (place >= self.begins[:, None]) & (place < ends[:, None])
-        return self.batch.hiding(place, torch.where(target, ends[:, None] - 1, place))
+        target = (position >= self.begins[:, None]) & (position < ends[:, None])
+        return self.batch.hiding(position, torch.where(target, ends[:, None] - 1, position))
 
     def to(self, device: torch.device) -> "Texts":
-        return Texts(self.batch.to(device), self.places.to(device), self.targets.to(device), self.begins.to(device))
+        return Texts(self.batch.to(device), self.positions.to(device), self.targets.to(device), self.begins.to(device))
 
 
 class Writer(nn.Module):
@@ -96,17 +96,17 @@ class Writer(nn.Module):
         """(M, D), each of what is known before its token."""
         architecture = self.model.architecture
         if not isinstance(architecture, Vanilla):
-            device = texts.places.device
-            return architecture.predict(Texts.hiding(_on_cpu(texts)).to(device), texts.places)
+            device = texts.positions.device
+            return architecture.predict(Texts.hiding(_on_cpu(texts)).to(device), texts.positions)
         batch = texts.batch
-        place = torch.arange(batch.tokens.shape[1], device=batch.tokens.device)
-        seen = (place <= place[:, None]) | (place < texts.begins[:, None, None])  # (B, N, N)
+        position = torch.arange(batch.tokens.shape[1], device=batch.tokens.device)
+        seen = (position <= position[:, None]) | (position < texts.begins[:, None, None])  # (B, N, N)
         if batch.documents is not None:  # padding reads itself, so that no row of the softmax is empty
-            seen = seen & ((batch.documents >= 0)[:, None] | (place == place[:, None]))
-        x, position = architecture.embedding(batch.tokens, batch.documents), place.expand(batch.tokens.shape)
+            seen = seen & ((batch.documents >= 0)[:, None] | (position == position[:, None]))
+        x, at = architecture.embedding(batch.tokens, batch.documents), position.expand(batch.tokens.shape)
         for block in architecture.blocks:
-            x = block.some_rows(x, position, *block.keys_values(block.read(x)), seen[:, None])
-        return x.flatten(0, 1).index_select(0, texts.places - 1)
+            x = block.some_rows(x, at, *block.keys_values(block.read(x)), seen[:, None])
+        return x.flatten(0, 1).index_select(0, texts.positions - 1)
 
     @torch.no_grad()
     def begin(self, source: Sequence[int], copies: int = 1) -> "Written":
@@ -121,7 +121,7 @@ class Writer(nn.Module):
 
 def _on_cpu(texts: Texts) -> Texts:
     """Spans are checked where reading them waits for no device."""
-    return texts if texts.places.device.type == "cpu" else texts.to(torch.device("cpu"))
+    return texts if texts.positions.device.type == "cpu" else texts.to(torch.device("cpu"))
 
 
 class Written:

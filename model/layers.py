@@ -35,20 +35,20 @@ def dropout_by_sample(seed: int, samples: Sequence[int] | None, device: torch.de
 
 
 class Dropout(nn.Dropout):
-    """Of (B, N, D), or of the states (M, D) at some `places` of a (B, N) batch.
+    """Of (B, N, D), or of the states (M, D) at some `positions` of a (B, N) batch.
 
-    Inside `dropout_by_sample` each row draws from a generator of its own, for all its places, read or not.
+    Inside `dropout_by_sample` each row draws from a generator of its own, for all its positions, read or not.
     """
 
-    def forward(self, x: Tensor, places: Tensor | None = None, length: int = 0) -> Tensor:
+    def forward(self, x: Tensor, positions: Tensor | None = None, length: int = 0) -> Tensor:
         rows = None if torch.compiler.is_compiling() else _row_generators.get()
         if not self.training or self.p == 0.0 or rows is None:
             return super().forward(x)
-        shape = x.shape if places is None else (len(rows), length, x.shape[-1])
+        shape = x.shape if positions is None else (len(rows), length, x.shape[-1])
         keep = x.new_empty(shape)
         for row, generator in zip(keep, rows, strict=True):
             row.bernoulli_(1 - self.p, generator=generator)
-        keep = keep if places is None else keep.flatten(0, 1).index_select(0, places)
+        keep = keep if positions is None else keep.flatten(0, 1).index_select(0, positions)
         return x * keep.div_(1 - self.p)
 
 
@@ -58,11 +58,11 @@ def make_norm(config: ModelConfig, width: int) -> nn.LayerNorm:
 
 
 def document_positions(documents: Tensor) -> Tensor:
-    """Place of each token in its own document, from document ids (B, N); contiguous ids. Returns (B, N) int64."""
-    place = torch.arange(documents.shape[1], device=documents.device).expand_as(documents)
+    """Position of each token in its own document, from document ids (B, N); contiguous ids. Returns (B, N) int64."""
+    position = torch.arange(documents.shape[1], device=documents.device).expand_as(documents)
     starts = torch.ones_like(documents, dtype=torch.bool)
     starts[:, 1:] = documents[:, 1:] != documents[:, :-1]
-    return place - torch.where(starts, place, 0).cummax(dim=1).values
+    return position - torch.where(starts, position, 0).cummax(dim=1).values
 
 
 @lru_cache(maxsize=16)
@@ -123,9 +123,9 @@ class Embedding(nn.Module):
         return self.dropout(self.norm(x))
 
     def queries(self, tokens: Tensor, documents: Tensor | None = None) -> Tensor:
-        """Where every query stream starts: [MASK] plus place, whatever the tokens are. (B, N) -> (B, N, D)
+        """Where every query stream starts: [MASK] plus position, whatever the tokens are. (B, N) -> (B, N, D)
 
-        Where places do not enter here (rotary positions) and nothing is dropped, all are one vector: (1, 1, D), which
+        Where positions do not enter here (rotary positions) and nothing is dropped, all are one vector: (1, 1, D), which
         stands for (B, N, D) and costs the first layer's norm and queries next to nothing.
         """
         if self.positions is None and not (self.training and self.config.dropout):
@@ -182,13 +182,13 @@ class Block(nn.Module):
         return (rotate(x) if rotary else x).transpose(1, 2)
 
     def keys_values(self, content: Tensor, mix: Callable[[Tensor], Tensor] | None = None) -> tuple[Tensor, Tensor]:
-        """Keys (with their places) and values of content (B, N, D'), each (B, H, N, K). mix: as in `self_attention`."""
+        """Keys (with their positions) and values of content (B, N, D'), each (B, H, N, K). mix: as in `self_attention`."""
         kv = projected([self], content)
         k, v = (kv if mix is None else mix(kv)).chunk(2, -1)
         return self.heads(k, self.rotary), self.heads(v)
 
     def queries(self, x: Tensor, shape: torch.Size) -> Tensor:
-        """Queries of a stream (B, N, D), or of one vector (1, 1, D) that stands at all places: (B, H, N, K)."""
+        """Queries of a stream (B, N, D), or of one vector (1, 1, D) that stands at all positions: (B, H, N, K)."""
         x = self.query(self.read(x))
         if x.shape[1] != shape[1]:
             x = x.expand(-1, shape[1], -1)
@@ -201,12 +201,12 @@ class Block(nn.Module):
         v: Tensor,
         visibility: str,
         documents: Tensor | Layout | None = None,
-        places: Tensor | None = None,
+        positions: Tensor | None = None,
         spans: Spans | None = None,
     ) -> Tensor:
-        """One layer of a stream over keys and values (B, H, N, K). See `update` for `places`."""
+        """One layer of a stream over keys and values (B, H, N, K). See `update` for `positions`."""
         q = self.queries(x, torch.Size((k.shape[0], k.shape[2])))
-        return self.update(x, attention(q, k, v, visibility, documents=documents, spans=spans), places)
+        return self.update(x, attention(q, k, v, visibility, documents=documents, spans=spans), positions)
 
     def some_rows(self, x: Tensor, position: Tensor, k: Tensor, v: Tensor, seen: Tensor | None) -> Tensor:
         """One layer of some rows of a stream, (B, M, D) at `position` (B, M), over keys and values of all, (B, H, N, K).
@@ -222,12 +222,12 @@ class Block(nn.Module):
         x: Tensor,
         visibility: str,
         documents: Tensor | Layout | None = None,
-        places: Tensor | None = None,
+        positions: Tensor | None = None,
         mix: Callable[[Tensor], Tensor] | None = None,
     ) -> Tensor:
         """The same where the stream reads itself: one norm, and queries, keys and values in one product.
 
-        mix: what becomes of keys and values, together (B, N, 2 D), before places turn the keys.
+        mix: what becomes of keys and values, together (B, N, 2 D), before positions turn the keys.
         """
         linears = (self.query, self.key, self.value)
         weight = torch.cat([linear.weight for linear in linears])
@@ -237,21 +237,21 @@ class Block(nn.Module):
             width = x.shape[-1]
             qkv = torch.cat([qkv[..., :width], mix(qkv[..., width:])], -1)
         qkv = qkv.unflatten(-1, (3, self.n_heads, -1))  # (B, N, 3, H, K)
-        qk, v = qkv[:, :, :2].flatten(2, 3), qkv[:, :, 2]  # places turn queries and keys alike
+        qk, v = qkv[:, :, :2].flatten(2, 3), qkv[:, :, 2]  # positions turn queries and keys alike
         q, k = (rotate(qk) if self.rotary else qk).transpose(1, 2).chunk(2, 1)
-        return self.update(x, attention(q, k, v.transpose(1, 2), visibility, documents=documents), places)
+        return self.update(x, attention(q, k, v.transpose(1, 2), visibility, documents=documents), positions)
 
-    def update(self, x: Tensor, attended: Tensor, places: Tensor | None = None) -> Tensor:
+    def update(self, x: Tensor, attended: Tensor, positions: Tensor | None = None) -> Tensor:
         """The rest of the layer, given what the rows' attention returned: (B, N, D), (B, H, N, K) -> (B, N, D).
 
-        places: (M,) int64, counted through the batch: only these rows are computed, (M, D). For a last layer of which
-        only some places are read.
+        positions: (M,) int64, counted through the batch: only these rows are computed, (M, D). For a last layer of which
+        only some positions are read.
         """
         attended = rearrange(attended, "b h n k -> b n (h k)")
-        some = (places, attended.shape[1])
-        if places is not None:
-            x = x.expand(attended.shape).flatten(0, 1).index_select(0, places)
-            attended = attended.flatten(0, 1).index_select(0, places)
+        some = (positions, attended.shape[1])
+        if positions is not None:
+            x = x.expand(attended.shape).flatten(0, 1).index_select(0, positions)
+            attended = attended.flatten(0, 1).index_select(0, positions)
         attended = self.dropout(self.out(attended), *some)
         if self.pre_norm:
             x = x + attended
@@ -291,14 +291,14 @@ def hoisted_keys_values(blocks: nn.ModuleList, content: Tensor) -> list[tuple[Te
 
 
 def projected(blocks: Sequence["Block"], content: Tensor) -> Tensor:
-    """Keys of all blocks, then their values, of content (B, N, D) side by side and without places: (B, N, 2 L D)."""
+    """Keys of all blocks, then their values, of content (B, N, D) side by side and without positions: (B, N, 2 L D)."""
     linears = [block.key for block in blocks] + [block.value for block in blocks]
     bias = None if linears[0].bias is None else torch.cat([linear.bias for linear in linears])
     return F.linear(content, torch.cat([linear.weight for linear in linears]), bias)
 
 
 def by_layer(blocks: nn.ModuleList, kv: Tensor) -> list[tuple[Tensor, Tensor]]:
-    """(B, N, 2 L D) as `projected` lays it out -> for each block its keys, turned by their places, and its values."""
+    """(B, N, 2 L D) as `projected` lays it out -> for each block its keys, turned by their positions, and its values."""
     k, v = rearrange(kv, "b n (two l h k) -> two l b n h k", two=2, l=len(blocks), h=blocks[0].n_heads)
     if blocks[0].rotary:
         k = rotate(k)

@@ -14,7 +14,7 @@ from model.layers import initialise, recorded
 
 @dataclass(frozen=True)
 class LeaveOneOut:
-    """Predictions of places (B, P), each given all other tokens of its document.
+    """Predictions of positions (B, P), each given all other tokens of its document.
 
     nll:                (B, P) float32, nats, of the true tokens.
     top:                (B, P, k) int64, the most probable tokens, best first.
@@ -49,7 +49,7 @@ class MaskedLM(nn.Module):
         initialise(self, config)
 
     def loss(self, batch: Batch) -> Tensor:
-        """Mean cross-entropy in nats over the places that this pass predicts."""
+        """Mean cross-entropy in nats over the positions that this pass predicts."""
         return self.architecture.loss(batch, self.head)
 
     forward = loss  # DDP and FSDP see calls of the module and nothing else
@@ -66,16 +66,16 @@ class MaskedLM(nn.Module):
         return layers[number - 1]
 
     @torch.no_grad()
-    def leave_one_out(self, batch: Batch, places: Tensor, k: int = 1) -> LeaveOneOut:
-        """Score the tokens at `places` (B, P), each predicted from all others, or from all outside of its span where
+    def leave_one_out(self, batch: Batch, positions: Tensor, k: int = 1) -> LeaveOneOut:
+        """Score the tokens at `positions` (B, P), each predicted from all others, or from all outside of its span where
         `batch.spans` says so. Call in eval mode.
 
         k: likeliest tokens that are wanted too; without any it is faster.
         """
-        states, passes = self.architecture.leave_one_out(batch, places)
-        scored = self.head.score(states.flatten(0, 1), batch.tokens.gather(1, places).flatten(), k)
+        states, passes = self.architecture.leave_one_out(batch, positions)
+        scored = self.head.score(states.flatten(0, 1), batch.tokens.gather(1, positions).flatten(), k)
         nll, top, log_probabilities = (
-            x.unflatten(0, places.shape) for x in (scored.nll, scored.indices, scored.log_probabilities)
+            x.unflatten(0, positions.shape) for x in (scored.nll, scored.indices, scored.log_probabilities)
         )
         return LeaveOneOut(nll, top, log_probabilities, passes)
 
@@ -83,8 +83,8 @@ class MaskedLM(nn.Module):
     def pseudo_log_likelihood(self, batch: Batch) -> PseudoLogLikelihood:
         """The leave-one-out log-probability of every token: (B, N), 0 at padding. Call in eval mode."""
         rows, length = batch.tokens.shape
-        places = torch.arange(length, device=batch.tokens.device).expand(rows, length)
-        scored = self.leave_one_out(batch, places, k=0)
+        positions = torch.arange(length, device=batch.tokens.device).expand(rows, length)
+        scored = self.leave_one_out(batch, positions, k=0)
         log_probs = -scored.nll
         if batch.documents is not None:
             log_probs = log_probs.masked_fill(batch.documents < 0, 0.0)

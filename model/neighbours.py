@@ -1,10 +1,10 @@
-"""Near: what a place reads of its neighbours before any attention, through one product.
+"""Near: what a position reads of its neighbours before any attention, through one product.
 
     near_i = W [e_(i-n) .. e_(i-1), e_(i+1) .. e_(i+n)]
 
-of raw embeddings in the same document, 0 where there is none. Token i is not among them, and what is read enters place i
+of raw embeddings in the same document, 0 where there is none. Token i is not among them, and what is read enters position i
 only, so a query stream may start from it without leaking. For a masked model it is an addition to the input, where the
-place's own [MASK] is not among them either.
+position's own [MASK] is not among them either.
 """
 
 import torch
@@ -29,7 +29,7 @@ class Near(nn.Module):
         self.mix = nn.Linear(2 * reach * config.d_model, config.d_model, bias=False)
 
     def forward(self, embeddings: Tensor, layout: Layout | None, spans: Spans | None = None) -> Tensor:
-        """spans: what is hidden from a place; its neighbours are then those beyond it."""
+        """spans: what is hidden from a position; its neighbours are then those beyond it."""
         dtype = autocast_dtype(embeddings.device)  # of the product: gathered in it, they are half as much to move
         embeddings = embeddings if dtype is None else embeddings.to(dtype)
         if spans is None:
@@ -53,7 +53,7 @@ def neighbours(x: Tensor, layout: Layout | None, reach: int) -> Tensor:
 
 
 def neighbours_beyond(x: Tensor, layout: Layout | None, reach: int, spans: Spans) -> Tensor:
-    """The same with the neighbours of each place's span in place of its own: before it, farthest first, then after it."""
+    """The same with the neighbours of each position's span in place of its own: before it, farthest first, then after it."""
     rows, length = x.shape[:2]
     step = torch.arange(reach, device=x.device)
     other = torch.cat([spans.first[..., None] - reach + step, spans.last[..., None] + 1 + step], -1)  # (B, N, 2 reach)
@@ -65,7 +65,7 @@ def neighbours_beyond(x: Tensor, layout: Layout | None, reach: int, spans: Spans
 
 
 class SpanEnds(nn.Module):
-    """How far the two ends of its hidden span are from a place, as a vector (B, N, D) for where queries start.
+    """How far the two ends of its hidden span are from a position, as a vector (B, N, D) for where queries start.
 
     A masked model sees as much in the number of its [MASK]s. Distances count to FARTHEST; the table starts at zero.
     """
@@ -77,16 +77,17 @@ class SpanEnds(nn.Module):
         self.table = nn.Parameter(torch.zeros(2, self.FARTHEST + 1, config.d_model))
 
     def forward(self, spans: Spans | None) -> Tensor:
-        """Without spans only the place itself is hidden: one vector (1, 1, D) for all."""
+        """Without spans only the position itself is hidden: one vector (1, 1, D) for all."""
         if spans is None:
             return (self.table[0, 0] + self.table[1, 0])[None, None]
-        place = torch.arange(spans.shape[1], device=spans.device)
-        before, after = ((x.clamp_max(self.FARTHEST)) for x in (place - spans.first, spans.last - place))
+        position = torch.arange(spans.shape[1], device=spans.device)
+        before, after = ((x.clamp_max(self.FARTHEST)) for x in (position - spans.first, spans.last - position))
         return F.embedding(before, self.table[0]) + F.embedding(after, self.table[1])
 
 
 def query_start(architecture: nn.Module, content: Tensor, batch: Batch) -> Tensor:
-    """[MASK] plus place, plus `near` and `ends` where the architecture has them: (B, N, D), or one vector for all places."""
+    """[MASK] plus position, plus `near` and `ends` where the architecture has them: (B, N, D), or one vector for all
+    positions."""
     query = architecture.embedding.queries(batch.tokens, batch.documents)
     if architecture.ends is not None:
         query = query + architecture.ends(batch.spans)

@@ -43,7 +43,7 @@ MEANINGS = (
     ),
     (
         "one-piece word, first piece, later piece; copied",
-        "tokens by their place in their word; and whether their two neighbours stand together around another place of the "
+        "tokens by their position in their word; and whether their two neighbours stand together around another position of the "
         "window, from where what stands between them can be copied.",
     ),
     ("memory", "weights, gradients, optimiser states and saved activations of one step, counted."),

@@ -9,7 +9,20 @@ from data.text import parsed, read_lines, read_text
 if TYPE_CHECKING:
     from report.summary import Results
 
-CONFIG = ("sequence_length", "batch_size", "accumulate", "preset", "dropout", "evaluation.tokens", "evaluation.places")
+OLDER = {"evaluation.positions": "evaluation.places"}
+"""Settings that had another name once."""
+LATER = {"optimizer": {"regulariser": "weight_decay"}}
+"""Settings that came later, with what runs without them had."""
+
+CONFIG = (
+    "sequence_length",
+    "batch_size",
+    "accumulate",
+    "preset",
+    "dropout",
+    "evaluation.tokens",
+    "evaluation.positions",
+)
 CONFIG += ("evaluation.seed", "optimizer", "data.held_out")
 FACTS = ("identity", "precision", "yardstick.dev.tokens", "yardstick.test.tokens")
 """What two runs must have in common in their run.json, and in their facts.json, to be read as one."""
@@ -55,7 +68,9 @@ def check_alike(first: "Results", other: "Results", also: Sequence[str] = (), bu
         value: Any = results.facts if name in FACTS else results.config
         for step in name.split("."):
             value = value.get(step) if isinstance(value, dict) else None
-        return value
+        if value is None and name in OLDER:
+            return told(results, OLDER[name])
+        return LATER[name] | value if name in LATER and isinstance(value, dict) else value
 
     for name in (name for name in (*CONFIG, *FACTS, *also) if name not in but):
         one, two = told(first, name), told(other, name)

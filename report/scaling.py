@@ -38,8 +38,8 @@ def kind_of(label: str) -> str:
     return _SHAPE.sub("", label).rstrip(",:")
 
 
-def rung(flops: float) -> int:
-    """Budgets that are the same have one rung: contestants end within a step of their budget, not on it."""
+def budget_bin(flops: float) -> int:
+    """Budgets that are the same have one budget_bin: contestants end within a step of their budget, not on it."""
     return round(20 * math.log10(flops))
 
 
@@ -89,7 +89,7 @@ def all_points(runs: Sequence[Results]) -> dict[str, list[Point]]:
             kind, shape = kind_of(label), f"{model['d_model']} x {model['n_layers']}, d_ff {model['d_ff']}"
             if model["n_heads"] != max(2, model["d_model"] // 64):  # heads are a setting, and these another than usual
                 kind += f" with {model['n_heads']} heads"
-            _, _, nll, dev = found.setdefault((kind, shape, rung(flops)), (flops, facts["parameters"], {}, {}))
+            _, _, nll, dev = found.setdefault((kind, shape, budget_bin(flops)), (flops, facts["parameters"], {}, {}))
             nll |= {seed: end["final"]["nll"] for seed, end in ends.items()}
             dev |= {seed: end["dev"]["nll"] for seed, end in ends.items()}
     kinds: dict[str, list[Point]] = {}
@@ -102,14 +102,14 @@ def frontier(points: Sequence[Point], shapes: set[str] | None = None) -> list[Po
     """The best shape of each budget, by rising budget; of these shapes alone, if some are given."""
     best: dict[int, Point] = {}
     for point in points:
-        budget = rung(point.flops)
+        budget = budget_bin(point.flops)
         if (shapes is None or point.shape in shapes) and (budget not in best or point.dev < best[budget].dev):
             best[budget] = point
     return sorted(best.values(), key=lambda point: point.flops)
 
 
 def shapes_at(points: Sequence[Point], budget: int) -> set[str]:
-    return {point.shape for point in points if rung(point.flops) == budget}
+    return {point.shape for point in points if budget_bin(point.flops) == budget}
 
 
 def fit(frontiers: dict[str, list[Point]]) -> dict[str, Fit]:
@@ -163,9 +163,9 @@ def equal_shares(ours: Sequence[Point], theirs: Sequence[Point]) -> list[tuple[P
     """At each of the baseline's budgets its best shape and the share of that budget with which ours is as good, over the shapes
     that both tried there."""
     found = []
-    for budget in sorted({rung(point.flops) for point in theirs}):
+    for budget in sorted({budget_bin(point.flops) for point in theirs}):
         common = shapes_at(ours, budget) & shapes_at(theirs, budget)
-        best = [p for p in frontier(theirs, common) if rung(p.flops) == budget]
+        best = [p for p in frontier(theirs, common) if budget_bin(p.flops) == budget]
         if best:
             found.append((best[0], share(frontier(ours, common), best[0])))
     return found
@@ -236,10 +236,10 @@ def write_report(folders: Sequence[Path]) -> str:
         fits, why = {}, f"No curves are fitted: {error}"
     rows = []
     for kind, points in kinds.items():
-        for p in sorted(points, key=lambda p: (rung(p.flops), p.parameters)):
+        for p in sorted(points, key=lambda p: (budget_bin(p.flops), p.parameters)):
             told = Spread.of(list(p.nll.values())).text()
             told = f"**{told}**" if p in frontiers[kind] else told
-            tried = str(len(shapes_at(points, rung(p.flops))))
+            tried = str(len(shapes_at(points, budget_bin(p.flops))))
             rows.append([kind, f"{p.flops:.1e}", p.shape, f"{p.parameters / 1e6:.2f} M", told, str(len(p.nll)), tried])
     lines = markdown_table(
         (
@@ -262,7 +262,9 @@ def write_report(folders: Sequence[Path]) -> str:
     for kind in (k for k in kinds if k not in baselines):
         for baseline in baselines:
             for p, found in equal_shares(kinds[kind], kinds[baseline]):
-                common = len(shapes_at(kinds[kind], rung(p.flops)) & shapes_at(kinds[baseline], rung(p.flops)))
+                common = len(
+                    shapes_at(kinds[kind], budget_bin(p.flops)) & shapes_at(kinds[baseline], budget_bin(p.flops))
+                )
                 told = found.text(".2f") if found else "beyond what was run"
                 shares.append([kind, baseline, f"{p.flops:.1e}", str(common), told])
     lines += markdown_table(("", "as good as", "with FLOPs", "shapes that both tried", "share of them"), shares)

@@ -11,7 +11,7 @@ TOKENS = {"tok": 1.0, "ktok": 1e3, "Mtok": 1e6, "Gtok": 1e9}
 @dataclass(frozen=True)
 class Spent:
     """What one model has used so far: seconds of training (evaluation and saving not counted), FLOPs, input tokens, and
-    of these the places that were predicted."""
+    of these the positions that were predicted."""
 
     seconds: float = 0.0
     flops: float = 0.0

@@ -86,7 +86,7 @@ def sweep(directory: Path) -> None:
 
 
 def complete(directory: Path) -> list[Path]:
-    """Checkpoint folders that were renamed into place, oldest first. A copy that somebody made under another name is none."""
+    """Checkpoint folders that were renamed into position, oldest first. A copy that somebody made under another name is none."""
     found = [path for path in directory.glob("step-*") if re.fullmatch(r"step-\d{8,}", path.name) and path.is_dir()]
     return sorted(found, key=lambda path: int(path.name.removeprefix("step-")))
 

@@ -40,16 +40,16 @@ class EvaluationConfig:
     the dev half. 0 scores none."""
     points: int = 16
     """Evaluations along the budget, denser at its start, where the curves fall fastest."""
-    places: int = 16
+    positions: int = 16
     """Scored tokens in each window."""
     seed: int = 0
-    """Which windows and places: the same for every run, unless you change it."""
+    """Which windows and positions: the same for every run, unless you change it."""
 
     def __post_init__(self) -> None:
         check_types(self)
         if self.words < 0 or self.seed < 0:
             raise ValueError(f"evaluation.words {self.words} and evaluation.seed {self.seed} must not be negative.")
-        for name in ("tokens", "curve_tokens", "points", "places"):
+        for name in ("tokens", "curve_tokens", "points", "positions"):
             if getattr(self, name) < 1:
                 raise ValueError(f"evaluation.{name} is {getattr(self, name)}; it must be at least 1.")
         if self.curve_tokens > self.tokens:
@@ -159,12 +159,16 @@ class PretrainConfig:
         """What `to_json` wrote. Raises ValueError for anything else."""
         try:
             fields = json.loads(text)
-            data = {n: Path(v) if n in ("tokenizer", "cache") and v else v for n, v in fields["data"].items()}
+            data = {
+                n: Path(v) if n in ("tokenizer", "cache", "dictionary") and v else v for n, v in fields["data"].items()
+            }
             fields["data"] = DataConfig(**data)
             if fields.pop("zero_head", False):
                 raise ValueError(
                     "it was begun with zero_head, which this revision no longer has; continue it with 482f64a"
                 )
+            if "places" in fields["evaluation"]:  # until December 2026
+                fields["evaluation"]["positions"] = fields["evaluation"].pop("places")
             fields["evaluation"] = EvaluationConfig(**fields["evaluation"])
             fields["optimizer"]["betas"] = tuple(fields["optimizer"]["betas"])
             fields["optimizer"] = OptimizerConfig(**fields["optimizer"])

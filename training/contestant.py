@@ -80,7 +80,7 @@ class Clock:
 
 
 class Contestant:
-    """A model, its optimisers and its place in the data, trained in slices.
+    """A model, its optimisers and its position in the data, trained in slices.
 
     Each step is a pure function of the weights, the optimiser state and (seed, step); under FLOP and token budgets so
     is the learning rate, which is why an interrupted run ends with the same bits as an uninterrupted one.
@@ -137,20 +137,20 @@ class Contestant:
 
     @property
     def predicted_per_step(self) -> int:
-        """Places that a step predicts, as asked for by the masking rate now; short documents may have fewer."""
+        """Positions that a step predicts, as asked for by the masking rate now; short documents may have fewer."""
         masking = self.model.architecture.masking_at(self.fraction)
         length, rows = self.batches.sequence_length, self.tokens_per_step // self.batches.sequence_length
         return self.tokens_per_step if masking is None else rows * max(1, round(masking.rate * length))
 
     def flops_of(self, predicted: int, fraction: float | None = None) -> float:
-        """Of a batch that predicts so many places, when this share of the budget is spent; now, if none is given."""
+        """Of a batch that predicts so many positions, when this share of the budget is spent; now, if none is given."""
         fraction = self.fraction if fraction is None else fraction
         shape = self.batches.batch_size, self.batches.sequence_length
         return step_flops(self.model.config, *shape, self.model.architecture.phase(fraction))(predicted)
 
     @property
     def flops_per_step(self) -> float:
-        """Of a whole step, predicting as many places as it should."""
+        """Of a whole step, predicting as many positions as it should."""
         return self.accumulate * self.flops_of(self.predicted_per_step // self.accumulate)
 
     def precision(self) -> torch.autocast:
@@ -218,8 +218,8 @@ class Contestant:
     def step(self, learning_rate: float) -> tuple[torch.Tensor, torch.Tensor, int, float]:
         """One optimiser step over `accumulate` batches, of which each rank takes its share.
 
-        Returns this rank's part of the mean loss over all predicted places, and the gradient norm, both on device; and of all
-        ranks how many places were predicted, and the FLOPs.
+        Returns this rank's part of the mean loss over all predicted positions, and the gradient norm, both on device; and of all
+        ranks how many positions were predicted, and the FLOPs.
         """
         now = self.fraction
         batches = self._batches_of(self.progress.step)
@@ -244,7 +244,8 @@ class Contestant:
         return total, norm, predicted, flops
 
     def _backward(self, batch: Batch, weight: float, last: bool) -> torch.Tensor:
-        """Add the gradients of a batch; with the last one those of all ranks. Places count alike, whatever batch holds them."""
+        """Add the gradients of a batch; with the last one those of all ranks. Positions count alike, whatever batch holds
+        them."""
         loss_of, waiting = self.loss_of, contextlib.nullcontext()
         if self.sharded:
             self.model.set_requires_gradient_sync(last)

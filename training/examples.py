@@ -14,26 +14,28 @@ CONTEXT, SHOWN = 16, 5  # tokens on each side, predictions of each model
 
 @torch.no_grad()
 def write_examples(run: Run, count: int = 8) -> None:
-    """examples.json of a finished run: `count` places, one in each of the first held-out windows."""
+    """examples.json of a finished run: `count` positions, one in each of the first held-out windows."""
     count = min(count, len(run.test.tokens))
-    yardstick = run.test.first(count * run.test.places.shape[1])
-    places = yardstick.places[:, yardstick.places.shape[1] // 2, None]  # (W, 1)
+    yardstick = run.test.first(count * run.test.positions.shape[1])
+    positions = yardstick.positions[:, yardstick.positions.shape[1] // 2, None]  # (W, 1)
     batch = Batch(yardstick.tokens, yardstick.documents)
     examples = [
         {
-            "before": run.tokenizer.decode(tokens[max(0, place - CONTEXT) : place]),
-            "hidden": shown(run.tokenizer, [tokens[place]])[0],
-            "after": run.tokenizer.decode(tokens[place + 1 : place + 1 + CONTEXT]),
+            "before": run.tokenizer.decode(tokens[max(0, position - CONTEXT) : position]),
+            "hidden": shown(run.tokenizer, [tokens[position]])[0],
+            "after": run.tokenizer.decode(tokens[position + 1 : position + 1 + CONTEXT]),
             "predictions": {},
         }
-        for tokens, place in zip(batch.tokens.tolist(), places.flatten().tolist())
+        for tokens, position in zip(batch.tokens.tolist(), positions.flatten().tolist())
     ]
     for contestant in run.contestants:
         if contestant.seed != run.config.seeds[0] or contestant.progress.diverged is not None:
             continue
         contestant.model.eval()
         with contestant.precision():
-            scored = contestant.model.leave_one_out(batch.to(contestant.device), places.to(contestant.device), k=SHOWN)
+            scored = contestant.model.leave_one_out(
+                batch.to(contestant.device), positions.to(contestant.device), k=SHOWN
+            )
         for example, top, probability in zip(examples, scored.top[:, 0], scored.log_probabilities[:, 0].exp()):
             example["predictions"][contestant.label] = [
                 (piece, round(p, 3)) for piece, p in zip(shown(run.tokenizer, top.tolist()), probability.tolist())

@@ -21,13 +21,13 @@ from training.sampling import HeldOut
 
 WINDOWS_PER_BATCH = 16
 KINDS = ("one-piece word", "first piece", "later piece", "copied", "not copied")
-"""Of scored tokens: by their place in their word, and by whether their two neighbours stand around another place of the window
-too, from where a model could copy what stands between them."""
+"""Of scored tokens: by their position in their word, and by whether their two neighbours stand around another position of the
+window too, from where a model could copy what stands between them."""
 
 
 @dataclass(frozen=True)
 class Clusters:
-    """Sums over the scored places of each document; neighbours in a document are no independent witnesses."""
+    """Sums over the scored positions of each document; neighbours in a document are no independent witnesses."""
 
     documents: list[int]
     counts: list[int]
@@ -44,7 +44,7 @@ class Clusters:
 
 @dataclass(frozen=True)
 class LeaveOneOutScore:
-    """nll: mean, nats a token; standard_error: of that mean, clustered by document; accuracy: share of places whose top
+    """nll: mean, nats a token; standard_error: of that mean, clustered by document; accuracy: share of positions whose top
     token is right; passes: forward passes a sentence took; tokens: scored; clusters: what the errors are made from; kinds: for
     each of KINDS that was told apart, how many tokens it has and the sum of their NLL."""
 
@@ -59,15 +59,15 @@ class LeaveOneOutScore:
 
 @dataclass(frozen=True)
 class Yardstick:
-    """Held-out windows and the sampled places that every model is scored on.
+    """Held-out windows and the sampled positions that every model is scored on.
 
-    tokens (W, N) int64, documents (W, N) int32 or None, places (W, P) int64, origin (W, N) the held-out document of each
-    place, kinds: by name of KINDS, (W, P) bool.
+    tokens (W, N) int64, documents (W, N) int32 or None, positions (W, P) int64, origin (W, N) the held-out document of each
+    position, kinds: by name of KINDS, (W, P) bool.
     """
 
     tokens: Tensor
     documents: Tensor | None
-    places: Tensor
+    positions: Tensor
     origin: np.ndarray
     kinds: dict[str, Tensor] = field(default_factory=dict)
 
@@ -76,11 +76,11 @@ class Yardstick:
         cls,
         held_out: HeldOut,
         special_ids: tuple[int, ...],
-        places: int,
+        positions: int,
         seed: int,
         starts_word: np.ndarray | None = None,
     ) -> "Yardstick":
-        """At most `places` ordinary tokens from each window, without replacement, a pure function of the seed.
+        """At most `positions` ordinary tokens from each window, without replacement, a pure function of the seed.
 
         As many from each: the fewest that any window has. starts_word, of the tokenizer: with it tokens are told apart by kind.
         Raises ValueError if a window has no ordinary token.
@@ -95,7 +95,7 @@ class Yardstick:
             )
         generator = torch.Generator().manual_seed(seed)
         noise = torch.rand(batch.tokens.shape, generator=generator).masked_fill(~ordinary, -1.0)
-        chosen = noise.topk(min(places, fewest), dim=1).indices.sort(dim=1).values
+        chosen = noise.topk(min(positions, fewest), dim=1).indices.sort(dim=1).values
         starts = (
             held_out.begins if starts_word is None or held_out.begins is not None else starts_word[batch.tokens.numpy()]
         )
@@ -104,17 +104,17 @@ class Yardstick:
 
     @property
     def scored(self) -> int:
-        return self.places.numel()
+        return self.positions.numel()
 
     def first(self, tokens: int) -> "Yardstick":
-        """As many of the first windows as hold this many places."""
-        windows = -(-tokens // self.places.shape[1])
+        """As many of the first windows as hold this many positions."""
+        windows = -(-tokens // self.positions.shape[1])
         documents = None if self.documents is None else self.documents[:windows]
         return replace(
             self,
             tokens=self.tokens[:windows],
             documents=documents,
-            places=self.places[:windows],
+            positions=self.positions[:windows],
             origin=self.origin[:windows],
             kinds={name: found[:windows] for name, found in self.kinds.items()},
         )
@@ -125,15 +125,15 @@ class Yardstick:
         nll, right, passes = [], 0, 1
         with evaluating(model):
             for rows in self._chunks():
-                batch, places = self._batch(rows, model), self.places[rows].to(device_of(model))
-                scored = model.leave_one_out(batch, places)
+                batch, positions = self._batch(rows, model), self.positions[rows].to(device_of(model))
+                scored = model.leave_one_out(batch, positions)
                 nll.append(scored.nll.flatten().double().cpu())
-                right += int((scored.top[..., 0] == batch.tokens.gather(1, places)).sum())
+                right += int((scored.top[..., 0] == batch.tokens.gather(1, positions)).sum())
                 passes = scored.passes
         every = torch.cat(nll).numpy()
-        clusters = Clusters.of(every, np.take_along_axis(self.origin, self.places.numpy(), 1).flatten())
+        clusters = Clusters.of(every, np.take_along_axis(self.origin, self.positions.numpy(), 1).flatten())
         mean, error = clustered_mean(clusters.sums, clusters.counts)
-        # A sampled place stands for a token; a vanilla pass per place is what a whole sentence of N would take N of.
+        # A sampled position stands for a token; a vanilla pass per position is what a whole sentence of N would take N of.
         return LeaveOneOutScore(
             nll=mean,
             standard_error=error,
@@ -167,8 +167,8 @@ def rows_of(tokens: Tensor, documents: Tensor | None, rows: slice) -> Batch:
     return Batch(tokens[rows], documents)
 
 
-def kinds_of(batch: Batch, places: Tensor, begins: np.ndarray, special_ids: tuple[int, ...]) -> dict[str, Tensor]:
-    """For each of KINDS which of the places (W, P) are of it. begins: (W, N) bool, which tokens begin a word."""
+def kinds_of(batch: Batch, positions: Tensor, begins: np.ndarray, special_ids: tuple[int, ...]) -> dict[str, Tensor]:
+    """For each of KINDS which of the positions (W, P) are of it. begins: (W, N) bool, which tokens begin a word."""
     tokens = batch.tokens.numpy()
     documents = None if batch.documents is None else batch.documents.numpy()
     starts = word_starts(tokens, begins, special_ids, documents)
@@ -178,7 +178,7 @@ def kinds_of(batch: Batch, places: Tensor, begins: np.ndarray, special_ids: tupl
     pair[:, 1:-1] = tokens[:, :-2] * (int(tokens.max()) + 1) + tokens[:, 2:]
     copied = np.array([np.isin(row, doubles(row)) for row in pair]) & (pair >= 0)
     found = (first == last, (first == position) & (last > first), first < position, copied, ~copied)
-    return {name: torch.from_numpy(own).gather(1, places) for name, own in zip(KINDS, found)}
+    return {name: torch.from_numpy(own).gather(1, positions) for name, own in zip(KINDS, found)}
 
 
 def doubles(row: np.ndarray) -> np.ndarray:

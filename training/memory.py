@@ -46,7 +46,7 @@ def activation_bytes(model: MaskedLM, batch: Batch) -> int:
 
 
 def some_batch(model: MaskedLM, rows: int, length: int) -> Batch:
-    """Random tokens; hidden words, and as many masked places in each row, as the model is trained with."""
+    """Random tokens; hidden words, and as many masked positions in each row, as the model is trained with."""
     draw = torch.Generator().manual_seed(0)
     tokens = torch.randint(5, model.config.vocab_size, (rows, length), generator=draw)
     batch, masking = Batch(tokens, samples=tuple(range(rows))), model.architecture.masking

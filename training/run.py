@@ -187,14 +187,14 @@ class Run:
     def _yardstick(self, part: str, tokens: int) -> tuple[Yardstick, WholeWords | None]:
         """On as many of the asked-for tokens and words as the held-out text has; what is missing is said."""
         evaluation, valid = self.config.evaluation, self.corpus.valid
-        windows = -(-tokens // evaluation.places)
+        windows = -(-tokens // evaluation.positions)
         held_out = held_out_windows(valid, self.config.sequence_length, part, windows, evaluation.seed)
         special, starts = self.tokenizer.special_ids, self.tokenizer.starts_word
-        found = Yardstick.sample(held_out, special, evaluation.places, evaluation.seed, starts)
+        found = Yardstick.sample(held_out, special, evaluation.positions, evaluation.seed, starts)
         if found.scored < tokens:
             self.notes.append(
                 f"The held-out text has {len(found.tokens)} {part} windows of {self.config.sequence_length} tokens with "
-                f"at least {found.places.shape[1]} ordinary tokens each: models are scored on {found.scored:,} of them, "
+                f"at least {found.positions.shape[1]} ordinary tokens each: models are scored on {found.scored:,} of them, "
                 f"not on the {tokens:,} asked for. More text, or a larger --held-out, gives surer numbers."
             )
         words = None
@@ -228,7 +228,7 @@ class Run:
         return fractions[min(contestant.progress.evaluated, len(fractions) - 1)]
 
     def evaluate(self, contestant: Contestant) -> None:
-        """Score on the curve's places, at the end on all of dev and test, and add the record to the history.
+        """Score on the curve's positions, at the end on all of dev and test, and add the record to the history.
 
         Rank 0 does it; the others wait for what comes of it.
         """

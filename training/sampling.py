@@ -26,7 +26,7 @@ class Batches:
     """Windows of `sequence_length` tokens over packed documents, in an order that `seed` decides.
 
     In each epoch the stream of tokens, seen as a circle, is cut into tokens // sequence_length windows from a random
-    place on, and the windows come in a random order: each token appears once, but for the fewer than sequence_length
+    position on, and the windows come in a random order: each token appears once, but for the fewer than sequence_length
     that are left over, which are others in each epoch. The tokens at a step do not depend on `masking` or on what is hidden.
 
     hidden_words: the share of the `words` that are hidden whole from each of their positions (`Batch.spans`).
@@ -78,12 +78,12 @@ class Batches:
         return replace(batch, corrupted=torch.from_numpy(corrupted), masked=torch.from_numpy(masked))
 
     def _starts(self, sample: np.ndarray) -> np.ndarray:
-        """Places in the stream at which these windows, counted from the start of training, begin."""
-        epochs, places = np.divmod(sample, self.windows_per_epoch)
+        """Positions in the stream at which these windows, counted from the start of training, begin."""
+        epochs, positions = np.divmod(sample, self.windows_per_epoch)
         starts = np.empty_like(sample)
         for epoch in np.unique(epochs).tolist():
             now = epochs == epoch
-            window = permute(places[now], self.windows_per_epoch, hash64(self.seed, _ORDER, epoch))
+            window = permute(positions[now], self.windows_per_epoch, hash64(self.seed, _ORDER, epoch))
             offset = hash64(self.seed, _OFFSET, epoch) % self.shards.tokens
             starts[now] = offset + window * self.sequence_length
         return starts
@@ -91,7 +91,7 @@ class Batches:
 
 @dataclass(frozen=True)
 class HeldOut:
-    """Held-out windows: a batch without masking, and which document of the shards each place belongs to, (W, N).
+    """Held-out windows: a batch without masking, and which document of the shards each position belongs to, (W, N).
 
     begins: (W, N) bool, which tokens begin a word, where that was found in the text; None: the tokens themselves say it.
     """

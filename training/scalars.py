@@ -32,8 +32,8 @@ class Scalars:
             return
         with contextlib.suppress(OSError):
             if contestant not in self.writers:
-                place = str(folder / "tensorboard" / contestant)
-                self.writers[contestant] = SummaryWriter(place, purge_step=step)
+                position = str(folder / "tensorboard" / contestant)
+                self.writers[contestant] = SummaryWriter(position, purge_step=step)
             for name, value in scalars.items():
                 self.writers[contestant].add_scalar(name, value, step)
         if self.track:

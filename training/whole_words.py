@@ -108,14 +108,14 @@ class WholeWords:
                 if not len(mine):
                     continue
                 batch = rows_of(self.tokens, self.documents, rows)
-                own, place = self._places(mine, later_alone=False)
-                nll, top = self._score(model, batch, rows, own, place, together=True)
+                own, position = self._positions(mine, later_alone=False)
+                nll, top = self._score(model, batch, rows, own, position, together=True)
                 np.add.at(together, own, nll)
                 np.logical_and.at(right, own, top)
-                np.add.at(chain, own[place == self.first[own]], nll[place == self.first[own]])
-                own, place = self._places(mine, later_alone=True)
+                np.add.at(chain, own[position == self.first[own]], nll[position == self.first[own]])
+                own, position = self._positions(mine, later_alone=True)
                 if len(own):  # a word's first token sees the same either way
-                    np.add.at(chain, own, self._score(model, batch, rows, own, place, together=False)[0])
+                    np.add.at(chain, own, self._score(model, batch, rows, own, position, together=False)[0])
         clusters, chain_clusters = (self._clusters(x / math.log(2)) for x in (together, chain))
         (bits, error), (chain_bits, chain_error) = (
             clustered_mean(c.sums, c.counts) for c in (clusters, chain_clusters)
@@ -132,8 +132,8 @@ class WholeWords:
             chain_clusters=chain_clusters,
         )
 
-    def _places(self, words: np.ndarray, later_alone: bool) -> tuple[np.ndarray, np.ndarray]:
-        """The tokens of these words, or all but the first of each: the word of each, and its place in the window."""
+    def _positions(self, words: np.ndarray, later_alone: bool) -> tuple[np.ndarray, np.ndarray]:
+        """The tokens of these words, or all but the first of each: the word of each, and its position in the window."""
         begin = self.first[words] + later_alone
         count = self.last[words] + 1 - begin
         own = words.repeat(count)
@@ -141,15 +141,15 @@ class WholeWords:
         return own, begin.repeat(count) + step
 
     def _score(
-        self, model: MaskedLM, batch: Batch, rows: slice, own: np.ndarray, place: np.ndarray, together: bool
+        self, model: MaskedLM, batch: Batch, rows: slice, own: np.ndarray, position: np.ndarray, together: bool
     ) -> tuple[np.ndarray, np.ndarray]:
-        """NLL in nats of each token, and whether it was the most probable one. `own` and `place` come in the order of rows."""
+        """NLL in nats of each token, and whether it was the most probable one. `own` and `position` come in the order of rows."""
         row = self.row[own] - rows.start
-        position = np.broadcast_to(np.arange(batch.tokens.shape[1]), batch.tokens.shape)
-        first, last = position.copy(), position.copy()
-        last[row, place] = self.last[own]
+        every = np.broadcast_to(np.arange(batch.tokens.shape[1]), batch.tokens.shape)
+        first, last = every.copy(), every.copy()
+        last[row, position] = self.last[own]
         if together:
-            first[row, place] = self.first[own]
+            first[row, position] = self.first[own]
         first, last = torch.from_numpy(first), torch.from_numpy(last)
         if model.architecture.passes_each:  # a row for each token: nothing is computed for rows that have fewer
             documents = None if batch.documents is None else batch.documents[row]
@@ -157,12 +157,12 @@ class WholeWords:
         batch = batch.hiding(first, last)
         count = np.bincount(row, minlength=len(batch.tokens))
         slot = np.arange(len(row)) - (count.cumsum() - count)[row]
-        places = np.zeros((len(batch.tokens), count.max()), np.int64)
-        places[row, slot] = place
+        positions = np.zeros((len(batch.tokens), count.max()), np.int64)
+        positions[row, slot] = position
         device = device_of(model)
-        scored = model.leave_one_out(batch.to(device), torch.from_numpy(places).to(device))
+        scored = model.leave_one_out(batch.to(device), torch.from_numpy(positions).to(device))
         nll, top = scored.nll.double().cpu().numpy()[row, slot], scored.top[..., 0].cpu().numpy()[row, slot]
-        return nll, top == batch.tokens.numpy()[row, place]
+        return nll, top == batch.tokens.numpy()[row, position]
 
     def _clusters(self, bits: np.ndarray) -> Clusters:
         return Clusters.of(bits, self.origin, self.characters)

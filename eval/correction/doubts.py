@@ -71,23 +71,23 @@ def doubts(
             [tokenizer.bos_id, *(t for t, _, _ in encoded[i][w.start : w.stop]), tokenizer.eos_id] for i, w in group
         ]
         batch = padded(rows, tokenizer.pad_id).to(device)
-        places = torch.arange(batch.tokens.shape[1], device=device).expand(batch.tokens.shape)
-        scored = model.leave_one_out(batch, places, k)
+        positions = torch.arange(batch.tokens.shape[1], device=device).expand(batch.tokens.shape)
+        scored = model.leave_one_out(batch, positions, k)
         if not torch.isfinite(scored.nll[batch.documents >= 0] if batch.documents is not None else scored.nll).all():
             raise ValueError("a token's likelihood is no number: the checkpoint has diverged.")
         nll, top, log_p = scored.nll.tolist(), scored.top.tolist(), scored.log_probabilities.tolist()
         for r, (i, w) in enumerate(group):
             for at in range(w.first, w.last):
-                place = 1 + at - w.start
+                position = 1 + at - w.start
                 _, begin, end = encoded[i][at]
                 beside = [encoded[i][n][1:] for n in (at - 1, at + 1) if 0 <= n < len(encoded[i])]
-                if log_p[r][place][0] + nll[r][place] < least or begin == end or (begin, end) in beside:
+                if log_p[r][position][0] + nll[r][position] < least or begin == end or (begin, end) in beside:
                     continue  # nothing to replace, or one of several bytes of a character, which the others give away
                 old = texts[i][begin:end]
                 likely = [
                     (tokenizer.text_of([token]), p)
-                    for token, p in zip(top[r][place], log_p[r][place])
-                    if token not in tokenizer.special_ids and p + nll[r][place] >= least
+                    for token, p in zip(top[r][position], log_p[r][position])
+                    if token not in tokenizer.special_ids and p + nll[r][position] >= least
                 ]
                 # The first token of a text has a space in its piece and none in the text.
                 likely = [
@@ -95,7 +95,7 @@ def doubts(
                 ]
                 allowed = [(new, p) for new, p in likely if "\ufffd" not in new and limits.allow(old, new)]
                 if allowed:
-                    found[i].append(Doubt(begin, end, allowed[0][1] + nll[r][place], allowed))
+                    found[i].append(Doubt(begin, end, allowed[0][1] + nll[r][position], allowed))
     return found
 
 

@@ -57,8 +57,8 @@ class Homophones:
 
 
 def read_sighan(texts: Path, truth: Path) -> tuple[list[str], list[str]]:
-    """Wrong and right texts from SIGHAN's test files: lines `(pid=ID)<tab>text`, and `ID, place, character, place, ...` (places
-    from 1; a single 0 for a text that is right).
+    """Wrong and right texts from SIGHAN's test files: lines `(pid=ID)<tab>text`, and `ID, position, character, position, ...`
+    (positions from 1; a single 0 for a text that is right).
 
     Raises FileNotFoundError, or ValueError that names file and line.
     """
@@ -82,14 +82,14 @@ def read_sighan(texts: Path, truth: Path) -> tuple[list[str], list[str]]:
         if rest != ["0"]:
             if not rest or len(rest) % 2:
                 raise ValueError(
-                    f"{where}: found {line[:30]!r}; expected ID, 0, or ID and pairs of a place and a character."
+                    f"{where}: found {line[:30]!r}; expected ID, 0, or ID and pairs of a position and a character."
                 )
-            for place, character in zip(rest[::2], rest[1::2]):
-                if not place.isdigit() or not 1 <= int(place) <= len(text) or len(character) != 1:
+            for position, character in zip(rest[::2], rest[1::2]):
+                if not position.isdigit() or not 1 <= int(position) <= len(text) or len(character) != 1:
                     raise ValueError(
-                        f"{where}: no place and character in {place!r}, {character!r} for a text of {len(text)}."
+                        f"{where}: no position and character in {position!r}, {character!r} for a text of {len(text)}."
                     )
-                text[int(place) - 1] = character
+                text[int(position) - 1] = character
         wrong.append(found[name])
         right.append("".join(text))
     if not wrong:

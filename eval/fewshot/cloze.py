@@ -1,8 +1,8 @@
 """Classification as a cloze: a pattern asks, and the words that stand for the labels are what may fill its slot.
 
 (PET: Schick and Schütze 2021, arXiv 2001.07676.) A label's score is the mean log-probability of its word's tokens, each
-predicted from all but the slot. Words of k tokens are read from a slot of k places, so that labels need not be single tokens.
-An all-position model reads the slot like any other place, in one pass; it does not know that it is asked.
+predicted from all but the slot. Words of k tokens are read from a slot of k positions, so that labels need not be single tokens.
+An all-position model reads the slot like any other position, in one pass; it does not know that it is asked.
 """
 
 import re
@@ -95,13 +95,13 @@ def label_scores(model: MaskedLM, tokenizer: Tokenizer, clozes: Sequence[Cloze])
         )
         batch = batch.to(device)
         first = torch.tensor([len(clozes[i].before) for i in asked], device=device)
-        places = first[:, None] + torch.arange(k, device=device)  # (asked, k)
+        positions = first[:, None] + torch.arange(k, device=device)  # (asked, k)
         if k > 1:
             every = torch.arange(batch.tokens.shape[1])
             start = torch.tensor([len(clozes[i].before) for i in asked])[:, None]
             slot = (every >= start) & (every < start + k)
             batch = batch.hiding(torch.where(slot, start, every), torch.where(slot, start + k - 1, every))
-        states, _ = model.architecture.leave_one_out(batch, places)  # (asked, k, D)
+        states, _ = model.architecture.leave_one_out(batch, positions)  # (asked, k, D)
         log_p = model.head.logits(states).float().log_softmax(-1)  # (asked, k, V)
         entries = [
             (a, i, j, word) for a, i in enumerate(asked) for j, word in enumerate(clozes[i].words) if len(word) == k

@@ -1,6 +1,6 @@
 """The forms that an answer takes: a class, a score, one of several choices, a span of the text.
 
-A form makes rows of examples, says what the linear layer reads (a pooled state, or each place's) and how many numbers it
+A form makes rows of examples, says what the linear layer reads (a pooled state, or each position's) and how many numbers it
 gives, turns these into a loss, and into answers.
 """
 
@@ -22,7 +22,7 @@ LONGEST_ANSWER = 48  # tokens of a span
 class Form:
     """A class: the softmax of `outputs` numbers from the pooled state."""
 
-    by_place = False
+    by_position = False
 
     def __init__(self, task: Task, tokenizer: Tokenizer, longest: int, loss: str = "ce", apart: bool = False) -> None:
         self.task, self.tokenizer, self.longest, self.loss_name, self.apart = task, tokenizer, longest, loss, apart
@@ -47,7 +47,7 @@ class Form:
         self.class_loss: Loss = LOSSES[self.loss_name](counts.to(device))
 
     def loss(self, outputs: Tensor, rows: Sequence[Row]) -> Tensor:
-        """outputs: (sequences, outputs), or (sequences, N, outputs) by place, float32."""
+        """outputs: (sequences, outputs), or (sequences, N, outputs) by position, float32."""
         return self.class_loss(outputs, torch.tensor([row.label for row in rows], device=outputs.device))
 
     def read(self, outputs: Tensor, rows: Sequence[Row]) -> list[Any]:
@@ -93,13 +93,13 @@ class Choice(Score):
 
 
 class Span(Form):
-    """The first and the last place of the answer, a softmax over places for each (Devlin et al. 2019, section 4.2).
+    """The first and the last position of the answer, a softmax over positions for each (Devlin et al. 2019, section 4.2).
 
     A passage that does not fit is read in windows that overlap by half. Where a window does not hold the answer, both are BOS.
     Read: the pair with the highest product of probabilities, over all windows; no pair is longer than LONGEST_ANSWER.
     """
 
-    by_place = True
+    by_position = True
 
     def __init__(self, *args: Any) -> None:
         super().__init__(*args)
@@ -120,11 +120,11 @@ class Span(Form):
                 window = tokens[start : start + room]
                 ids = [*head, *(token for token, _, _ in window), self.tokenizer.eos_id]
                 offsets = (len(head), [(begin, end) for _, begin, end in window])
-                found.append(Row((ids,), self._places(example, offsets), cut if start == 0 else 0, number, offsets))
+                found.append(Row((ids,), self._positions(example, offsets), cut if start == 0 else 0, number, offsets))
         return found
 
     @staticmethod
-    def _places(example: Example, offsets: tuple[int, list[tuple[int, int]]]) -> tuple[int, int] | None:
+    def _positions(example: Example, offsets: tuple[int, list[tuple[int, int]]]) -> tuple[int, int] | None:
         if example.label is None:
             return None
         text, begin = example.label[0]
@@ -138,7 +138,7 @@ class Span(Form):
 
     @staticmethod
     def log_probabilities(outputs: Tensor, rows: Sequence[Row]) -> Tensor:
-        """(rows, N, 2) over BOS and the places of the passage."""
+        """(rows, N, 2) over BOS and the positions of the passage."""
         allowed = torch.zeros(outputs.shape[:2], dtype=torch.bool)
         allowed[:, 0] = True
         for i, row in enumerate(rows):
@@ -147,8 +147,8 @@ class Span(Form):
         return outputs.masked_fill(~allowed[..., None].to(outputs.device), float("-inf")).log_softmax(1)
 
     def loss(self, outputs: Tensor, rows: Sequence[Row]) -> Tensor:
-        places = torch.tensor([row.label for row in rows], device=outputs.device)  # (rows, 2)
-        return -self.log_probabilities(outputs, rows).gather(1, places[:, None]).mean()
+        positions = torch.tensor([row.label for row in rows], device=outputs.device)  # (rows, 2)
+        return -self.log_probabilities(outputs, rows).gather(1, positions[:, None]).mean()
 
     def read(self, outputs: Tensor, rows: Sequence[Row]) -> list[Any]:
         found = []

@@ -17,10 +17,10 @@ class Row:
     """What is read for (a part of) one example.
 
     tokens:   one sequence of ids, or one for each choice.
-    label:    a class, a score, the number of the right choice, or the first and last place of a span.
+    label:    a class, a score, the number of the right choice, or the first and last position of a span.
     cut:      tokens that did not fit.
     example:  the number of the example.
-    offsets:  of a span's row: the place of the passage's first token, and what part of the passage each one stands for.
+    offsets:  of a span's row: the position of the passage's first token, and what part of the passage each one stands for.
     """
 
     tokens: tuple[list[int], ...]

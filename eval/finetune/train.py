@@ -1,7 +1,7 @@
 """Fine-tuning a checkpoint on one task: one trainer, and one recipe for all tasks of a benchmark.
 
-What is read of the model is `encode`, with or without each place's own token, pooled by the first place or the mean (a span
-is read of each place); a dropout and a linear layer make it an answer. The epoch that is best on dev is the one that counts.
+What is read of the model is `encode`, with or without each position's own token, pooled by the first position or the mean (a span
+is read of each position); a dropout and a linear layer make it an answer. The epoch that is best on dev is the one that counts.
 """
 
 import copy
@@ -48,7 +48,7 @@ class Recipe:
     encode: Literal["with_self", "without_self"] = "with_self"
     """Whether a state may see its own token. Vanilla has states with it only."""
     pool: Literal["mean", "first"] = "mean"
-    """Of the places' states, what represents the text: their mean without specials, or the state of BOS."""
+    """Of the positions' states, what represents the text: their mean without specials, or the state of BOS."""
     pair: Literal["joint", "apart"] = "joint"
     """A pair as one sequence, BOS a EOS b EOS, or each text by itself, answered from both states, their difference and their
     product (Reimers and Gurevych 2019). Choices and spans are always joint."""
@@ -98,15 +98,15 @@ class Outcome:
 
 
 class Classifier(nn.Module):
-    """A pretrained model, a pooled state, and a linear answer: (B, outputs); by_place: (B, N, outputs); apart: from two
+    """A pretrained model, a pooled state, and a linear answer: (B, outputs); by_position: (B, N, outputs); apart: from two
     sequences of the batch each, (B / 2, outputs)."""
 
     def __init__(
-        self, model: MaskedLM, outputs: int, recipe: Recipe, special_ids: tuple[int, ...], by_place: bool = False,
+        self, model: MaskedLM, outputs: int, recipe: Recipe, special_ids: tuple[int, ...], by_position: bool = False,
         apart: bool = False,
     ) -> None:  # fmt: skip
         super().__init__()
-        self.model, self.recipe, self.by_place, self.apart = model, recipe, by_place, apart
+        self.model, self.recipe, self.by_position, self.apart = model, recipe, by_position, apart
         self.register_buffer("special_ids", torch.tensor(special_ids), persistent=False)
         self.dropout = nn.Dropout(recipe.dropout)
         self.answer = nn.Linear((4 if apart else 1) * model.config.d_model, outputs)
@@ -118,7 +118,7 @@ class Classifier(nn.Module):
         return self.model.head.norm_in(self.model.encode(batch, with_self=self.recipe.encode == "with_self"))
 
     def mean(self, states: Tensor, batch: Batch) -> Tensor:
-        """(B, N, D) -> (B, D) over the places of each text but its specials."""
+        """(B, N, D) -> (B, D) over the positions of each text but its specials."""
         words = ~torch.isin(batch.tokens, self.special_ids)
         if batch.documents is not None:
             words &= batch.documents >= 0
@@ -132,7 +132,7 @@ class Classifier(nn.Module):
         return states[:, 0] if self.recipe.pool == "first" else self.mean(states, batch)
 
     def forward(self, batch: Batch) -> Tensor:
-        states = self.states(batch) if self.by_place else self.pooled(batch)
+        states = self.states(batch) if self.by_position else self.pooled(batch)
         if self.apart:
             states = compared(states[::2], states[1::2])
         return self.answer(self.dropout(states))
@@ -166,9 +166,9 @@ def fine_tune(
     examples = {"train": train} | splits.dev | splits.test | splits.extra
     sets = {split: form.rows(found) for split, found in examples.items()}
     form.prepare(sets["train"], device)
-    classifier = Classifier(copy.deepcopy(model), form.outputs, recipe, tokenizer.special_ids, form.by_place, apart).to(
-        device
-    )
+    classifier = Classifier(
+        copy.deepcopy(model), form.outputs, recipe, tokenizer.special_ids, form.by_position, apart
+    ).to(device)
     optimizer = _optimizer(classifier, recipe)
 
     def answers(split: str) -> list[Any]:

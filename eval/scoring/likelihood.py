@@ -67,11 +67,13 @@ def score(
         if variant != "original":
             first, last = word_bounds(_word_starts([starts[i][w.start : w.stop] for i, w in group], batch))
             if variant == "within_word_l2r":
-                first = np.tile(np.arange(first.shape[1]), (len(first), 1))  # the place itself and what comes after it
+                first = np.tile(
+                    np.arange(first.shape[1]), (len(first), 1)
+                )  # the position itself and what comes after it
             batch = batch.hiding(torch.from_numpy(first), torch.from_numpy(last))
         found, count = _log_probs(model, batch)
         for (i, w), row in zip(group, found.tolist()):
-            # Places of the window that are nearer to its middle than to that of any other.
+            # Positions of the window that are nearer to its middle than to that of any other.
             log_probs[i][w.first : w.last] = row[w.first - w.start : w.last - w.start]
             passes[i] += 1 if count == 1 else w.stop - w.start
     pieces = [tokenizer.pieces(found) for found in ids]
@@ -114,7 +116,7 @@ def by_length(windows: list[tuple[int, Window]], tokens: int) -> Iterator[list[t
 
 
 def _word_starts(rows: Sequence[np.ndarray], batch: Batch) -> np.ndarray:
-    """(B, N) bool: where words start, BOS, EOS and each place of padding being words of their own."""
+    """(B, N) bool: where words start, BOS, EOS and each position of padding being words of their own."""
     found = np.ones(tuple(batch.tokens.shape), bool)
     for row, starts in zip(found, rows):
         row[1 : 1 + len(starts)] = starts
@@ -126,6 +128,6 @@ def _log_probs(model: MaskedLM, batch: Batch) -> tuple[Tensor, int]:
     """(B, N - 2) float32, without BOS and EOS of the longest rows, and the passes that one of its sentences took."""
     rows, length = batch.tokens.shape
     device = next(model.parameters()).device
-    places = torch.arange(1, length - 1, device=device).expand(rows, -1)
-    scored = model.leave_one_out(batch.to(device), places, k=0)
+    positions = torch.arange(1, length - 1, device=device).expand(rows, -1)
+    scored = model.leave_one_out(batch.to(device), positions, k=0)
     return -scored.nll.float().cpu(), scored.passes

@@ -106,20 +106,20 @@ class Hidden:
     positions that give keys, values and neighbours."""
 
     def __init__(self, input_ids: Tensor, valid: Tensor, mask_id: int | None):
-        place = torch.arange(input_ids.shape[1], device=input_ids.device)
+        position = torch.arange(input_ids.shape[1], device=input_ids.device)
         masked = valid & (input_ids == mask_id) if mask_id is not None else torch.zeros_like(valid)
         run = (~masked).long().cumsum(1)  # the same number for all [MASK]s of a run
         same = masked[:, :, None] & masked[:, None, :] & (run[:, :, None] == run[:, None, :])
         length = input_ids.shape[1]
-        own = place.expand_as(input_ids)
-        self.first = torch.where(masked, torch.where(same, place, length).amin(-1), own)
-        self.last = torch.where(masked, torch.where(same, place, -1).amax(-1), own)
+        own = position.expand_as(input_ids)
+        self.first = torch.where(masked, torch.where(same, position, length).amin(-1), own)
+        self.last = torch.where(masked, torch.where(same, position, -1).amax(-1), own)
         self.masked, self.open = masked, valid & ~masked
 
     def seen(self, gap: int) -> Tensor:
         """(B, N, N): keys that are farther than `gap` from the stretch of the row, and open."""
-        place = torch.arange(self.open.shape[1], device=self.open.device)
-        far = (place < self.first[:, :, None] - gap) | (place > self.last[:, :, None] + gap)
+        position = torch.arange(self.open.shape[1], device=self.open.device)
+        far = (position < self.first[:, :, None] - gap) | (position > self.last[:, :, None] + gap)
         return far & self.open[:, None, :]
 
 
@@ -149,8 +149,8 @@ class SpanEnds(nn.Module):
         self.table = nn.Parameter(torch.zeros(2, FARTHEST + 1, config.hidden_size))
 
     def forward(self, hidden: Hidden) -> Tensor:
-        place = torch.arange(hidden.open.shape[1], device=hidden.open.device)
-        before, after = (place - hidden.first).clamp_max(FARTHEST), (hidden.last - place).clamp_max(FARTHEST)
+        position = torch.arange(hidden.open.shape[1], device=hidden.open.device)
+        before, after = (position - hidden.first).clamp_max(FARTHEST), (hidden.last - position).clamp_max(FARTHEST)
         return F.embedding(before, self.table[0]) + F.embedding(after, self.table[1])
 
 

@@ -1,6 +1,6 @@
 """The public operators: check, choose a backend, run. What the visibilities mean stands in `visibility.py`.
 
-Shapes: B batch, H heads, N places, K head width. Queries, keys and values are (B, H, N, K); strided views such as
+Shapes: B batch, H heads, N positions, K head width. Queries, keys and values are (B, H, N, K); strided views such as
 `projection_BND.view(B, N, H, K).transpose(1, 2)` are taken as they are. Outputs are stored as (B, N, H, K) and returned
 as (B, H, N, K), so that `out.transpose(1, 2).reshape(B, N, H * K)` copies nothing. The log-sum-exp is natural, float32.
 """
@@ -38,11 +38,11 @@ def attention(
         q, k, v: (B, H, N, K), one dtype of float32, float16, bfloat16; autocast casts them as it casts for SDPA.
         visibility: full, exclude_self, beyond_N, before(_strict), after(_strict), rank(_strict); or (B, N, N) bool, true
             where row i sees key j. Such a mask of one's own goes through PyTorch's SDPA, to try an idea out.
-        documents: (B, N) int32, the document of each place, -1 for padding; the places of a document are contiguous.
+        documents: (B, N) int32, the document of each position, -1 for padding; the positions of a document are contiguous.
             None: every row of the batch is one whole document. Documents never see each other. A `Layout` made of them
             saves a GPU the wait for its contents.
         rank: (B, N) integers, for rank and rank_strict only: within each document a permutation of 0..n-1.
-        spans: for exclude_self and beyond_N, the span that is hidden from each row in place of the place alone; from
+        spans: for exclude_self and beyond_N, the span that is hidden from each row in place of the position alone; from
             `spans_of`.
         scale: multiplies q . k; K ** -0.5 by default.
         return_lse: also return the log-sum-exp (B, H, N) of each row, float32. No gradient flows through it.
@@ -174,7 +174,7 @@ def _fast(backend, qs, kv, visibility, documents, rank, scale, with_lse, spans) 
 
 
 class _Reorder(torch.autograd.Function):
-    """Places of (B, H, N, K) in another order; the gradient takes the inverse order, with no scatter-add."""
+    """Positions of (B, H, N, K) in another order; the gradient takes the inverse order, with no scatter-add."""
 
     @staticmethod
     def forward(ctx, x, order, inverse):

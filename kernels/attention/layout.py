@@ -1,9 +1,9 @@
 """Documents and ranks, checked once and turned into what kernels need.
 
-A kernel asks one question about documents: which places may the row at place i see at all? The answer is a half-open
+A kernel asks one question about documents: which positions may the row at position i see at all? The answer is a half-open
 range [start_i, end_i). Both ends never decrease along a row of the batch, so a tile of rows r0..r1-1 needs the keys
 start[r0]..end[r1-1] only, and by symmetry a tile of keys is read by the rows of the same range. Padding has the empty
-range at its own place.
+range at its own position.
 
 Checking and building read the contents of the tensors. On a CPU the last few are remembered by their bytes, so that the
 layers of a model share the work and no write to the tensor, however it is made, can go unnoticed. On a GPU reading waits
@@ -24,7 +24,7 @@ REMEMBERED = 32  # layouts, and orders of ranks: several batches of a race, each
 
 @dataclass(frozen=True)
 class Layout:
-    """start, end: (B, N) int32, contiguous: the places of the document that place belongs to.
+    """start, end: (B, N) int32, contiguous: the positions of the document that position belongs to.
 
     plans: what the CPU path made of it, for each visibility; see `tiles.py`.
     """
@@ -75,7 +75,7 @@ _layouts, _orders, _parts = Memory(), Memory(), Memory()
 
 
 def layout_of(documents: Tensor | Layout) -> Layout:
-    """The ranges of every place.
+    """The ranges of every position.
 
     Raises:
         ValueError: an id below -1, or an id that comes back after another one.
@@ -89,12 +89,12 @@ def remembered(start: Tensor | None, end: Tensor | None) -> Layout | None:
 
 
 def rank_order(rank: Tensor, documents: Tensor | Layout | None) -> tuple[Tensor, Tensor]:
-    """order, slot: (B, N) int64. Place order[s] stands at slot s once every document is sorted by rank.
+    """order, slot: (B, N) int64. Position order[s] stands at slot s once every document is sorted by rank.
 
     Documents keep their ranges, padding stays where it is, and slot is the inverse: order[slot[i]] = i.
 
     Raises:
-        ValueError: the ranks of a document of n places are no permutation of 0..n-1 (on a GPU: an assertion there).
+        ValueError: the ranks of a document of n positions are no permutation of 0..n-1 (on a GPU: an assertion there).
     """
     if isinstance(documents, Layout):
         return _order_in(rank, documents)
@@ -102,42 +102,42 @@ def rank_order(rank: Tensor, documents: Tensor | Layout | None) -> tuple[Tensor,
 
 
 def _order_in(rank: Tensor, layout: Layout | None) -> tuple[Tensor, Tensor]:
-    place = torch.arange(rank.shape[1], device=rank.device).expand(rank.shape)
+    position = torch.arange(rank.shape[1], device=rank.device).expand(rank.shape)
     if layout is None:
         start, length, slot = 0, rank.shape[1], rank.to(torch.int64, copy=True)
         outside = (rank < 0) | (rank >= length)
     else:
         start, length = layout.start, layout.end - layout.start
         real = length > 0  # the range of padding is empty
-        slot = torch.where(real, start + rank.long(), place)
+        slot = torch.where(real, start + rank.long(), position)
         outside = real & ((rank < 0) | (rank >= length))
     order = torch.full_like(slot, -1)
     if rank.device.type == "meta":  # shapes alone: nothing to check
         return order, slot
     if rank.device.type != "cpu":
-        return _order_without_waiting(order, slot, place, outside), slot
+        return _order_without_waiting(order, slot, position, outside), slot
     if not outside.any():
-        order.scatter_(1, slot, place)
+        order.scatter_(1, slot, position)
     if outside.any() or (order < 0).any():
         row = int((outside | (order < 0)).any(1).nonzero()[0])
         raise ValueError(
-            f"rank was {rank[row].tolist()} in row {row} of the batch; within a document of n places it must be a "
+            f"rank was {rank[row].tolist()} in row {row} of the batch; within a document of n positions it must be a "
             "permutation of 0..n-1"
         )
     return order, slot
 
 
-def _order_without_waiting(order: Tensor, slot: Tensor, place: Tensor, outside: Tensor) -> Tensor:
+def _order_without_waiting(order: Tensor, slot: Tensor, position: Tensor, outside: Tensor) -> Tensor:
     """On a GPU nobody reads what was found: ranks that are no permutation end the program by an assertion on the device."""
-    order.scatter_(1, slot.clamp(0, slot.shape[1] - 1), place)
+    order.scatter_(1, slot.clamp(0, slot.shape[1] - 1), position)
     right = ~(outside | (order < 0)).any()
-    torch._assert_async(right, "the ranks of a document of n places must be a permutation of 0..n-1")
+    torch._assert_async(right, "the ranks of a document of n positions must be a permutation of 0..n-1")
     return order
 
 
 def _build(documents: Tensor) -> Layout:
     b, n = documents.shape
-    place = torch.arange(n, device=documents.device).expand(b, n)
+    position = torch.arange(n, device=documents.device).expand(b, n)
     first = torch.ones_like(documents, dtype=torch.bool)
     first[:, 1:] = documents[:, 1:] != documents[:, :-1]
     padding = documents < 0
@@ -151,12 +151,12 @@ def _build(documents: Tensor) -> Layout:
     if (count > 1).any():
         bad_row, bad_id = distinct[count > 1][0].tolist()
         raise ValueError(
-            f"documents had the id {bad_id} at separate places of row {bad_row}; the places of a document must be "
+            f"documents had the id {bad_id} at separate positions of row {bad_row}; the positions of a document must be "
             "contiguous"
         )
-    start = torch.where(first, place, 0).cummax(1).values
+    start = torch.where(first, position, 0).cummax(1).values
     last = torch.ones_like(first)
     last[:, :-1] = first[:, 1:]
-    end = torch.where(last, place + 1, n).flip(1).cummin(1).values.flip(1)
-    start, end = torch.where(padding, place, start), torch.where(padding, place, end)
+    end = torch.where(last, position + 1, n).flip(1).cummin(1).values.flip(1)
+    start, end = torch.where(padding, position, start), torch.where(padding, position, end)
     return Layout(start.int().contiguous(), end.int().contiguous())

@@ -198,7 +198,7 @@ _operator.register_autograd(_differentiate, setup_context=_remember)
 
 @register_flop_formula(torch.ops.twostream.attention)
 def _flops(qs, kv, visibility, *_, **__) -> int:
-    """Two products for every pair that is seen; a row of an ordered visibility sees half of the places on average."""
+    """Two products for every pair that is seen; a row of an ordered visibility sees half of the positions on average."""
     b, h, n, width = qs[0]
     sees = 0.5 if visibility.startswith(("before", "after")) else 1.0
     return int(4 * b * h * n * n * width * sees) * len(qs)

@@ -52,7 +52,7 @@ def seen_by(
 
 
 def ids_of(q: Tensor, documents: Tensor | Layout | None) -> Tensor:
-    """A document id for each place, -1 for padding."""
+    """A document id for each position, -1 for padding."""
     if documents is None:
         return q.new_zeros(q.shape[0], q.shape[2], dtype=torch.int32)
     if isinstance(documents, Layout):

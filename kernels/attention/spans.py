@@ -1,4 +1,4 @@
-"""Hidden spans: what a row must not see beside the place itself, checked once and handed to kernels as two integers a row.
+"""Hidden spans: what a row must not see beside the position itself, checked once and handed to kernels as two integers a row.
 
 A whole word, the rest of a word, a random stretch: all say that row i sees nothing of first_i .. last_i, which hold i. Neither
 end decreases along a row of the batch, so the ends of a tile speak for all its rows, as they do for documents.
@@ -44,30 +44,30 @@ class Spans:
 
     def hidden_NN(self) -> Tensor:
         """(B, N, N) bool: row i must not see key j. For what has no kernel, and for tests."""
-        place = torch.arange(self.shape[1], device=self.device)
-        return (place >= self.first[..., None]) & (place <= self.last[..., None])
+        position = torch.arange(self.shape[1], device=self.device)
+        return (position >= self.first[..., None]) & (position <= self.last[..., None])
 
 
 def spans_of(first: Tensor, last: Tensor) -> Spans:
     """Checked spans from (B, N) integers.
 
     Raises:
-        ValueError: shapes that differ, a span that does not hold its own place, an end that decreases along a row.
+        ValueError: shapes that differ, a span that does not hold its own position, an end that decreases along a row.
     """
     if first.shape != last.shape or first.dim() != 2:
         raise ValueError(f"first had shape {tuple(first.shape)} and last {tuple(last.shape)}; both must be (B, N)")
-    place = torch.arange(first.shape[1], device=first.device)
-    if ((first > place) | (last < place) | (first < 0) | (last >= len(place))).any():
-        row, at = ((first > place) | (last < place) | (first < 0) | (last >= len(place))).nonzero()[0].tolist()
+    position = torch.arange(first.shape[1], device=first.device)
+    if ((first > position) | (last < position) | (first < 0) | (last >= len(position))).any():
+        row, at = ((first > position) | (last < position) | (first < 0) | (last >= len(position))).nonzero()[0].tolist()
         raise ValueError(
-            f"the span of place {at} in row {row} was {int(first[row, at])}..{int(last[row, at])}; it must hold its place "
-            f"and lie within 0..{len(place) - 1}"
+            f"the span of position {at} in row {row} was {int(first[row, at])}..{int(last[row, at])}; it must hold its position "
+            f"and lie within 0..{len(position) - 1}"
         )
     for name, x in (("first", first), ("last", last)):
         if (x[:, 1:] < x[:, :-1]).any():
             row, at = (x[:, 1:] < x[:, :-1]).nonzero()[0].tolist()
             raise ValueError(
-                f"{name} fell from {int(x[row, at])} to {int(x[row, at + 1])} at place {at + 1} of row {row}; the ends of "
+                f"{name} fell from {int(x[row, at])} to {int(x[row, at + 1])} at position {at + 1} of row {row}; the ends of "
                 "spans must not decrease along a row"
             )
     return Spans(first.int().contiguous(), last.int().contiguous())

@@ -21,9 +21,9 @@ class Tile:
 
     hidden: what the rows do not see there, as pairs of a first column and a mask to be added, (b, 1, rows, columns)
         float32 of 0 and -inf. b is 1 or the number of batch rows in the chunk.
-    gap: the rows do not see what is at most so many places away, and that is all they do not see; None for others.
+    gap: the rows do not see what is at most so many positions away, and that is all they do not see; None for others.
     empty: (b, 1, rows, 1) bool, the rows that see nothing, or None.
-    spanned: what hidden spans hide beside all that: places in the scores (b heads, rows, columns), counted through, int64.
+    spanned: what hidden spans hide beside all that: positions in the scores (b heads, rows, columns), counted through, int64.
     """
 
     r0: int
@@ -64,7 +64,7 @@ def _plan(b: int, h: int, n: int, visibility: str, layout: Layout | None) -> lis
 
 
 def _spanned(steps, h: int, n: int, visibility: str, layout: Layout | None, spans: Spans):
-    """A plan made without spans, with what they hide beside it. Few rows hide more than their own place, and these little."""
+    """A plan made without spans, with what they hide beside it. Few rows hide more than their own position, and these little."""
     gap, union = gap_of(visibility) or 0, visibility == "union"
     first, last = spans.first.cpu().long() - gap, spans.last.cpu().long() + gap
     start = torch.zeros_like(first) if layout is None else layout.start.cpu()
@@ -75,10 +75,10 @@ def _spanned(steps, h: int, n: int, visibility: str, layout: Layout | None, span
         own = []
         for tile in tiles:
             here = slice(tile.r0, tile.r1)
-            place = torch.arange(tile.r0, tile.r1)
+            position = torch.arange(tile.r0, tile.r1)
             low, high = first[rows, here], last[rows, here]
-            before = _run_of(low, (place - gap).expand_as(low), n if union else 0, tile, h)
-            after = _run_of((place + gap + 1).expand_as(high), high + 1, 0, tile, h)
+            before = _run_of(low, (position - gap).expand_as(low), n if union else 0, tile, h)
+            after = _run_of((position + gap + 1).expand_as(high), high + 1, 0, tile, h)
             empty = nothing[rows, None, here, None]
             own.append(replace(tile, spanned=torch.cat([before, after]), empty=empty if empty.any() else None))
         found.append((rows, tuple(own)))

@@ -2,7 +2,7 @@
 
 A block of rows r0..r1-1 reads one contiguous window of keys, so its scores are one batched matrix product, its softmax
 one call, and tiles outside the window are never computed. Union is the same thing over the keys [future; past], where
-row i sees the places i+1 .. N+i-1: one band. Up to KEEP scores, the forward keeps the probabilities for the backward;
+row i sees the positions i+1 .. N+i-1: one band. Up to KEEP scores, the forward keeps the probabilities for the backward;
 beyond, the backward computes them again.
 
 float32 computes in float32; float16, for which processors have no products, too. bfloat16 takes all products in bfloat16
@@ -154,10 +154,10 @@ def _load(name: str, parts, rows: slice, dtype: torch.dtype, scale: float | None
     b, h, n, width = parts[0][rows].shape
     chunk = scratch(name, (b, h, n * len(parts), width), dtype, parts[0].device)
     for i, x in enumerate(parts):
-        place = chunk[:, :, i * n : (i + 1) * n]
-        place.copy_(x[rows])
+        position = chunk[:, :, i * n : (i + 1) * n]
+        position.copy_(x[rows])
         if scale is not None:
-            place.mul_(scale)
+            position.mul_(scale)
     return chunk.view(b * h, -1, width)
 
 

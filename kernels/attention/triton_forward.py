@@ -1,6 +1,6 @@
 """The forward kernel: online softmax over the keys that a tile of rows can see.
 
-One program owns BLOCK_M rows of one head. With one stream these are BLOCK_M places, with two BLOCK_M / 2 places, whose
+One program owns BLOCK_M rows of one head. With one stream these are BLOCK_M positions, with two BLOCK_M / 2 positions, whose
 content and query rows share every key and value that is loaded. With UNION a second set of keys follows the first in
 the same softmax. Tiles of keys that no row sees are not read; those that every row sees are not masked.
 """

@@ -1,6 +1,6 @@
 """What the Triton kernels share: the visibility inside a tile of scores, and which tiles have to be read at all.
 
-Names: t the place of a row; `strict` is 0 where a row sees its own place and 1 where it does not. A tile of two-stream
+Names: t the position of a row; `strict` is 0 where a row sees its own position and 1 where it does not. A tile of two-stream
 rows interleaves content and query, row r = 2 t + s, and strict = s. That is all that two streams change.
 """
 
@@ -21,7 +21,7 @@ def bounds(
     t, strict, START, END, FIRST, LAST, n, MODE: tl.constexpr, GAP: tl.constexpr, DOCUMENTS: tl.constexpr,
     SPANS: tl.constexpr,
 ):  # fmt: skip
-    """lower, upper, a, b: the rows at the places t see the keys lower..upper-1 but for a-GAP..b+GAP. From n on: any."""
+    """lower, upper, a, b: the rows at the positions t see the keys lower..upper-1 but for a-GAP..b+GAP. From n on: any."""
     lower, upper = t * 0, t * 0 + n
     if DOCUMENTS:
         lower = tl.load(START + t, mask=t < n, other=0)
@@ -57,7 +57,8 @@ def ends_of(first, last, FIRST, LAST, SPANS: tl.constexpr):
 
 @triton.jit
 def reach(first, last, n, START, END, BLOCK: tl.constexpr, MODE: tl.constexpr, DOCUMENTS: tl.constexpr):
-    """lo, hi, a, b: the rows first..last read the keys lo..hi-1, and see all of a..b-1 but for their own place and GAP beside it.
+    """lo, hi, a, b: the rows first..last read the keys lo..hi-1, and see all of a..b-1 but for their own position and GAP
+    beside it.
 
     lo is a multiple of BLOCK, the step of the loops. START and END belong to this row of the batch and never decrease
     along it, so the ends of the tile speak for all its rows. Which rows read the keys first..last is the same question
@@ -98,7 +99,7 @@ def needs_mask(
 
 @triton.jit
 def row_pointers(X0, X1, first, stride, ROWS: tl.constexpr, STREAMS: tl.constexpr):
-    """(ROWS, 1) pointers to the rows of a tile: with two streams row 2 t + s is place first + t of stream s."""
+    """(ROWS, 1) pointers to the rows of a tile: with two streams row 2 t + s is position first + t of stream s."""
     r = tl.arange(0, ROWS)
     base = tl.cast(first, tl.int64) * stride
     if STREAMS == 1:
@@ -109,7 +110,7 @@ def row_pointers(X0, X1, first, stride, ROWS: tl.constexpr, STREAMS: tl.constexp
 
 @triton.jit
 def inside(first, n, WIDTH: tl.constexpr, ROWS: tl.constexpr, BLOCK_D: tl.constexpr, STREAMS: tl.constexpr):
-    """(ROWS, BLOCK_D) bool: a place before n and a column before the head width."""
+    """(ROWS, BLOCK_D) bool: a position before n and a column before the head width."""
     r = tl.arange(0, ROWS)
     rows = (r // STREAMS < n - first)[:, None]
     if WIDTH == BLOCK_D:
@@ -122,7 +123,7 @@ def inside(first, n, WIDTH: tl.constexpr, ROWS: tl.constexpr, BLOCK_D: tl.conste
 def load_rows(
     X0, X1, first, n, stride, WIDTH: tl.constexpr, ROWS: tl.constexpr, BLOCK_D: tl.constexpr, STREAMS: tl.constexpr
 ):
-    """(ROWS, BLOCK_D) of one head, from place `first` on; 0 outside the tensor."""
+    """(ROWS, BLOCK_D) of one head, from position `first` on; 0 outside the tensor."""
     pointers = row_pointers(X0, X1, first, stride, ROWS, STREAMS) + tl.arange(0, BLOCK_D)[None, :]
     return tl.load(pointers, mask=inside(first, n, WIDTH, ROWS, BLOCK_D, STREAMS), other=0.0)
 

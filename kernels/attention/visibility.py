@@ -8,7 +8,7 @@
 | rank          | rank_j <= rank_i    |        | rank_strict   | rank_j < rank_i  |
 | beyond_N      | abs(i - j) > N      |        |               |                  |
 
-Two streams: the content row uses the inclusive visibility, the query row of the same place its strict counterpart.
+Two streams: the content row uses the inclusive visibility, the query row of the same position its strict counterpart.
 beyond_N, for a number N from 0, is for keys that hold their own N neighbours on each side; beyond_0 is exclude_self.
 Union: keys j < i come from the past set, keys j > i from the future set, and one softmax runs over both.
 Spans widen what these three hide: with first_i <= i <= last_i (see `spans.py`), exclude_self and beyond_N see j < first_i - N
@@ -43,7 +43,7 @@ TWO_STREAM = {
 
 
 def gap_of(visibility: str) -> int | None:
-    """The places on each side that a row does not see, itself apart, for exclude_self and beyond_N; None for the others."""
+    """The positions on each side that a row does not see, itself apart, for exclude_self and beyond_N; None for the others."""
     if visibility == "exclude_self":
         return 0
     number = visibility.removeprefix(BEYOND)
@@ -59,7 +59,7 @@ def takes_spans(visibility: str) -> bool:
 
 
 def sees(visibility: str, i: Tensor, j: Tensor, last: Tensor | None = None) -> Tensor:
-    """Row i sees key j of the same document, elementwise; i and j are places, or ranks for a rank visibility.
+    """Row i sees key j of the same document, elementwise; i and j are positions, or ranks for a rank visibility.
 
     last: the end of the row's hidden span, i being its beginning; without it both are i.
     """
@@ -85,9 +85,9 @@ def unknown(visibility: str) -> str:
 
 
 def visible_NN(visibility: str, n: int, device: torch.device | str = "cpu") -> Tensor:
-    """(N, N) bool: row i sees key j, for one document of n places; for rank visibilities, in the order of ranks."""
-    place = torch.arange(n, device=device)
-    return sees(visibility, place[:, None], place[None, :])
+    """(N, N) bool: row i sees key j, for one document of n positions; for rank visibilities, in the order of ranks."""
+    position = torch.arange(n, device=device)
+    return sees(visibility, position[:, None], position[None, :])
 
 
 def visible_BNN(
@@ -95,12 +95,12 @@ def visible_BNN(
 ) -> Tensor:
     """(B, N, N) bool: row i sees key j in the same row of the batch."""
     n = documents_BN.shape[1]
-    place = torch.arange(n, device=documents_BN.device).expand_as(documents_BN)
+    position = torch.arange(n, device=documents_BN.device).expand_as(documents_BN)
     if spans is None:
-        order = place if rank_BN is None or not visibility.startswith("rank") else rank_BN
+        order = position if rank_BN is None or not visibility.startswith("rank") else rank_BN
         seen = sees(visibility, order[:, :, None], order[:, None, :])
     else:
         own = spans.last if visibility.startswith("after") else spans.first
-        seen = sees(visibility, own[:, :, None], place[:, None, :], spans.last[:, :, None])
+        seen = sees(visibility, own[:, :, None], position[:, None, :], spans.last[:, :, None])
     same = documents_BN[:, :, None] == documents_BN[:, None, :]
     return seen & same & (documents_BN >= 0)[:, :, None]

@@ -41,10 +41,10 @@ def contests(device: torch.device, quick: bool) -> Iterator[Contest]:
 def _contest(
     operator: str, visibility: str, shape: tuple[int, int, int, int], dtype: torch.dtype, quick: bool
 ) -> Contest:
-    batch, heads, places, width = shape
+    batch, heads, positions, width = shape
     streams = 2 if operator == "two_stream_attention" else 1
     sets = 2 if operator == "union_attention" else 1
-    pairs = sum(int(_mask(v, places, None).sum()) for v in _seen(operator, visibility))
+    pairs = sum(int(_mask(v, positions, None).sum()) for v in _seen(operator, visibility))
     flops = 4.0 * width * batch * heads * pairs
     make = {"attention": _one_stream, "two_stream_attention": _two_streams, "union_attention": _union}[operator]
     names = ("q", "k", "v") + ("q2",) * (streams == 2) + ("k2", "v2") * (sets == 2)
@@ -54,7 +54,7 @@ def _contest(
     return Contest(
         operator=operator,
         variant=visibility,
-        shape={"B": batch, "H": heads, "N": places, "K": width},
+        shape={"B": batch, "H": heads, "N": positions, "K": width},
         check_shape={"B": 2, "H": 2, "N": 48, "K": width},
         dtype=dtype,
         make_inputs=lambda s, d, device: _inputs(s, d, device, names),
@@ -64,7 +64,7 @@ def _contest(
         backward_flops=2.5 * flops,
         baseline=MASKED,
         differentiated=names,
-        bytes_moved=torch.finfo(dtype).bits / 8 * batch * heads * places * width * (2 * streams + 2 * sets),
+        bytes_moved=torch.finfo(dtype).bits / 8 * batch * heads * positions * width * (2 * streams + 2 * sets),
     )
 
 
@@ -87,23 +87,23 @@ def _seen(operator: str, visibility: str) -> tuple[str, ...]:
     return TWO_STREAM[visibility] if operator == "two_stream_attention" else (visibility,)
 
 
-def _mask(visibility: str, places: int, rank_BN: Tensor | None) -> Tensor:
-    """(N, N), or (B, 1, N, N) for a rank; without ranks, a count of pairs may use the order of places."""
+def _mask(visibility: str, positions: int, rank_BN: Tensor | None) -> Tensor:
+    """(N, N), or (B, 1, N, N) for a rank; without ranks, a count of pairs may use the order of positions."""
     if visibility == SPANNED:
-        return visible_BNN("beyond_2", torch.zeros(1, places, dtype=torch.int32), None, _spans(1, places))[0]
+        return visible_BNN("beyond_2", torch.zeros(1, positions, dtype=torch.int32), None, _spans(1, positions))[0]
     if not visibility.startswith("rank"):
-        return visible_NN(visibility, places)
+        return visible_NN(visibility, positions)
     if rank_BN is None:
-        return visible_NN(visibility.replace("rank", "before"), places)
+        return visible_NN(visibility.replace("rank", "before"), positions)
     later, earlier = rank_BN[:, None, :, None], rank_BN[:, None, None, :]
     return earlier < later if visibility == "rank_strict" else earlier <= later
 
 
-def _spans(rows: int, places: int) -> Spans:
-    place = torch.arange(places)
-    hidden = place // 3 % 3 == 0
-    first, last = place // 3 * 3, (place // 3 * 3 + 2).clamp_max(places - 1)
-    return spans_of(*(torch.where(hidden, end, place).repeat(rows, 1) for end in (first, last)))
+def _spans(rows: int, positions: int) -> Spans:
+    position = torch.arange(positions)
+    hidden = position // 3 % 3 == 0
+    first, last = position // 3 * 3, (position // 3 * 3 + 2).clamp_max(positions - 1)
+    return spans_of(*(torch.where(hidden, end, position).repeat(rows, 1) for end in (first, last)))
 
 
 def _one_stream(visibility: str) -> tuple[list[Contestant], Callable[[Inputs], Tensor]]:

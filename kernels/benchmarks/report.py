@@ -21,9 +21,9 @@ PHASES = ("forward", "backward", "both")
 def quantile(values: list[float], share: float) -> float:
     """Linear between the order statistics."""
     ordered = sorted(values)
-    place = share * (len(ordered) - 1)
-    low = int(place)
-    return ordered[low] + (place - low) * (ordered[min(low + 1, len(ordered) - 1)] - ordered[low])
+    position = share * (len(ordered) - 1)
+    low = int(position)
+    return ordered[low] + (position - low) * (ordered[min(low + 1, len(ordered) - 1)] - ordered[low])
 
 
 def rows(results: list[Result]) -> list[dict]:
@@ -160,12 +160,12 @@ def _plot(path: Path, operator: str, results: list[Result]) -> None:
     height = 0.8 / len(names)
     figure, axes = plt.subplots(figsize=(9, 1 + 0.16 * len(contests) * len(names)))
     for index, name in enumerate(names):
-        for place, contest in enumerate(contests):
+        for position, contest in enumerate(contests):
             for result in results:
                 if (result.contestant.name, result.contest.name) == (name, contest) and not result.refused:
                     times = result.both if result.backward else result.forward
                     axes.barh(
-                        place + index * height,
+                        position + index * height,
                         statistics.median(times),
                         height,
                         xerr=[
@@ -176,7 +176,7 @@ def _plot(path: Path, operator: str, results: list[Result]) -> None:
                         alpha=1.0 if result.contestant.ours else 0.55,
                         hatch="" if result.backward else "//",
                     )
-    axes.set_yticks([place + 0.4 - height / 2 for place in range(len(contests))], contests, fontsize=7)
+    axes.set_yticks([position + 0.4 - height / 2 for position in range(len(contests))], contests, fontsize=7)
     axes.invert_yaxis()
     axes.set_xscale("log")
     axes.set_xlabel("milliseconds, median and 20-80%; forward + backward (hatched: forward alone)")

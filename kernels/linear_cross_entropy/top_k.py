@@ -26,7 +26,7 @@ def top_k_rows(
     budget = chunk_bytes or CHUNK_BYTES.get(hidden_TE.device.type, CHUNK_BYTES["cuda"])
     rows = chunk_rows(tokens, vocabulary, budget, hidden_TE.element_size())
     ignored_T = targets_T == ignore_index
-    places_T1 = targets_T.masked_fill(ignored_T, 0)[:, None]
+    positions_T1 = targets_T.masked_fill(ignored_T, 0)[:, None]
     new = {"dtype": wide, "device": hidden_TE.device}
     nll_T, lse_T, best_Tk = torch.empty(tokens, **new), torch.empty(tokens, **new), torch.empty(tokens, k, **new)
     indices_Tk = torch.empty(tokens, k, dtype=torch.int64, device=hidden_TE.device)
@@ -39,7 +39,7 @@ def top_k_rows(
             if bias_V is not None:
                 logits_CV.add_(bias_V.to(dtype))
             values_Ck, indices_Tk[chunk] = logits_CV.max(-1, keepdim=True) if k == 1 else logits_CV.topk(k, -1)
-            target_C = logits_CV.gather(1, places_T1[chunk])[:, 0].to(wide)
+            target_C = logits_CV.gather(1, positions_T1[chunk])[:, 0].to(wide)
             wide_CV = logits_CV.to(wide)
             # The largest probability is 1 / sum: see SoftmaxRows. Differences first: an offset common to all logits cancels.
             torch.softmax(wide_CV, -1, out=wide_CV)

@@ -131,7 +131,7 @@ SCRATCH_BYTES = {"cpu": 2 << 20, "cuda": 64 << 20}
 class SoftmaxRows:
     """The row pass in PyTorch, in fp32 or wider; logits become softmax - onehot in place.
 
-    PyTorch's in-place softmax is one fused, vectorised pass and its exp is faster than `exp_`. It keeps its sum to itself,
+    PyTorch's in-position softmax is one fused, vectorised pass and its exp is faster than `exp_`. It keeps its sum to itself,
     but the largest probability of a row is 1 / sum, never below 1 / V, and gives it back.
     Narrow logits are widened a few rows at a time.
     """

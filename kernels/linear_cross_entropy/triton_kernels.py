@@ -128,7 +128,7 @@ def partial_lse(
         pivot = _finite(higher)
         total = total * tl.exp2((highest - pivot) * LOG2E) + tl.sum(tl.exp2((z - pivot[:, None]) * LOG2E), 1)
         highest = higher
-    place = split.to(tl.int64) * T + t
-    tl.store(highest_ptr + place, highest, mask=rows)
-    tl.store(total_ptr + place, total, mask=rows)
-    tl.store(target_logit_ptr + place, target_logit, mask=rows)
+    position = split.to(tl.int64) * T + t
+    tl.store(highest_ptr + position, highest, mask=rows)
+    tl.store(total_ptr + position, total, mask=rows)
+    tl.store(target_logit_ptr + position, target_logit, mask=rows)

@@ -56,7 +56,7 @@ def one_sided(
 
 
 def fitted(x: Tensor, weight: Tensor) -> tuple[Tensor, Tensor]:
-    """In one dtype, that of autocast where it is on, without taps (.., T, C) that no place has a neighbour for."""
+    """In one dtype, that of autocast where it is on, without taps (.., T, C) that no position has a neighbour for."""
     dtype = autocast_dtype(x.device)
     if dtype is not None and x.dtype != torch.float64:
         x = x.to(dtype)
@@ -135,8 +135,8 @@ def weight_gradient(grad: Tensor, x: Tensor, taps: int, past: bool, layout: Layo
         here, there = _pair(t, past)
         dweight[t - 1] = _sum_of_products(grad[:, here], x[:, there])
         if borders is not None:  # what the sum should not have counted
-            places, others = borders.crossing[t - 1]
-            product = grad.flatten(0, 1).index_select(0, places) * x.flatten(0, 1).index_select(0, others)
+            positions, others = borders.crossing[t - 1]
+            product = grad.flatten(0, 1).index_select(0, positions) * x.flatten(0, 1).index_select(0, others)
             dweight[t - 1] -= product.sum(0, dtype=dweight.dtype)
     return dweight
 
@@ -153,7 +153,7 @@ def _sum_of_products(a: Tensor, b: Tensor) -> Tensor:
 
 
 def _pair(t: int, past: bool) -> tuple[slice, slice]:
-    """Places that have a neighbour at distance t on this side, and these neighbours."""
+    """Positions that have a neighbour at distance t on this side, and these neighbours."""
     return (slice(t, None), slice(None, -t)) if past else (slice(None, -t), slice(t, None))
 
 
@@ -166,7 +166,7 @@ def _convolve(x: Tensor, weight: Tensor, past: bool, layout: Layout | None, back
 
 
 def _by_shifts(x: Tensor, weight: Tensor, past: bool, layout: Layout | None) -> Tensor:
-    """Everywhere as if each row were one document; then the few places near a border again, from their own neighbours.
+    """Everywhere as if each row were one document; then the few positions near a border again, from their own neighbours.
 
     Again, not corrected: taking away what was added would leave its rounding behind, and rounding is a leak.
     """
@@ -180,18 +180,18 @@ def _by_shifts(x: Tensor, weight: Tensor, past: bool, layout: Layout | None) -> 
     borders = _borders(layout, len(weight), past)
     if borders is not None:
         flat = x.flatten(0, 1)
-        rows = flat.index_select(0, borders.places)
+        rows = flat.index_select(0, borders.positions)
         for w, others in zip(weight, borders.others):
             rows[: len(others)].addcmul_(flat.index_select(0, others), w)
         length = x.shape[1]
-        out[borders.places // length, borders.places % length] = rows
+        out[borders.positions // length, borders.positions % length] = rows
     return out
 
 
 def _one_pass(x: Tensor, weight: Tensor, past: bool) -> Tensor:
     """oneDNN's depthwise convolution of (B, C, 1, N), channels last, which is how x lies: a fifth of the time of shifts.
 
-    Its result has taps places too many, on the side where nothing is read; backward it is slow, and not used.
+    Its result has taps positions too many, on the side where nothing is read; backward it is slow, and not used.
     """
     own = torch.ones_like(weight[:1])
     kernel = torch.cat([weight.flip(0), own] if past else [own, weight])  # (T + 1, C)
@@ -202,13 +202,13 @@ def _one_pass(x: Tensor, weight: Tensor, past: bool) -> Tensor:
 
 @dataclass(frozen=True)
 class _Borders:
-    """Places (P,), counted through the batch, some neighbour of which lies outside their document.
+    """Positions (P,), counted through the batch, some neighbour of which lies outside their document.
 
     Those with most neighbours come first, so that others[t - 1] (P_t,), the neighbours at distance t, belong to the first
-    P_t places. crossing[t - 1]: places and their neighbours at distance t, in the row and not in the document.
+    P_t positions. crossing[t - 1]: positions and their neighbours at distance t, in the row and not in the document.
     """
 
-    places: Tensor
+    positions: Tensor
     others: list[Tensor]
     crossing: list[tuple[Tensor, Tensor]]
 
@@ -220,17 +220,17 @@ def _borders(layout: Layout | None, taps: int, past: bool) -> _Borders | None:
     key = ("one_sided", taps, past)
     if key not in layout.plans:
         rows, length = layout.shape
-        place = torch.arange(length, device=layout.device).expand(rows, length)
-        room = place - layout.start if past else layout.end - 1 - place  # neighbours of the document on this side
-        in_row = place if past else length - 1 - place
+        position = torch.arange(length, device=layout.device).expand(rows, length)
+        room = position - layout.start if past else layout.end - 1 - position  # neighbours of the document on this side
+        in_row = position if past else length - 1 - position
         room, in_row = room.flatten(), in_row.flatten()
-        places = (room < taps).nonzero()[:, 0]
-        places = places[room[places].argsort(descending=True)]
+        positions = (room < taps).nonzero()[:, 0]
+        positions = positions[room[positions].argsort(descending=True)]
         step = -1 if past else 1
         others, crossing = [], []
         for t in range(1, taps + 1):
-            others.append(places[room[places] >= t] + step * t)
-            across = places[(room[places] < t) & (in_row[places] >= t)]
+            others.append(positions[room[positions] >= t] + step * t)
+            across = positions[(room[positions] < t) & (in_row[positions] >= t)]
             crossing.append((across, across + step * t))
-        layout.plans[key] = _Borders(places, others, crossing)
+        layout.plans[key] = _Borders(positions, others, crossing)
     return layout.plans[key]

@@ -63,36 +63,39 @@ class _TwoSided(torch.autograd.Function):
 
 
 def _convolve(x: Tensor, weight: Tensor, layout: Layout | None) -> Tensor:
-    """Everywhere as if each row were one document; then the few places near a border again, from their own neighbours."""
+    """Everywhere as if each row were one document; then the few positions near a border again, from their own neighbours."""
     taps, channels = weight.shape[1:]
     kernel = torch.cat([weight[0].flip(0), torch.ones_like(weight[0, :1]), weight[1]])  # (2 T + 1, C)
     image = x.contiguous().transpose(1, 2).unsqueeze(2)  # (B, C, 1, N), channels last, which is how x lies
     out = F.conv2d(image, kernel.T[:, None, None], padding=(0, taps), groups=channels).squeeze(2).transpose(1, 2)
     if layout is None:
         return out
-    places, neighbours = _near_borders(layout, taps)
+    positions, neighbours = _near_borders(layout, taps)
     flat = x.flatten(0, 1)
-    rows = flat.index_select(0, places)
+    rows = flat.index_select(0, positions)
     for w, (others, seen) in zip(weight.flatten(0, 1), neighbours):
         rows += w * torch.where(seen, flat.index_select(0, others), 0.0)
-    out[places // x.shape[1], places % x.shape[1]] = rows
+    out[positions // x.shape[1], positions % x.shape[1]] = rows
     return out
 
 
 @torch.inference_mode(False)  # what the layout keeps may serve training later
 def _near_borders(layout: Layout, taps: int) -> tuple[Tensor, list[tuple[Tensor, Tensor]]]:
-    """Places (P,), counted through the batch, with a neighbour outside their document; and for each of the taps before and
+    """Positions (P,), counted through the batch, with a neighbour outside their document; and for each of the taps before and
     then after, nearest first, those neighbours (P,) and whether they are in the document (P, 1)."""
     key = ("two_sided", taps)
     if key not in layout.plans:
         rows, length = layout.shape
-        place = torch.arange(length, device=layout.device).expand(rows, length)
-        before, after = ((place - layout.start).flatten(), (layout.end - 1 - place).flatten())  # neighbours there are
-        places = (torch.minimum(before, after) < taps).nonzero()[:, 0]
+        position = torch.arange(length, device=layout.device).expand(rows, length)
+        before, after = (
+            (position - layout.start).flatten(),
+            (layout.end - 1 - position).flatten(),
+        )  # neighbours there are
+        positions = (torch.minimum(before, after) < taps).nonzero()[:, 0]
         found = []
         for room, step in ((before, -1), (after, 1)):
             for t in range(1, taps + 1):
-                seen = room[places] >= t
-                found.append((torch.where(seen, places + step * t, places), seen[:, None]))
-        layout.plans[key] = places, found
+                seen = room[positions] >= t
+                found.append((torch.where(seen, positions + step * t, positions), seen[:, None]))
+        layout.plans[key] = positions, found
     return layout.plans[key]

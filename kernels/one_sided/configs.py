@@ -5,7 +5,7 @@ from typing import NamedTuple
 
 
 class Tile(NamedTuple):
-    """Places x channels of one program: 16 numbers a thread."""
+    """Positions x channels of one program: 16 numbers a thread."""
 
     block_n: int
     block_c: int
@@ -35,8 +35,8 @@ def aot_cases() -> Iterator[dict]:
                         "x_ptr": f"*{dtype}",
                         **{f"{argument}_ptr": f"*{kind}" for argument, kind in types.items()},
                         "edge_ptr": "*i32",
-                        **dict.fromkeys(("N", "C", "places"), "i32"),
-                        **({"places_per_split": "i32"} if name == "weight_gradient" else {}),
+                        **dict.fromkeys(("N", "C", "positions"), "i32"),
+                        **({"positions_per_split": "i32"} if name == "weight_gradient" else {}),
                     },
                     "constexprs": {
                         **constexprs,
@@ -46,7 +46,7 @@ def aot_cases() -> Iterator[dict]:
                         "BLOCK_N": blocks.block_n,
                         "BLOCK_C": blocks.block_c,
                     },
-                    "divisible_by_16": ["N", "C", "places"],
+                    "divisible_by_16": ["N", "C", "positions"],
                     "num_warps": blocks.num_warps,
                     "num_stages": 1,
                     "arch": arch,

@@ -2,7 +2,7 @@
 
     past_j   = x_j + sum_t w_t * x_(j-t)       future_j = x_j + sum_t w_t * x_(j+t)        t = 1 .. taps
 
-over places of the same document; `w_t * x` multiplies channel by channel. Padding (document -1) gives x itself.
+over positions of the same document; `w_t * x` multiplies channel by channel. Padding (document -1) gives x itself.
 """
 
 import torch
@@ -16,8 +16,8 @@ def one_sided_reference(x_BNC: Tensor, weight_TC: Tensor, documents_BN: Tensor |
     for t, w in enumerate(weight, start=1):
         step = t if side == "past" else -t
         near = torch.roll(x, step, dims=1)
-        place = torch.arange(x.shape[1], device=x.device)
-        inside = (place - step >= 0) & (place - step < x.shape[1])
+        position = torch.arange(x.shape[1], device=x.device)
+        inside = (position - step >= 0) & (position - step < x.shape[1])
         seen = inside.expand(x.shape[:2])
         if documents_BN is not None:
             seen = seen & (documents_BN == torch.roll(documents_BN, step, dims=1)) & (documents_BN >= 0)

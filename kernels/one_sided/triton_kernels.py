@@ -1,9 +1,9 @@
 """The two Triton kernels. Every output element has one writer: no atomics, the same bits on every run.
 
-    convolve           one program a tile of places and channels; the gradient of x is the same with the other side
-    weight_gradient    one program a distance, a tile of channels and a share of the places
+    convolve           one program a tile of positions and channels; the gradient of x is the same with the other side
+    weight_gradient    one program a distance, a tile of channels and a share of the positions
 
-Places are counted through the batch. `edge` is the first place of a place's document (past) or the one after its last
+Positions are counted through the batch. `edge` is the first position of a position's document (past) or the one after its last
 (future), counted in its row; padding has none but itself.
 """
 
@@ -13,7 +13,7 @@ import triton.language as tl
 
 @triton.jit
 def _neighbour(edge_ptr, p, rows, t, N, PAST: tl.constexpr, DOCUMENTS: tl.constexpr):
-    """Whether the place at distance t on this side is in the document (or, without documents, in the row)."""
+    """Whether the position at distance t on this side is in the document (or, without documents, in the row)."""
     n = p % N
     if PAST:
         edge = tl.load(edge_ptr + p, mask=rows, other=0) if DOCUMENTS else 0
@@ -32,7 +32,7 @@ def convolve(
     out_ptr,  # (B N, C) out
     N,
     C,
-    places,  # B N
+    positions,  # B N
     TAPS: tl.constexpr,
     PAST: tl.constexpr,
     DOCUMENTS: tl.constexpr,
@@ -44,7 +44,7 @@ def convolve(
     wide: tl.constexpr = tl.float64 if DOUBLE else tl.float32
     p = tl.program_id(0) * BLOCK_N + tl.arange(0, BLOCK_N)
     c = tl.program_id(1) * BLOCK_C + tl.arange(0, BLOCK_C)
-    rows, channels = p < places, c < C
+    rows, channels = p < positions, c < C
     at = p[:, None].to(tl.int64) * C + c[None, :]
     total = tl.load(x_ptr + at, mask=rows[:, None] & channels[None, :], other=0.0).to(wide)
     for t in tl.static_range(1, TAPS + 1):
@@ -64,15 +64,15 @@ def weight_gradient(
     out_ptr,  # (S, TAPS, C) out, fp32 or fp64: the share of each split
     N,
     C,
-    places,  # B N
-    places_per_split,
+    positions,  # B N
+    positions_per_split,
     PAST: tl.constexpr,
     DOCUMENTS: tl.constexpr,
     DOUBLE: tl.constexpr,
     BLOCK_N: tl.constexpr,
     BLOCK_C: tl.constexpr,
 ):
-    """dw_t = sum_j dout_j x_(j-t) or x_(j+t), over the places of one split."""
+    """dw_t = sum_j dout_j x_(j-t) or x_(j+t), over the positions of one split."""
     wide: tl.constexpr = tl.float64 if DOUBLE else tl.float32
     c = tl.program_id(0) * BLOCK_C + tl.arange(0, BLOCK_C)
     t = tl.program_id(1) + 1
@@ -80,8 +80,8 @@ def weight_gradient(
     channels = c < C
     step = -t if PAST else t
     total = tl.zeros([BLOCK_N, BLOCK_C], wide)
-    first = split * places_per_split
-    last = tl.minimum(places, first + places_per_split)
+    first = split * positions_per_split
+    last = tl.minimum(positions, first + positions_per_split)
     for start in range(first, last, BLOCK_N):
         p = start + tl.arange(0, BLOCK_N)
         seen = _neighbour(edge_ptr, p, p < last, t, N, PAST, DOCUMENTS)
@@ -90,5 +90,5 @@ def weight_gradient(
         grad = tl.load(grad_ptr + at, mask=mask, other=0.0).to(wide)
         x = tl.load(x_ptr + at + step * C, mask=mask, other=0.0).to(wide)
         total += grad * x
-    place = (split * tl.num_programs(1) + t - 1).to(tl.int64) * C + c
-    tl.store(out_ptr + place, tl.sum(total, 0), mask=channels)
+    position = (split * tl.num_programs(1) + t - 1).to(tl.int64) * C + c
+    tl.store(out_ptr + position, tl.sum(total, 0), mask=channels)

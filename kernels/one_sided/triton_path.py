@@ -26,24 +26,28 @@ def convolve(x: Tensor, weight: Tensor, past: bool, layout: Layout | None) -> Te
 def weight_gradient(
     grad: Tensor, x: Tensor, taps: int, past: bool, layout: Layout | None, splits: int | None = None
 ) -> Tensor:
-    """(taps, C) in fp32 (fp64 for fp64). Splits of the places are summed in a fixed order; None takes enough for the chip."""
+    """(taps, C) in fp32 (fp64 for fp64). Splits of the positions are summed in a fixed order; None takes enough for the chip."""
     grad, x = grad.contiguous(), x.contiguous()
-    place_tiles, channel_tiles = _tiles(x)
+    position_tiles, channel_tiles = _tiles(x)
     if splits is None:
         splits = triton.cdiv(4 * multiprocessors(x.device), max(1, channel_tiles * taps))
-    tiles_per_split = triton.cdiv(place_tiles, max(1, min(splits, place_tiles)))
-    splits = triton.cdiv(place_tiles, max(1, tiles_per_split))
+    tiles_per_split = triton.cdiv(position_tiles, max(1, min(splits, position_tiles)))
+    splits = triton.cdiv(position_tiles, max(1, tiles_per_split))
     shares = x.new_empty(splits, taps, x.shape[2], dtype=torch.promote_types(x.dtype, torch.float32))
     if shares.numel():
         with torch.cuda.device_of(x):
             weight_gradient_kernel[(channel_tiles, taps, splits)](
-                grad, x, out_ptr=shares, places_per_split=tiles_per_split * tile().block_n, **_common(x, past, layout)
+                grad,
+                x,
+                out_ptr=shares,
+                positions_per_split=tiles_per_split * tile().block_n,
+                **_common(x, past, layout),
             )
     return shares.sum(0)
 
 
 def _tiles(x: Tensor) -> tuple[int, int]:
-    """Of places, counted through the batch, and of channels."""
+    """Of positions, counted through the batch, and of channels."""
     return triton.cdiv(x.shape[0] * x.shape[1], tile().block_n), triton.cdiv(x.shape[2], tile().block_c)
 
 
@@ -54,7 +58,7 @@ def _common(x: Tensor, past: bool, layout: Layout | None) -> dict[str, Any]:
         "edge_ptr": edge,
         "N": x.shape[1],
         "C": x.shape[2],
-        "places": x.shape[0] * x.shape[1],
+        "positions": x.shape[0] * x.shape[1],
         "PAST": past,
         "DOCUMENTS": layout is not None,
         "DOUBLE": x.dtype == torch.float64,

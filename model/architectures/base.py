@@ -17,10 +17,10 @@ from model.layers import Embedding
 
 
 class Architecture(nn.Module):
-    """From a batch to a hidden state for each place.
+    """From a batch to a hidden state for each position.
 
     A subclass says what content is and which content a query may read: it builds its layers in `__init__` and offers
-    `predict` and `encode`. What `predict` returns at place i must not depend on token i in any way
+    `predict` and `encode`. What `predict` returns at position i must not depend on token i in any way
     (tests/model/test_no_leak.py certifies every registered class); an architecture that cannot promise this for the
     true input masks its input instead, and says how in `masking`. Loss, leave-one-out, what is counted as predicted and
     what Muon serves have defaults here that a subclass may replace. FLOPs are counted, not written down.
@@ -31,13 +31,13 @@ class Architecture(nn.Module):
         """The architecture's own options; a subclass replaces this class."""
 
     masking: Masking | None = None
-    """How batches must be corrupted for `predict`, or None when it reads the true tokens and predicts every place."""
+    """How batches must be corrupted for `predict`, or None when it reads the true tokens and predicts every position."""
 
     without_self: bool = True
     """Whether `encode` has states that see all but their own token."""
 
     passes_each: bool = False
-    """Whether leave-one-out needs a pass for each place."""
+    """Whether leave-one-out needs a pass for each position."""
 
     learning_rate: float = 3e-3
     """What a race trains with where no rate is given: the best of a sweep (docs/tuning.md)."""
@@ -46,7 +46,7 @@ class Architecture(nn.Module):
     """The share of the budget that was spent when the step began; the trainer says so, and nobody else."""
 
     hidden_words: float = 0.0
-    """The share of the words that training batches hide whole from each of their own places (`Batch.spans`)."""
+    """The share of the words that training batches hide whole from each of their own positions (`Batch.spans`)."""
 
     keys_have_two_sources: bool = False
     """Whether keys and values of `blocks` are sums of theirs and of what something else makes (training/weissi.py)."""
@@ -90,37 +90,37 @@ class Architecture(nn.Module):
         """The share of positions that one training pass predicts, as it is asked for."""
         return 1.0 if self.masking is None else self.masking.rate
 
-    def predict(self, batch: Batch, places: Tensor | None = None) -> Tensor:
-        """(B, N, D): at each place a state independent of that place's token (with `masking`: at the masked places).
+    def predict(self, batch: Batch, positions: Tensor | None = None) -> Tensor:
+        """(B, N, D): at each position a state independent of that position's token (with `masking`: at the masked positions).
 
-        places: (M,) int64, counted through the batch: the states of these alone, (M, D), for less work.
+        positions: (M,) int64, counted through the batch: the states of these alone, (M, D), for less work.
         """
         raise TypeError(f"{type(self).__name__} does not define predict.")
 
     def encode(self, batch: Batch, *, with_self: bool = True) -> Tensor:
-        """(B, N, D): at each place a state that may see everything, for fine-tuning and similarity.
+        """(B, N, D): at each position a state that may see everything, for fine-tuning and similarity.
 
         with_self=False asks for the states of `predict` where the architecture has them for the true tokens.
         """
         raise TypeError(f"{type(self).__name__} does not define encode.")
 
     def loss(self, batch: Batch, head: Head) -> Tensor:
-        """Mean cross-entropy in nats over the places that this pass predicts, `batch.places` or all."""
+        """Mean cross-entropy in nats over the positions that this pass predicts, `batch.positions` or all."""
         targets = batch.tokens.flatten()
-        if batch.places is None:
+        if batch.positions is None:
             return head.loss(self.predict(batch).flatten(0, 1), targets)
-        return head.loss(self.predict(batch, batch.places), targets.index_select(0, batch.places))
+        return head.loss(self.predict(batch, batch.positions), targets.index_select(0, batch.positions))
 
-    def leave_one_out(self, batch: Batch, places: Tensor) -> tuple[Tensor, int]:
-        """States of `places` (B, P), each seeing all other tokens: (B, P, D), and the passes that one sentence took.
+    def leave_one_out(self, batch: Batch, positions: Tensor) -> tuple[Tensor, int]:
+        """States of `positions` (B, P), each seeing all other tokens: (B, P, D), and the passes that one sentence took.
 
-        With `batch.spans` a place sees all tokens outside of its span, as of its word, or of the rest of its word.
-        This one serves whenever a single `predict` shows every place all of the others. Raises ValueError where an
-        architecture does not predict tokens, or cannot hide more than the place.
+        With `batch.spans` a position sees all tokens outside of its span, as of its word, or of the rest of its word.
+        This one serves whenever a single `predict` shows every position all of the others. Raises ValueError where an
+        architecture does not predict tokens, or cannot hide more than the position.
         """
         if batch.spans is not None:
-            raise ValueError(f"{type(self).__name__} cannot hide more than the place itself.")
-        return self.predict(batch, flat_places(batch, places)).view(*places.shape, -1), 1
+            raise ValueError(f"{type(self).__name__} cannot hide more than the position itself.")
+        return self.predict(batch, flat_positions(batch, positions)).view(*positions.shape, -1), 1
 
     def matrices(self) -> Iterator[nn.Parameter]:
         """The weights that Muon may orthogonalise: those of every linear layer but the embedding's."""
@@ -138,10 +138,10 @@ def check_words(words: float) -> None:
         raise ValueError(f"words is {words}; it is the share of the words that are hidden whole, from 0 (off) to 1.")
 
 
-def flat_places(batch: Batch, places: Tensor) -> Tensor:
-    """(B, P) places of each row -> (B P,) counted through the batch."""
+def flat_positions(batch: Batch, positions: Tensor) -> Tensor:
+    """(B, P) positions of each row -> (B P,) counted through the batch."""
     rows, length = batch.tokens.shape
-    return (places + length * torch.arange(rows, device=places.device)[:, None]).flatten()
+    return (positions + length * torch.arange(rows, device=positions.device)[:, None]).flatten()
 
 
 def tokens_of_a_pass(device: torch.device) -> int:
@@ -151,28 +151,28 @@ def tokens_of_a_pass(device: torch.device) -> int:
 
 @dataclass(frozen=True)
 class Copies:
-    """Some rows of a batch again, (C, N), one for each place that is asked for.
+    """Some rows of a batch again, (C, N), one for each position that is asked for.
 
     batch:      the copies; nothing in them is masked or hidden yet.
-    row, place: (C,) the row of the given batch that a copy is of, and the place that it is for.
-    hidden:     (C, N) bool, that place, and what its span hides.
-    counted:    (C,) the places, counted through the copies.
+    row, position: (C,) the row of the given batch that a copy is of, and the position that it is for.
+    hidden:     (C, N) bool, that position, and what its span hides.
+    counted:    (C,) the positions, counted through the copies.
     """
 
     batch: Batch
     row: Tensor
-    place: Tensor
+    position: Tensor
     hidden: Tensor
     counted: Tensor
 
 
-def a_copy_for_each(batch: Batch, places: Tensor) -> Iterator[Copies]:
-    """places (B, P), in groups that fit a pass."""
-    length, place = batch.tokens.shape[1], places.reshape(-1)
-    row, every = torch.arange(len(places), device=place.device), torch.arange(length, device=place.device)
-    row = row.repeat_interleave(places.shape[1])
-    group = max(1, tokens_of_a_pass(place.device) // length)
-    for rows, own in zip(row.split(group), place.split(group)):
+def a_copy_for_each(batch: Batch, positions: Tensor) -> Iterator[Copies]:
+    """positions (B, P), in groups that fit a pass."""
+    length, position = batch.tokens.shape[1], positions.reshape(-1)
+    row, every = torch.arange(len(positions), device=position.device), torch.arange(length, device=position.device)
+    row = row.repeat_interleave(positions.shape[1])
+    group = max(1, tokens_of_a_pass(position.device) // length)
+    for rows, own in zip(row.split(group), position.split(group)):
         first = last = own
         if batch.spans is not None:
             first, last = batch.spans.first[rows, own], batch.spans.last[rows, own]

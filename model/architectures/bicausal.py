@@ -26,7 +26,7 @@ from torch import Tensor, nn
 from kernels.attention import union_attention
 from kernels.attention.layout import Layout
 from kernels.one_sided import one_sided
-from model.architectures.base import Architecture, check_words, flat_places
+from model.architectures.base import Architecture, check_words, flat_positions
 from model.batch import Batch
 from model.config import ModelConfig
 from model.head import Head
@@ -107,26 +107,26 @@ class Bicausal(Architecture):
         """The towers' own losses are charged while they act."""
         return 0.0 if self.options.causal and fraction < 0.5 else 1.0
 
-    def predict(self, batch: Batch, places: Tensor | None = None) -> Tensor:
+    def predict(self, batch: Batch, positions: Tensor | None = None) -> Tensor:
         content = self.embedding(batch.tokens, batch.documents)
-        return self.query_stream(content, self.directions(content, batch), batch, places)
+        return self.query_stream(content, self.directions(content, batch), batch, positions)
 
     def encode(self, batch: Batch, *, with_self: bool = True) -> Tensor:
         content = self.embedding(batch.tokens, batch.documents)
         return self.query_stream(content, self.directions(content, batch), batch, with_self=with_self)
 
-    def leave_one_out(self, batch: Batch, places: Tensor) -> tuple[Tensor, int]:
-        return self.predict(batch, flat_places(batch, places)).view(*places.shape, -1), 1
+    def leave_one_out(self, batch: Batch, positions: Tensor) -> tuple[Tensor, int]:
+        return self.predict(batch, flat_positions(batch, positions)).view(*positions.shape, -1), 1
 
     def query_stream(
         self,
         content: Tensor,
         towers: Towers | None,
         batch: Batch,
-        places: Tensor | None = None,
+        positions: Tensor | None = None,
         with_self: bool = False,
     ) -> Tensor:
-        """The query stream over content (B, N, D) and the towers. with_self: the place's own embedding joins its start."""
+        """The query stream over content (B, N, D) and the towers. with_self: the position's own embedding joins its start."""
         query = query_start(self, content, batch)
         if self.begin is not None:
             query = query + self.starts(towers, batch)
@@ -141,7 +141,7 @@ class Bicausal(Architecture):
         for i, (block, past, future) in enumerate(zip(self.blocks, *sides)):
             q = block.queries(query, content.shape[:2])
             read = union_attention(q, *past, *future, documents=batch.layout, spans=batch.spans)
-            query = block.update(query, read, places if i == last else None)
+            query = block.update(query, read, positions if i == last else None)
         return query
 
     def directions(self, content: Tensor, batch: Batch) -> Towers | None:
@@ -168,10 +168,12 @@ class Bicausal(Architecture):
         return states
 
     def starts(self, towers: Towers, batch: Batch) -> Tensor:
-        """W [f of the nearest place before i, or before its span, b of the nearest after]; 0 where there is none."""
+        """W [f of the nearest position before i, or before its span, b of the nearest after]; 0 where there is none."""
         length, layout = batch.tokens.shape[1], batch.layout
-        place = torch.arange(length, device=batch.tokens.device).expand_as(batch.tokens)
-        first, last = (place, place) if batch.spans is None else (batch.spans.first.long(), batch.spans.last.long())
+        position = torch.arange(length, device=batch.tokens.device).expand_as(batch.tokens)
+        first, last = (
+            (position, position) if batch.spans is None else (batch.spans.first.long(), batch.spans.last.long())
+        )
         start, end = (0, length) if layout is None else (layout.start, layout.end)
         parts = []
         for states, at, none in (
@@ -206,9 +208,9 @@ class Bicausal(Architecture):
             return super().loss(batch, head)
         content = self.embedding(batch.tokens, batch.documents)
         towers = self.directions(content, batch)
-        states, targets = self.query_stream(content, towers, batch, batch.places), batch.tokens.flatten()
-        if batch.places is not None:
-            targets = targets.index_select(0, batch.places)
+        states, targets = self.query_stream(content, towers, batch, batch.positions), batch.tokens.flatten()
+        if batch.positions is not None:
+            targets = targets.index_select(0, batch.positions)
         own = head.loss(states.reshape(-1, states.shape[-1]), targets)
         ahead, back = (direction[-1] for direction in towers)
         losses = []
@@ -231,5 +233,5 @@ def mirror(layout: Layout) -> Layout:
     """The layout of the same rows read backwards."""
     length = layout.shape[1]
     start, end = length - layout.end.flip(1), length - layout.start.flip(1)
-    none = (start == end).int()  # padding: the empty range at its own place
+    none = (start == end).int()  # padding: the empty range at its own position
     return Layout(start - none, end - none)

@@ -1,16 +1,17 @@
 """The default: T-TA with local content. Queries start from their neighbours; keys and values hold theirs.
 
     content   e_j = embedding(x_j), raw, the same in every layer
-    query     g_i starts from [MASK] plus place plus W [e_(i-n) .. e_(i-1), e_(i+1) .. e_(i+n)]                  (near)
+    query     g_i starts from [MASK] plus position plus W [e_(i-n) .. e_(i-1), e_(i+1) .. e_(i+n)]                  (near)
     layer l   g_i <- Block_l(g_i, attention over  K_l e_j + sum_t c_t K_l e_(j-t) + sum_t c'_t K_l e_(j+t)
                                   for |i - j| > taps; values alike)                                               (taps)
 
-Nothing leaks: what place i starts from does not hold e_i and enters no other place; a key holds tokens at most `taps` places
-away, and its readers are farther. What is nearer they start from, so near is at least taps. The convolution ("canon" layers:
-Allen-Zhu 2025) lets a query find the place where the same neighbours stood, before it and after it. `near=0,taps=0` is T-TA.
+Nothing leaks: what position i starts from does not hold e_i and enters no other position; a key holds tokens at most `taps`
+positions away, and its readers are farther. What is nearer they start from, so near is at least taps. The convolution ("canon"
+layers: Allen-Zhu 2025) lets a query find the position where the same neighbours stood, before it and after it. `near=0,taps=0`
+is T-TA.
 
-`words=p`: while training, a share p of the words is hidden whole from each of its own places (`Batch.spans`). Then i - n .. i + n
-above are the neighbours of the word, |i - j| counts from its ends, and queries are told how far these are.
+`words=p`: while training, a share p of the words is hidden whole from each of its own positions (`Batch.spans`). Then i - n ..
+i + n above are the neighbours of the word, |i - j| counts from its ends, and queries are told how far these are.
 """
 
 from dataclasses import dataclass
@@ -20,7 +21,7 @@ from torch import Tensor, nn
 
 from kernels.attention.visibility import BEYOND
 from kernels.one_sided import two_sided
-from model.architectures.base import Architecture, check_words, flat_places
+from model.architectures.base import Architecture, check_words, flat_positions
 from model.batch import Batch
 from model.config import ModelConfig
 from model.layers import Block, by_layer, projected
@@ -57,18 +58,18 @@ class Local(Architecture):
         self.ends = SpanEnds(config) if o.words else None
         self.taps = nn.Parameter(torch.zeros(2, o.taps, 2 * config.n_layers * config.d_model)) if o.taps else None
 
-    def predict(self, batch: Batch, places: Tensor | None = None) -> Tensor:
-        return self.query_stream(batch, places)
+    def predict(self, batch: Batch, positions: Tensor | None = None) -> Tensor:
+        return self.query_stream(batch, positions)
 
     def encode(self, batch: Batch, *, with_self: bool = True) -> Tensor:
         return self.query_stream(batch, with_self=with_self)
 
-    def leave_one_out(self, batch: Batch, places: Tensor) -> tuple[Tensor, int]:
+    def leave_one_out(self, batch: Batch, positions: Tensor) -> tuple[Tensor, int]:
         """One pass, words hidden or not: of a word that is hidden no key, no value and no start holds anything."""
-        return self.query_stream(batch, flat_places(batch, places)).view(*places.shape, -1), 1
+        return self.query_stream(batch, flat_positions(batch, positions)).view(*positions.shape, -1), 1
 
-    def query_stream(self, batch: Batch, places: Tensor | None = None, *, with_self: bool = False) -> Tensor:
-        """with_self: the place's own embedding joins its start."""
+    def query_stream(self, batch: Batch, positions: Tensor | None = None, *, with_self: bool = False) -> Tensor:
+        """with_self: the position's own embedding joins its start."""
         content = self.embedding(batch.tokens, batch.documents)  # (B, N, D)
         query = query_start(self, content, batch)
         if with_self:
@@ -78,5 +79,5 @@ class Local(Architecture):
             kv = two_sided(kv, self.taps, batch.layout)
         beyond, last = f"{BEYOND}{self.options.taps}", len(self.blocks) - 1
         for i, (block, (k, v)) in enumerate(zip(self.blocks, by_layer(self.blocks, kv))):
-            query = block(query, k, v, beyond, batch.layout, places if i == last else None, batch.spans)
+            query = block(query, k, v, beyond, batch.layout, positions if i == last else None, batch.spans)
         return query

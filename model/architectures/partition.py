@@ -51,10 +51,10 @@ class Partition(Architecture):
         self.blocks = nn.ModuleList(Block(config) for _ in range(config.n_layers))
         self.near = Near(config, self.options.near) if self.options.near else None
 
-    def predict(self, batch: Batch, places: Tensor | None = None) -> Tensor:
+    def predict(self, batch: Batch, positions: Tensor | None = None) -> Tensor:
         low, high = self.options.low, self.options.high
         share = low + (high - low) * uniform(batch, 6)[:, :1]
-        return self.exchange(batch, uniform(batch, 5) < share, places)
+        return self.exchange(batch, uniform(batch, 5) < share, positions)
 
     def encode(self, batch: Batch, *, with_self: bool = True) -> Tensor:
         """One group that holds everything, through all layers."""
@@ -67,7 +67,7 @@ class Partition(Architecture):
             x = block.self_attention(x, "full", batch.layout)
         return x
 
-    def exchange(self, batch: Batch, group: Tensor, places: Tensor | None = None) -> Tensor:
+    def exchange(self, batch: Batch, group: Tensor, positions: Tensor | None = None) -> Tensor:
         """group: (B, N) bool, which of the two each position belongs to."""
         content = self.embedding(batch.tokens, batch.documents)  # (B, N, D)
         query = self.embedding.queries(batch.tokens, batch.documents)
@@ -84,7 +84,7 @@ class Partition(Architecture):
             block = self.blocks[i]
             k, v = block.keys_values(block.read(content))
             read = attention(block.queries(query, content.shape[:2]), k, v, ~same, documents=batch.layout)
-            query = block.update(query.expand_as(content), read, places if i == last else None)
+            query = block.update(query.expand_as(content), read, positions if i == last else None)
         return query
 
     def _near(self, content: Tensor, group: Tensor, batch: Batch) -> tuple[Tensor, Tensor]:
@@ -97,7 +97,7 @@ class Partition(Architecture):
             torch.where(group[..., None], two, one)
         )
 
-    def leave_one_out(self, batch: Batch, places: Tensor) -> tuple[Tensor, int]:
-        """A copy for each place, alone in its group, or with its span."""
-        states = [self.exchange(c.batch, c.hidden, c.counted) for c in a_copy_for_each(batch, places)]
-        return torch.cat(states).view(*places.shape, -1), places.shape[1]
+    def leave_one_out(self, batch: Batch, positions: Tensor) -> tuple[Tensor, int]:
+        """A copy for each position, alone in its group, or with its span."""
+        states = [self.exchange(c.batch, c.hidden, c.counted) for c in a_copy_for_each(batch, positions)]
+        return torch.cat(states).view(*positions.shape, -1), positions.shape[1]

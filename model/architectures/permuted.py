@@ -1,13 +1,13 @@
-"""XLNet's two streams (Yang et al. 2019, arXiv 1906.08237): every place predicted in one pass, each from a part of the others.
+"""XLNet's two streams (Yang et al. 2019, arXiv 1906.08237): every position predicted in one pass, each from a part of the others.
 
-A document's places are put in a random order, another one for each sample. With rank r:
+A document's positions are put in a random order, another one for each sample. With rank r:
 
     content   h_i <- Block(h_i, h_j for r_j <= r_i)        starts from embedding(x_i)
-    query     g_i <- Block(g_i, h_j for r_j <  r_i)        starts from [MASK] plus place; the same weights
+    query     g_i <- Block(g_i, h_j for r_j <  r_i)        starts from [MASK] plus position; the same weights
 
-Content is deep, and of the others a place sees half on average. Leave-one-out asks for a place that comes last, and so needs
-a pass for each. `near` adds the neighbours' raw embeddings to where queries start, whatever their ranks; content must not
-have them, for it would carry a token to places of lower rank, and from there back.
+Content is deep, and of the others a position sees half on average. Leave-one-out asks for a position that comes last, and so
+needs a pass for each. `near` adds the neighbours' raw embeddings to where queries start, whatever their ranks; content must not
+have them, for it would carry a token to positions of lower rank, and from there back.
 """
 
 from dataclasses import dataclass, replace
@@ -41,11 +41,11 @@ class Permuted(Architecture):
         self.blocks = nn.ModuleList(Block(config) for _ in range(config.n_layers))
         self.near = Near(config, self.options.near) if self.options.near else None
 
-    def predict(self, batch: Batch, places: Tensor | None = None) -> Tensor:
-        return self.two_streams(batch, ranked(uniform(batch), batch), places)
+    def predict(self, batch: Batch, positions: Tensor | None = None) -> Tensor:
+        return self.two_streams(batch, ranked(uniform(batch), batch), positions)
 
     def encode(self, batch: Batch, *, with_self: bool = True) -> Tensor:
-        """The content stream, every place seeing all."""
+        """The content stream, every position seeing all."""
         if not with_self:
             raise ValueError("permuted has no states without self that see all others; use with_self=True.")
         x = self.embedding(batch.tokens, batch.documents)
@@ -53,7 +53,7 @@ class Permuted(Architecture):
             x = block.self_attention(x, "full", batch.layout)
         return x
 
-    def two_streams(self, batch: Batch, rank: Tensor, places: Tensor | None = None) -> Tensor:
+    def two_streams(self, batch: Batch, rank: Tensor, positions: Tensor | None = None) -> Tensor:
         content = self.embedding(batch.tokens, batch.documents)  # (B, N, D)
         query = self.embedding.queries(batch.tokens, batch.documents)
         if self.near is not None:
@@ -64,27 +64,27 @@ class Permuted(Architecture):
             asking = block.queries(query, content.shape[:2])
             if i == last:  # nobody reads the last content
                 asked = attention(asking, k, v, "rank_strict", documents=batch.layout, rank=rank)
-                return block.update(query.expand_as(content), asked, places)
+                return block.update(query.expand_as(content), asked, positions)
             of_content = block.queries(content, content.shape[:2])
             seen, asked = two_stream_attention(of_content, asking, k, v, "rank", documents=batch.layout, rank=rank)
             content, query = block.update(content, seen), block.update(query.expand_as(content), asked)
         raise AssertionError("a model has at least one layer")
 
-    def leave_one_out(self, batch: Batch, places: Tensor) -> tuple[Tensor, int]:
-        """A copy for each place, in an order in which it comes after all that it may see, and before what is hidden."""
-        score, every = uniform(batch), torch.arange(batch.tokens.shape[1], device=places.device)
+    def leave_one_out(self, batch: Batch, positions: Tensor) -> tuple[Tensor, int]:
+        """A copy for each position, in an order in which it comes after all that it may see, and before what is hidden."""
+        score, every = uniform(batch), torch.arange(batch.tokens.shape[1], device=positions.device)
         states = []
-        for each in a_copy_for_each(batch, places):
+        for each in a_copy_for_each(batch, positions):
             spans = None if batch.spans is None else Spans(batch.spans.first[each.row], batch.spans.last[each.row])
-            copies, own = replace(each.batch, spans=spans), every == each.place[:, None]  # (C, N)
-            # The place itself after the others, and after it what is hidden from it.
+            copies, own = replace(each.batch, spans=spans), every == each.position[:, None]  # (C, N)
+            # The position itself after the others, and after it what is hidden from it.
             behind = own.double() + 2.0 * (each.hidden & ~own)
             states.append(self.two_streams(copies, ranked(score[each.row] + behind, copies), each.counted))
-        return torch.cat(states).view(*places.shape, -1), places.shape[1]
+        return torch.cat(states).view(*positions.shape, -1), positions.shape[1]
 
 
 def ranked(score: Tensor, batch: Batch) -> Tensor:
-    """(B, N) int64: the rank of each place by `score` within its document; 0 at padding."""
+    """(B, N) int64: the rank of each position by `score` within its document; 0 at padding."""
     if batch.layout is None:
         return score.argsort(1).argsort(1)
     rank = (score + 8.0 * batch.layout.start).argsort(1).argsort(1) - batch.layout.start

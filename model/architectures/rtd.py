@@ -1,12 +1,12 @@
-"""Replaced token detection (ELECTRA: Clark et al. 2020, arXiv 2003.10555) with a generator that predicts every place.
+"""Replaced token detection (ELECTRA: Clark et al. 2020, arXiv 2003.10555) with a generator that predicts every position.
 
     generator       any registered architecture of fewer layers, on the same table; with its own loss
-    replacements    at a share of the places the token is drawn from what the generator predicts there, all in one pass
-    discriminator   an encoder that sees everything, and says at each place whether its token is the true one
+    replacements    at a share of the positions the token is drawn from what the generator predicts there, all in one pass
+    discriminator   an encoder that sees everything, and says at each position whether its token is the true one
 
-    loss = generator's + weight * binary cross-entropy over all places      (a token drawn right counts as true)
+    loss = generator's + weight * binary cross-entropy over all positions      (a token drawn right counts as true)
 
-ELECTRA's generator sees [MASK]s where it must guess; an all-position one guesses anywhere from the true text, so which places
+ELECTRA's generator sees [MASK]s where it must guess; an all-position one guesses anywhere from the true text, so which positions
 are replaced need not be known beforehand. Predictions and leave-one-out are the generator's: a discriminator predicts no
 tokens, and what it has learned is measured by fine-tuning. `encode` is the discriminator.
 """
@@ -56,7 +56,7 @@ class RTD(Architecture):
         kind = architecture_class(o.generator)
         if kind.masking is not None or kind is RTD or kind.passes_each:
             raise ValueError(
-                f"generator is {o.generator!r}; it must predict every place in one pass, as tta and local do."
+                f"generator is {o.generator!r}; it must predict every position in one pass, as tta and local do."
             )
         layers = o.generator_layers or max(1, config.n_layers // 2)
         options = (("words", o.words),)
@@ -71,11 +71,11 @@ class RTD(Architecture):
         judge = self.judge[1].weight
         return (p for p in super().matrices() if p is not judge)
 
-    def predict(self, batch: Batch, places: Tensor | None = None) -> Tensor:
-        return self.generator.predict(batch, places)
+    def predict(self, batch: Batch, positions: Tensor | None = None) -> Tensor:
+        return self.generator.predict(batch, positions)
 
-    def leave_one_out(self, batch: Batch, places: Tensor) -> tuple[Tensor, int]:
-        return self.generator.leave_one_out(batch, places)
+    def leave_one_out(self, batch: Batch, positions: Tensor) -> tuple[Tensor, int]:
+        return self.generator.leave_one_out(batch, positions)
 
     def encode(self, batch: Batch, *, with_self: bool = True) -> Tensor:
         if not with_self:
@@ -91,15 +91,15 @@ class RTD(Architecture):
     def loss(self, batch: Batch, head: Head) -> Tensor:
         states = self.predict(batch)  # (B, N, D)
         flat, targets = states.flatten(0, 1), batch.tokens.flatten()
-        if batch.places is not None:
-            flat, targets = flat.index_select(0, batch.places), targets.index_select(0, batch.places)
+        if batch.positions is not None:
+            flat, targets = flat.index_select(0, batch.positions), targets.index_select(0, batch.positions)
         own = head.loss(flat, targets)
         with torch.no_grad():
             tokens = self.replacements(states, batch, head)
         judged = self.judge(self.discriminate(tokens, batch)).float()[..., 0]
         doubt = F.binary_cross_entropy_with_logits(judged, (tokens != batch.tokens).float(), reduction="none").flatten()
-        if batch.places is not None:
-            doubt = doubt.index_select(0, batch.places)
+        if batch.positions is not None:
+            doubt = doubt.index_select(0, batch.positions)
         return own + self.options.weight * doubt.mean()
 
     def replacements(self, states: Tensor, batch: Batch, head: Head) -> Tensor:

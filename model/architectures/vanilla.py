@@ -1,11 +1,11 @@
 """Vanilla masked language modelling (BERT, Devlin et al. 2019): one stream, [MASK]s in the input, full visibility.
 
-The baseline that everything is compared with. A pass predicts the masked places only. Masking rate after Wettig et al.
+The baseline that everything is compared with. A pass predicts the masked positions only. Masking rate after Wettig et al.
 2023 (arXiv 2202.08005): 15% is BERT's, more is often better, and plain [MASK] beats 80/10/10; 30% by our sweep (docs/tuning.md).
 
-`narrow=k` (NarrowBERT's sparse queries, Li et al., ACL 2023, arXiv 2301.04761): after k layers only the masked places are carried
-on, and read keys and values of what the others were after layer k. With k one less than there are layers nothing changes but the
-cost, for nobody reads the other places of the last layer: that is `narrow=0`, vanilla as it is.
+`narrow=k` (NarrowBERT's sparse queries, Li et al., ACL 2023, arXiv 2301.04761): after k layers only the masked positions are
+carried on, and read keys and values of what the others were after layer k. With k one less than there are layers nothing
+changes but the cost, for nobody reads the other positions of the last layer: that is `narrow=0`, vanilla as it is.
 `near` and `taps` are the tricks of `local`; `words=s` masks whole words in a share s of the rows.
 """
 
@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from data.masking import Masking
 from kernels.one_sided import two_sided
 from model.architectures.base import Architecture, a_copy_for_each
-from model.batch import Batch, PlacesByRow
+from model.batch import Batch, PositionsByRow
 from model.config import ModelConfig
 from model.layers import Block
 from model.neighbours import Near
@@ -60,7 +60,7 @@ class Vanilla(Architecture):
             raise ValueError(f"narrow is {o.narrow}; it must be less than the {config.n_layers} layers, or 0 (off).")
         self.masking = o.masking()
         o.masking(1.0)  # refuses a final rate that cannot be
-        self.wide = o.narrow or config.n_layers - 1  # layers that carry all places
+        self.wide = o.narrow or config.n_layers - 1  # layers that carry all positions
         self.blocks = nn.ModuleList(Block(config) for _ in range(config.n_layers))
         # Masked tokens leak nothing, so both sides are convolved for every reader.
         self.near = Near(config, o.near) if o.near else None
@@ -70,14 +70,14 @@ class Vanilla(Architecture):
     def masking_at(self, fraction: float) -> Masking:
         return self.options.masking(fraction)
 
-    def predict(self, batch: Batch, places: Tensor | None = None) -> Tensor:
+    def predict(self, batch: Batch, positions: Tensor | None = None) -> Tensor:
         if batch.corrupted is None:
-            raise ValueError("vanilla predicts masked places and this batch has none; build it with a Masking.")
+            raise ValueError("vanilla predicts masked positions and this batch has none; build it with a Masking.")
         shape = batch.tokens.shape
-        if places is None:
-            every = PlacesByRow.of(torch.arange(shape.numel(), device=batch.tokens.device), *shape)
+        if positions is None:
+            every = PositionsByRow.of(torch.arange(shape.numel(), device=batch.tokens.device), *shape)
             return self.narrowed(batch.corrupted, batch, every).view(*shape, -1)
-        own = batch.by_row if places is batch.places else PlacesByRow.of(places, *shape)
+        own = batch.by_row if positions is batch.positions else PositionsByRow.of(positions, *shape)
         return self.narrowed(batch.corrupted, batch, own)
 
     def encode(self, batch: Batch, *, with_self: bool = True) -> Tensor:
@@ -93,14 +93,14 @@ class Vanilla(Architecture):
         return None if self.taps is None else partial(two_sided, weight=self.taps[layer], documents=batch.layout)
 
     def stream(self, tokens: Tensor, batch: Batch, layers: int | None = None) -> Tensor:
-        """All places through all layers, or the first so many: (B, N, D)."""
+        """All positions through all layers, or the first so many: (B, N, D)."""
         x = self._start(tokens, batch)
         for i, block in enumerate(self.blocks[:layers]):
             x = block.self_attention(x, "full", batch.layout, mix=self._mix(i, batch))
         return x
 
-    def narrowed(self, tokens: Tensor, batch: Batch, own: PlacesByRow) -> Tensor:
-        """The states of some places, (P, D): all are carried through the wide layers, these alone through the others."""
+    def narrowed(self, tokens: Tensor, batch: Batch, own: PositionsByRow) -> Tensor:
+        """The states of some positions, (P, D): all are carried through the wide layers, these alone through the others."""
         wide = self.stream(tokens, batch, self.wide)
         rows, (b, length) = own.slots, tokens.shape
         at = rows + length * torch.arange(b, device=tokens.device)[:, None]
@@ -115,11 +115,13 @@ class Vanilla(Architecture):
             x = self.blocks[i].some_rows(x, rows, k, v, seen)
         return x.flatten(0, 1).index_select(0, own.order)
 
-    def leave_one_out(self, batch: Batch, places: Tensor) -> tuple[Tensor, int]:
-        """One copy of the sentence for each place, that place (and what is hidden from it) masked: a pass for each."""
+    def leave_one_out(self, batch: Batch, positions: Tensor) -> tuple[Tensor, int]:
+        """One copy of the sentence for each position, that position (and what is hidden from it) masked: a pass for each."""
         states = []
-        for copies in a_copy_for_each(batch, places):
+        for copies in a_copy_for_each(batch, positions):
             tokens = copies.batch.tokens.masked_fill(copies.hidden, self.config.mask_id)
-            alone = PlacesByRow(copies.place[:, None], torch.arange(len(copies.place), device=places.device))
+            alone = PositionsByRow(
+                copies.position[:, None], torch.arange(len(copies.position), device=positions.device)
+            )
             states.append(self.narrowed(tokens, copies.batch, alone))
-        return torch.cat(states).view(*places.shape, -1), places.shape[1]
+        return torch.cat(states).view(*positions.shape, -1), positions.shape[1]

@@ -119,7 +119,7 @@ def test_shards_know_where_words_begin(prepared: dict[str, PreparedCorpus], segm
     for corpus in prepared.values():
         shards, tokenizer = corpus.train, corpus.tokenizer
         length = 50
-        places = np.array([0, 3, 777, shards.tokens - 20])
+        positions = np.array([0, 3, 777, shards.tokens - 20])
         everything = shards.word_starts(np.array([0]), shards.tokens)[0]
         expected = []
         for number in range(shards.documents):
@@ -127,8 +127,8 @@ def test_shards_know_where_words_begin(prepared: dict[str, PreparedCorpus], segm
             text = tokenizer.decode(ids)
             expected += [True, *token_starts(tokenizer, ids[1:-1], segmenter.starts(text)), True]
         assert everything.tolist() == expected
-        windows = shards.word_starts(places, length)
-        assert (windows == np.take(everything, places[:, None] + np.arange(length), mode="wrap")).all()
+        windows = shards.word_starts(positions, length)
+        assert (windows == np.take(everything, positions[:, None] + np.arange(length), mode="wrap")).all()
 
 
 def test_what_is_hidden_and_masked_is_a_word_of_the_dictionary(prepared: dict[str, PreparedCorpus]) -> None:
@@ -139,8 +139,8 @@ def test_what_is_hidden_and_masked_is_a_word_of_the_dictionary(prepared: dict[st
     first, last = batch.spans.first.numpy(), batch.spans.last.numpy()
     seen = set()
     for row in range(8):
-        for place in range(1, 63):
-            a, b = first[row, place], last[row, place]
+        for position in range(1, 63):
+            a, b = first[row, position], last[row, position]
             if a > 0 and b < 63:
                 seen.add("".join(corpus.tokenizer.pieces(batch.tokens[row, a : b + 1].tolist())))
             assert len(set(batch.masked[row, a : b + 1].tolist())) == 1

@@ -12,14 +12,14 @@ def test_is_a_permutation(n: int, key: int) -> None:
 
 
 @given(n=st.integers(1, 2**40), key=st.integers(0, 2**64 - 1), data=st.data())
-def test_each_place_is_a_function_of_itself_alone(n: int, key: int, data: st.DataObject) -> None:
-    places = np.array(data.draw(st.lists(st.integers(0, n - 1), min_size=1, max_size=20)))
-    together = permute(places, n, key)
+def test_each_position_is_a_function_of_itself_alone(n: int, key: int, data: st.DataObject) -> None:
+    positions = np.array(data.draw(st.lists(st.integers(0, n - 1), min_size=1, max_size=20)))
+    together = permute(positions, n, key)
     assert ((together >= 0) & (together < n)).all()
-    assert [int(permute(place[None], n, key)[0]) for place in places] == together.tolist()
+    assert [int(permute(position[None], n, key)[0]) for position in positions] == together.tolist()
 
 
-def test_every_place_is_equally_likely() -> None:
+def test_every_position_is_equally_likely() -> None:
     """Over many keys, where 0 goes is uniform: chi-squared with 9 degrees of freedom is below 40 but once in 10**5."""
     images = np.array([permute(np.array([0]), 10, hash64(key))[0] for key in range(2_000)])
     counts = np.bincount(images, minlength=10)

@@ -17,7 +17,7 @@ VOCABULARY = Vocabulary(size=1_000, pad_id=0, bos_id=1, eos_id=2, mask_id=3, unk
 
 
 class Stream(Shards):
-    """A stream in memory whose tokens say where they are: token = place + 5. Places in `begins` hold BOS."""
+    """A stream in memory whose tokens say where they are: token = position + 5. Positions in `begins` hold BOS."""
 
     def __init__(self, tokens: int, begins: tuple[int, ...] = ()):
         self.stream = np.arange(tokens) + 5
@@ -44,9 +44,9 @@ def test_an_epoch_covers_the_stream_exactly_once(tokens: int, rows: int, length:
     steps = -(-2 * per_epoch // rows)
     windows = torch.cat([batches.at(step).tokens for step in range(steps)])
     for epoch in range(2):
-        places = windows[epoch * per_epoch : (epoch + 1) * per_epoch].flatten() - 5
-        assert len(places.unique()) == len(places) == per_epoch * length  # nothing twice
-        assert tokens - len(places) < length  # and less than a window left over
+        positions = windows[epoch * per_epoch : (epoch + 1) * per_epoch].flatten() - 5
+        assert len(positions.unique()) == len(positions) == per_epoch * length  # nothing twice
+        assert tokens - len(positions) < length  # and less than a window left over
 
 
 def test_each_epoch_has_an_order_of_its_own() -> None:
@@ -62,7 +62,7 @@ def test_what_is_left_over_differs_between_epochs() -> None:
         set(range(103)) - {int(t) - 5 for step in range(10) for t in batches.at(10 * epoch + step).tokens[0]}
         for epoch in range(4)
     ]
-    assert all(len(places) == 3 for places in left) and len({frozenset(places) for places in left}) > 1
+    assert all(len(positions) == 3 for positions in left) and len({frozenset(positions) for positions in left}) > 1
 
 
 def test_a_batch_is_a_pure_function_of_seed_and_step(prepared: PreparedCorpus) -> None:
@@ -76,7 +76,7 @@ def test_a_batch_is_a_pure_function_of_seed_and_step(prepared: PreparedCorpus) -
     assert not equal(reference[0], Batches(prepared.train, 4, 32, 6, masking).at(0))
 
 
-def test_each_step_and_each_row_masks_other_places() -> None:
+def test_each_step_and_each_row_masks_other_positions() -> None:
     batches = Batches(Stream(400), 4, 50, masking=Masking(0.3))
     rows = {tuple(row.tolist()) for step in range(5) for row in batches.at(step).masked}
     assert len(rows) == 20
@@ -102,14 +102,14 @@ def test_what_is_masked_does_not_depend_on_the_batch_it_stands_in(prepared: Prep
             assert one.samples == two[0].samples + two[1].samples
 
 
-def test_places_are_the_masked_ones_or_all_that_are_no_padding() -> None:
+def test_positions_are_the_masked_ones_or_all_that_are_no_padding() -> None:
     tokens = torch.zeros(2, 4, dtype=torch.int64)
     masked = torch.tensor([[0, 1, 0, 1], [1, 0, 0, 0]]).bool()
     documents = torch.tensor([[0, 0, 0, -1], [0, 1, 1, 1]], dtype=torch.int32)
-    assert Batch(tokens, masked=masked).places.tolist() == [1, 3, 4]
-    assert Batch(tokens, documents).places.tolist() == [0, 1, 2, 4, 5, 6, 7]
-    assert Batch(tokens).places is None and Batch(tokens).predicted == 8
-    assert Batch(tokens, documents.clamp(min=0)).places is None
+    assert Batch(tokens, masked=masked).positions.tolist() == [1, 3, 4]
+    assert Batch(tokens, documents).positions.tolist() == [0, 1, 2, 4, 5, 6, 7]
+    assert Batch(tokens).positions is None and Batch(tokens).predicted == 8
+    assert Batch(tokens, documents.clamp(min=0)).positions is None
 
 
 @given(
@@ -142,7 +142,7 @@ def test_bert_scheme_is_80_10_10_and_uniform() -> None:
     assert not np.isin(chosen, [0, 1, 2, 4]).any()
     drawn = chosen[(chosen != VOCABULARY.mask_id) & (chosen != 77)]
     assert len(np.unique(drawn)) > 900 and drawn.mean() == pytest.approx((5 + 999) / 2, abs=5 * 289 / len(drawn) ** 0.5)
-    assert np.abs(masked.mean(0) - 0.4).max() < 5 * (0.24 / 200) ** 0.5  # no place is preferred
+    assert np.abs(masked.mean(0) - 0.4).max() < 5 * (0.24 / 200) ** 0.5  # no position is preferred
 
 
 def test_documents_restart_in_each_row() -> None:
@@ -175,22 +175,22 @@ def test_documents_follow_the_document_boundaries(prepared: PreparedCorpus) -> N
 def test_held_out_windows_do_not_overlap(count: int, seed: int) -> None:
     stream = Stream(810, begins=tuple(range(0, 810, 27)))
     halves = [held_out_windows(stream, 10, part, count, seed) for part in ("dev", "test")]
-    places = [np.unique(h.batch.tokens[h.batch.tokens != VOCABULARY.bos_id]) for h in halves]
+    positions = [np.unique(h.batch.tokens[h.batch.tokens != VOCABULARY.bos_id]) for h in halves]
     for half, part in zip(halves, ("dev", "test")):
         assert half.batch.tokens.shape == (count, 10)
         assert equal(half.batch, held_out_windows(stream, 10, part, count, seed).batch)
-    assert not set(places[0]) & set(places[1])
+    assert not set(positions[0]) & set(positions[1])
     assert not set(halves[0].document.flatten()) & set(halves[1].document.flatten())  # no document in both
     ordinary = [(h.batch.tokens != VOCABULARY.bos_id).sum() for h in halves]
-    assert [len(p) for p in places] == ordinary  # nothing twice
+    assert [len(p) for p in positions] == ordinary  # nothing twice
 
 
-def test_held_out_windows_say_from_which_document_each_place_is() -> None:
+def test_held_out_windows_say_from_which_document_each_position_is() -> None:
     begins = tuple(range(0, 810, 27))
     found = held_out_windows(Stream(810, begins), 10, "test", 40)
-    place = found.batch.tokens.numpy() - 5
-    own = place >= 0  # the others are BOS
-    assert (found.document[own] == place[own] // 27).all()
+    position = found.batch.tokens.numpy() - 5
+    own = position >= 0  # the others are BOS
+    assert (found.document[own] == position[own] // 27).all()
 
 
 def test_held_out_windows_differ_by_seed_and_nest() -> None:

@@ -159,7 +159,7 @@ def test_a_long_document_is_cut_where_halves_would_be_lopsided(
     parts = [SidedPart(text, True, i == 0) for size in sizes for i in range(size)]
     encode(parts, tokenizer, {False: tmp_path / "t", True: tmp_path / "v"})
     shards = Shards(tmp_path / "v")
-    place, whole = shards.middle()
+    position, whole = shards.middle()
     assert whole == (cut == "document")
     ends = np.cumsum([len(shards.part(i)) for i in range(len(parts))]).tolist()
-    assert (place in ends) == (cut != "token") and abs(place - shards.tokens / 2) <= ends[0]
+    assert (position in ends) == (cut != "token") and abs(position - shards.tokens / 2) <= ends[0]

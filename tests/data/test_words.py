@@ -40,7 +40,7 @@ def test_a_share_of_the_words_is_hidden_whole(share: float) -> None:
     begins = position == own_first
     several = own_last > own_first
     assert whole[begins & several].mean() == pytest.approx(share, abs=0.03)
-    for array in (whole, alone):  # all places of a word alike
+    for array in (whole, alone):  # all positions of a word alike
         assert (array == np.take_along_axis(array, own_first, 1))[several].all()
     assert (np.diff(first, axis=1) >= 0).all() and (np.diff(last, axis=1) >= 0).all()
 

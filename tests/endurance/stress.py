@@ -25,7 +25,7 @@ SHAPE = "d_model=64,n_layers=2,n_heads=2"
 CONTESTANTS = [f"local:{SHAPE}", f"vanilla:{SHAPE},narrow=1,words=0.5"]
 OPTIONS = "--vocab-size 400 --sequence-length 32 --slice-seconds 0.3 --save-seconds 2 --workers 2 --budget 1.5Mtok "
 OPTIONS += "--precision fp32 --evaluation.words 64 "
-OPTIONS += "--evaluation.tokens 256 --evaluation.curve-tokens 64 --evaluation.places 8 --evaluation.points 8"
+OPTIONS += "--evaluation.tokens 256 --evaluation.curve-tokens 64 --evaluation.positions 8 --evaluation.points 8"
 
 
 @dataclass(frozen=True)

@@ -32,8 +32,8 @@ def test_a_doubt_is_a_token_that_another_beats_given_all_others(architecture: st
     assert found
     ids = [t for t, _, _ in tokenizer.encode_with_offsets(text)]
     batch = padded([[tokenizer.bos_id, *ids, tokenizer.eos_id]], tokenizer.pad_id)
-    places = torch.arange(len(ids) + 2)[None]
-    log_p = model.head.logits(model.architecture.leave_one_out(batch, places)[0]).log_softmax(-1)[0]
+    positions = torch.arange(len(ids) + 2)[None]
+    log_p = model.head.logits(model.architecture.leave_one_out(batch, positions)[0]).log_softmax(-1)[0]
     for doubt in found:
         [at] = [
             i for i, (_, b, e) in enumerate(tokenizer.encode_with_offsets(text)) if (b, e) == (doubt.begin, doubt.end)
@@ -136,7 +136,7 @@ def test_one_command_corrects_and_measures(
     assert correct.main() == 0
     out = " ".join(capsys.readouterr().out.split())
     assert "nats is best on dev" in out and "correction F1" in out
-    assert len((tmp_path / "out" / "corrected.txt").read_text().splitlines()) == 2  # an empty text keeps its place
+    assert len((tmp_path / "out" / "corrected.txt").read_text().splitlines()) == 2  # an empty text keeps its position
     assert json.loads((tmp_path / "out" / "results.json").read_text())["texts"] == 2
     (tmp_path / "pairs.tsv").write_text("one column\n")
     assert correct.main() == 2 and "line 1: 1 columns, expected the wrong text" in " ".join(

@@ -57,9 +57,9 @@ def test_a_label_s_score_is_its_word_s_mean_without_the_slot(architecture: str, 
             n = batch.tokens.shape[1]
             begin, end = torch.arange(n), torch.arange(n)
             begin[first : first + k], end[first : first + k] = first, first + k - 1
-            places = torch.arange(first, first + k)[None]
+            positions = torch.arange(first, first + k)[None]
             batch = replace(batch, spans=spans_of(begin[None], end[None]))
-            log_p = model.head.logits(model.architecture.leave_one_out(batch, places)[0]).log_softmax(-1)[0]
+            log_p = model.head.logits(model.architecture.leave_one_out(batch, positions)[0]).log_softmax(-1)[0]
             expected = sum(float(log_p[i, t].detach()) for i, t in enumerate(word)) / k
             assert float(score.detach()) == pytest.approx(expected, abs=1e-4)
     found.sum().backward()

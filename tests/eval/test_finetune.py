@@ -235,7 +235,7 @@ def test_span_windows_hold_every_token_and_their_labels_stand_for_the_answer(
     assert holding or longest == 16
 
 
-def test_a_span_is_the_likeliest_pair_of_places_over_all_windows(tokenizer: Tokenizer) -> None:
+def test_a_span_is_the_likeliest_pair_of_positions_over_all_windows(tokenizer: Tokenizer) -> None:
     passage = "the barid often sees the denot. the folum paints gimel twice, never the kuret."
     form = Span(Task("t", (), ("q", "c"), "", ("em",), form="span"), tokenizer, 24)
     examples = [Example(("who?", passage), (("folum", passage.index("folum")),), 0)]

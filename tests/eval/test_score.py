@@ -37,17 +37,17 @@ def by_brute_force(model: MaskedLM, tokenizer: Tokenizer, ids: list[int], varian
     tokens = torch.tensor([[tokenizer.bos_id, *ids, tokenizer.eos_id]])
     first, last = word_bounds(word_starts(tokens.numpy(), tokenizer.starts_word[tokens.numpy()], tokenizer.special_ids))
     found = []
-    for place in range(1, len(ids) + 1):
+    for position in range(1, len(ids) + 1):
         every = torch.arange(tokens.shape[1])
-        begin = int(first[0, place]) if variant == "whole_word" else place
-        end = place if variant == "original" else int(last[0, place])
+        begin = int(first[0, position]) if variant == "whole_word" else position
+        end = position if variant == "original" else int(last[0, position])
         own = (every >= begin) & (every <= end)
         masked = tokens.masked_fill(own, tokenizer.mask_id)
         spans = spans_of(torch.where(own, begin, every)[None], torch.where(own, end, every)[None])
         # Tokens that are hidden are replaced, so that a model which looked at them would be found out.
-        states, _ = model.architecture.leave_one_out(Batch(masked, spans=spans), torch.tensor([[place]]))
+        states, _ = model.architecture.leave_one_out(Batch(masked, spans=spans), torch.tensor([[position]]))
         log_p = model.head.logits(states[0, 0]).log_softmax(-1)
-        found.append(float(log_p[tokens[0, place]]))
+        found.append(float(log_p[tokens[0, position]]))
     return found
 
 

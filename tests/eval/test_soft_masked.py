@@ -64,7 +64,7 @@ def test_sighan_by_hand(tmp_path: Path) -> None:
     for truth, sentence in (
         ("A2-9, 0\n", "b.txt, line 1: there is no text 'A2-9'"),
         ("A2-1, 3\n", "line 1: found 'A2-1, 3'; expected ID, 0"),
-        ("A2-1, 7, 在\n", "line 1: no place and character in '7', '在' for a text of 6"),
+        ("A2-1, 7, 在\n", "line 1: no position and character in '7', '在' for a text of 6"),
         ("", "b.txt is empty"),
     ):
         (tmp_path / "b.txt").write_text(truth)

@@ -73,10 +73,10 @@ def test_logits_states_and_scores_are_ours(kind: str, side: str, exported, token
 def test_adjacent_masks_are_a_hidden_stretch(kind: str, exported, tokenizer: Tokenizer) -> None:
     model, folder = exported(kind)
     batch, mask = rows(tokenizer)
-    place = torch.arange(17).expand(3, -1)
-    inside = (place >= 4) & (place < 7)
-    hidden = batch.hiding(torch.where(inside, 4, place), torch.where(inside, 6, place))
-    states, _ = model.architecture.leave_one_out(hidden, place[:, 4:7])
+    position = torch.arange(17).expand(3, -1)
+    inside = (position >= 4) & (position < 7)
+    hidden = batch.hiding(torch.where(inside, 4, position), torch.where(inside, 6, position))
+    states, _ = model.architecture.leave_one_out(hidden, position[:, 4:7])
     expected = model.head.logits(states)[:2]  # the third row is padding there
     masked = batch.tokens.masked_fill(inside & mask.bool(), tokenizer.mask_id)
     found = loaded(folder)(input_ids=masked, attention_mask=mask).logits[:2, 4:7]

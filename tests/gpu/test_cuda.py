@@ -67,11 +67,11 @@ def test_attention(kind: str, dtype: torch.dtype, layout: str, width: int) -> No
 
     def run(tensors: list[torch.Tensor], backend: str) -> tuple[torch.Tensor, ...]:
         options = {"documents": documents, "backend": backend}
-        if spanned:  # words of three places, of every second the whole hidden
-            place = torch.arange(128, device="cuda").repeat(2, 1)
-            hidden = place // 3 % 2 == 0
-            first, last = place // 3 * 3, (place // 3 * 3 + 2).clamp_max(127)
-            options["spans"] = spans_of(torch.where(hidden, first, place), torch.where(hidden, last, place))
+        if spanned:  # words of three positions, of every second the whole hidden
+            position = torch.arange(128, device="cuda").repeat(2, 1)
+            hidden = position // 3 % 2 == 0
+            first, last = position // 3 * 3, (position // 3 * 3 + 2).clamp_max(127)
+            options["spans"] = spans_of(torch.where(hidden, first, position), torch.where(hidden, last, position))
         if kind == "union":
             return (union_attention(*tensors, **options),)
         if kind.startswith("two"):

@@ -55,8 +55,8 @@ def test_onnx_finds_our_scores(kind: str, exported, tokenizer: Tokenizer) -> Non
         given = {"input_ids": batch.tokens.numpy(), "attention_mask": (documents >= 0).long().numpy()}
         log_p, top, top_log_p = map(torch.from_numpy, session.run(list(onnx.OUTPUTS), given))
         torch.testing.assert_close(log_p, model.pseudo_log_likelihood(batch).log_probs, rtol=1e-4, atol=1e-4)
-        place = torch.arange(length).expand(rows, -1)
-        best = model.leave_one_out(batch, place, k=onnx.K)
+        position = torch.arange(length).expand(rows, -1)
+        best = model.leave_one_out(batch, position, k=onnx.K)
         real = documents >= 0
         assert torch.equal(top[real], best.top[real])
         torch.testing.assert_close(top_log_p[real], best.log_probabilities[real], rtol=1e-4, atol=1e-4)

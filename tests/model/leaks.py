@@ -21,14 +21,14 @@ from model.neighbours import query_start
 class OpenDiagonal(TTA):
     """T-TA that forgot its mask."""
 
-    def predict(self, batch: Batch, places: Tensor | None = None) -> Tensor:
+    def predict(self, batch: Batch, positions: Tensor | None = None) -> Tensor:
         return self.query_stream(batch, "full")
 
 
 class DeepContent(TTA):
-    """T-TA whose content is contextual: each layer hides the diagonal, and place i still meets token i through j."""
+    """T-TA whose content is contextual: each layer hides the diagonal, and position i still meets token i through j."""
 
-    def predict(self, batch: Batch, places: Tensor | None = None) -> Tensor:
+    def predict(self, batch: Batch, positions: Tensor | None = None) -> Tensor:
         content = self.embedding(batch.tokens, batch.documents)
         query = self.embedding.queries(batch.tokens, batch.documents)
         for block in self.blocks:
@@ -39,9 +39,9 @@ class DeepContent(TTA):
 
 
 class Shifting(TTA):
-    """T-TA whose query stream also reads the raw embedding of the place before, put there by `shift`."""
+    """T-TA whose query stream also reads the raw embedding of the position before, put there by `shift`."""
 
-    def predict(self, batch: Batch, places: Tensor | None = None) -> Tensor:
+    def predict(self, batch: Batch, positions: Tensor | None = None) -> Tensor:
         content = self.embedding(batch.tokens, batch.documents)
         query = self.embedding.queries(batch.tokens, batch.documents) + self.shift(content, batch)
         for block, (k, v) in zip(self.blocks, hoisted_keys_values(self.blocks, content)):
@@ -49,7 +49,7 @@ class Shifting(TTA):
         return query
 
     def shift(self, content: Tensor, batch: Batch) -> Tensor:
-        """The right one: nothing before the first place, and nothing of another document."""
+        """The right one: nothing before the first position, and nothing of another document."""
         before = torch.zeros_like(content)
         before[:, 1:] = content[:, :-1]
         if batch.documents is not None:
@@ -58,14 +58,14 @@ class Shifting(TTA):
 
 
 class WrapAround(Shifting):
-    """A shift by the whole row: the place itself, as `roll` by a multiple of the length gives it."""
+    """A shift by the whole row: the position itself, as `roll` by a multiple of the length gives it."""
 
     def shift(self, content: Tensor, batch: Batch) -> Tensor:
         return content.roll(content.shape[1], dims=1) * (torch.arange(content.shape[1]) == 0)[:, None]
 
 
 class WindowOffByOne(Shifting):
-    """A window of neighbours that begins at the place itself."""
+    """A window of neighbours that begins at the position itself."""
 
     def shift(self, content: Tensor, batch: Batch) -> Tensor:
         return super().shift(content, batch) + 0.1 * content
@@ -74,7 +74,7 @@ class WindowOffByOne(Shifting):
 class MixedQueries(Shifting):
     """Neighbours mixed inside the query stream, after a layer: they have read what is hidden here."""
 
-    def predict(self, batch: Batch, places: Tensor | None = None) -> Tensor:
+    def predict(self, batch: Batch, positions: Tensor | None = None) -> Tensor:
         content = self.embedding(batch.tokens, batch.documents)
         query = self.embedding.queries(batch.tokens, batch.documents)
         for block, (k, v) in zip(self.blocks, hoisted_keys_values(self.blocks, content)):
@@ -84,9 +84,9 @@ class MixedQueries(Shifting):
 
 
 class ConvolvedContent(Shifting):
-    """Keys and values that hold the place before theirs: two-sided reading brings a token back to its own place."""
+    """Keys and values that hold the position before theirs: two-sided reading brings a token back to its own position."""
 
-    def predict(self, batch: Batch, places: Tensor | None = None) -> Tensor:
+    def predict(self, batch: Batch, positions: Tensor | None = None) -> Tensor:
         content = self.embedding(batch.tokens, batch.documents)
         query = self.embedding.queries(batch.tokens, batch.documents)
         mixed = content + self.shift(content, batch)
@@ -103,23 +103,23 @@ class OwnState(Bicausal):
 
 
 class SwappedTowers(Bicausal):
-    """Keys before a place that hold what stands after them."""
+    """Keys before a position that hold what stands after them."""
 
     def directions(self, content: Tensor, batch: Batch) -> tuple[list[Tensor], list[Tensor]]:
         return super().directions(content, batch)[::-1]
 
 
 class TooNear(Local):
-    """Keys that hold two neighbours on each side, read from two places away. The taps start at zero, which would hide it."""
+    """Keys that hold two neighbours on each side, read from two positions away. The taps start at zero, which would hide it."""
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__(config)
         torch.nn.init.normal_(self.taps)
 
-    def query_stream(self, batch: Batch, places: Tensor | None = None, *, with_self: bool = False) -> Tensor:
+    def query_stream(self, batch: Batch, positions: Tensor | None = None, *, with_self: bool = False) -> Tensor:
         options, self.options = self.options, replace(self.options, taps=1)
         try:
-            return super().query_stream(batch, places, with_self=with_self)
+            return super().query_stream(batch, positions, with_self=with_self)
         finally:
             self.options = options
 
@@ -137,7 +137,7 @@ class Spanned(Local):
     def started(self, spans: Spans) -> Spans:
         return spans
 
-    def query_stream(self, batch: Batch, places: Tensor | None = None, *, with_self: bool = False) -> Tensor:
+    def query_stream(self, batch: Batch, positions: Tensor | None = None, *, with_self: bool = False) -> Tensor:
         content = self.embedding(batch.tokens, batch.documents)
         query = query_start(self, content, replace(batch, spans=self.started(batch.spans)))
         kv = two_sided(projected(self.blocks, content), self.taps, batch.layout)
@@ -147,35 +147,35 @@ class Spanned(Local):
 
 
 class SpanOffByOne(Spanned):
-    """Attention that hides all of a span but its first place."""
+    """Attention that hides all of a span but its first position."""
 
     def attended(self, spans: Spans) -> Spans:
-        place = torch.arange(spans.shape[1], dtype=torch.int32)
-        return Spans(torch.minimum(spans.first + 1, place), spans.last)
+        position = torch.arange(spans.shape[1], dtype=torch.int32)
+        return Spans(torch.minimum(spans.first + 1, position), spans.last)
 
 
 class SpanOffAtItsEnd(Spanned):
-    """Attention that hides all of a span but its last place."""
+    """Attention that hides all of a span but its last position."""
 
     def attended(self, spans: Spans) -> Spans:
-        place = torch.arange(spans.shape[1], dtype=torch.int32)
-        return Spans(spans.first, torch.maximum(spans.last - 1, place))
+        position = torch.arange(spans.shape[1], dtype=torch.int32)
+        return Spans(spans.first, torch.maximum(spans.last - 1, position))
 
 
 class SpanWithoutTaps(Spanned):
     """Keys read from next to the span: they hold two of its tokens."""
 
     def attended(self, spans: Spans) -> Spans:
-        place = torch.arange(spans.shape[1], dtype=torch.int32)
-        return Spans(torch.minimum(spans.first + 2, place), torch.maximum(spans.last - 2, place))
+        position = torch.arange(spans.shape[1], dtype=torch.int32)
+        return Spans(torch.minimum(spans.first + 2, position), torch.maximum(spans.last - 2, position))
 
 
 class NearInsideTheSpan(Spanned):
-    """Queries that start from the neighbours of the place, not from those of its span."""
+    """Queries that start from the neighbours of the position, not from those of its span."""
 
     def started(self, spans: Spans) -> Spans:
-        place = torch.arange(spans.shape[1], dtype=torch.int32).expand_as(spans.first)
-        return Spans(place, place)
+        position = torch.arange(spans.shape[1], dtype=torch.int32).expand_as(spans.first)
+        return Spans(position, position)
 
 
 class AnotherRowsSpans(Spanned):
@@ -195,7 +195,7 @@ class EqualRanks(Permuted):
     def mixed(self, content: Tensor) -> Tensor:
         return content
 
-    def two_streams(self, batch: Batch, rank: Tensor, places=None) -> Tensor:
+    def two_streams(self, batch: Batch, rank: Tensor, positions=None) -> Tensor:
         content = self.embedding(batch.tokens, batch.documents)
         query, content = self.embedding.queries(batch.tokens, batch.documents).expand_as(content), self.mixed(content)
         for block in self.blocks:
@@ -219,7 +219,7 @@ class NearContent(EqualRanks):
 class OwnGroup(Partition):
     """Queries that read both groups."""
 
-    def exchange(self, batch: Batch, group: Tensor, places: Tensor | None = None) -> Tensor:
+    def exchange(self, batch: Batch, group: Tensor, positions: Tensor | None = None) -> Tensor:
         content = self.embedding(batch.tokens, batch.documents)
         query = self.embedding.queries(batch.tokens, batch.documents)
         for block in self.blocks[self.encoder :]:
@@ -231,7 +231,7 @@ class OwnGroup(Partition):
 class MixedGroups(Partition):
     """Content that reads both groups: a token comes back through the other one."""
 
-    def exchange(self, batch: Batch, group: Tensor, places: Tensor | None = None) -> Tensor:
+    def exchange(self, batch: Batch, group: Tensor, positions: Tensor | None = None) -> Tensor:
         content = self.embedding(batch.tokens, batch.documents)
         query = self.embedding.queries(batch.tokens, batch.documents)
         for block in self.blocks[: self.encoder]:

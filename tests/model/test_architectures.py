@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from kernels.attention import spans_of
 from model import MaskedLM
 from model.architectures import REGISTRY, Architecture, architecture_class
-from model.batch import Batch, PlacesByRow
+from model.batch import Batch, PositionsByRow
 from model.config import ModelConfig
 from model.flops import step_flops
 from model.layers import by_layer, projected, rotate
@@ -67,13 +67,13 @@ def test_encode_sees_the_own_token(architecture: str) -> None:
 def test_prediction_sees_every_other_token(architecture: str) -> None:
     """Leave-one-out must leave one out, and no more."""
     model, batch = tiny_model(architecture), random_batch("whole", rows=1)
-    places = torch.tensor([[5]])
+    positions = torch.tensor([[5]])
     with torch.no_grad():
-        before, _ = model.architecture.leave_one_out(batch, places)
+        before, _ = model.architecture.leave_one_out(batch, positions)
         for other in range(batch.tokens.shape[1]):
             tokens = batch.tokens.clone()
             tokens[:, other] = tokens[:, other] % 50 + 6
-            after, _ = model.architecture.leave_one_out(replace(batch, tokens=tokens), places)
+            after, _ = model.architecture.leave_one_out(replace(batch, tokens=tokens), positions)
             assert torch.equal(before, after) == (other == 5)
 
 
@@ -99,7 +99,7 @@ def test_training_flops_by_hand_for_vanilla(preset: str, masked: int) -> None:
 
 @pytest.mark.parametrize("d_embed", [0, 16])
 def test_training_flops_by_hand_for_tta(d_embed: int) -> None:
-    """Queries of the first layer are one vector: one row of its query product, not one for each place."""
+    """Queries of the first layer are one vector: one row of its query product, not one for each position."""
     config = tiny_config("tta", d_embed=d_embed)
     tokens, length, d, e = 24, 12, config.d_model, config.d_embed
     forward = config.n_layers * block_flops(config, tokens, tokens, length)
@@ -110,17 +110,17 @@ def test_training_flops_by_hand_for_tta(d_embed: int) -> None:
 
 
 @pytest.mark.parametrize("architecture", REGISTRY)
-def test_some_places_are_the_same_as_all(architecture: str) -> None:
-    """Computing the last layer for some places alone changes nothing at these."""
+def test_some_positions_are_the_same_as_all(architecture: str) -> None:
+    """Computing the last layer for some positions alone changes nothing at these."""
     model, batch = tiny_model(architecture), masked_batch(random_batch("packed"))
-    places = torch.tensor([1, 5, 17])
-    whole = model.architecture.predict(batch).flatten(0, 1)[places]
-    torch.testing.assert_close(model.architecture.predict(batch, places), whole, rtol=1e-4, atol=1e-5)
+    positions = torch.tensor([1, 5, 17])
+    whole = model.architecture.predict(batch).flatten(0, 1)[positions]
+    torch.testing.assert_close(model.architecture.predict(batch, positions), whole, rtol=1e-4, atol=1e-5)
 
 
 @pytest.mark.parametrize("architecture", ["tta", "vanilla"])
 def test_neither_step_does_what_nobody_reads(architecture: str) -> None:
-    """Operators of a training step: as many norms as there are, and for vanilla no feed-forward of unmasked places."""
+    """Operators of a training step: as many norms as there are, and for vanilla no feed-forward of unmasked positions."""
     model = tiny_model(architecture).train()
     batch = masked_batch(random_batch("whole"))
     batch = batch if model.architecture.masking is not None else random_batch("whole")
@@ -128,10 +128,10 @@ def test_neither_step_does_what_nobody_reads(architecture: str) -> None:
         model(batch)
     layers = model.config.n_layers
     counts = {event.key: event.count for event in profiler.key_averages()}
-    # Two norms a layer, two of embeddings (tta: of content and of [MASK]) or one (vanilla, which norms the masked places of
+    # Two norms a layer, two of embeddings (tta: of content and of [MASK]) or one (vanilla, which norms the masked positions of
     # the last layer apart), two in the head.
     assert counts["aten::native_layer_norm"] == 2 * layers + 2 + 2
-    # vanilla: q, k and v in one product, then out, enter, leave; in the last layer q of the masked places apart. tta: q, out,
+    # vanilla: q, k and v in one product, then out, enter, leave; in the last layer q of the masked positions apart. tta: q, out,
     # enter, leave, and all keys and values once.
     assert counts["aten::linear"] == 4 * layers + 1
     rows = [math.prod(e.input_shapes[0][:-1]) for e in profiler.events() if e.name == "aten::linear"]
@@ -140,18 +140,18 @@ def test_neither_step_does_what_nobody_reads(architecture: str) -> None:
 
 @pytest.mark.parametrize("architecture", REGISTRY)
 def test_a_word_is_hidden_whole(architecture: str) -> None:
-    """With words, a place's state depends on no token of its word and on every other."""
+    """With words, a position's state depends on no token of its word and on every other."""
     model, batch = tiny_model(architecture), random_batch("whole", rows=1)
     words = torch.tensor([[0, 0, 1, 2, 2, 2, 3, 4, 4, 5, 6, 6]])
-    places = torch.tensor([[4]])
+    positions = torch.tensor([[4]])
     start = (words[:, :, None] == words[:, None, :]).int().argmax(-1)
     batch = replace(batch, spans=spans_of(start, start + (words[:, :, None] == words[:, None, :]).sum(-1) - 1))
     with torch.no_grad():
-        before, _ = model.architecture.leave_one_out(batch, places)
+        before, _ = model.architecture.leave_one_out(batch, positions)
         for other in range(12):
             tokens = batch.tokens.clone()
             tokens[:, other] = tokens[:, other] % 50 + 6
-            after, _ = model.architecture.leave_one_out(replace(batch, tokens=tokens), places)
+            after, _ = model.architecture.leave_one_out(replace(batch, tokens=tokens), positions)
             assert torch.equal(before, after) == (other in (3, 4, 5)), other
 
 
@@ -247,7 +247,7 @@ def test_near_must_reach_as_far_as_what_is_not_read() -> None:
 
 @pytest.mark.parametrize("layout", ["whole", "packed"])
 def test_both_sides_are_what_their_definition_says(layout: str) -> None:
-    """The first layer's attention by hand; and hiding a place from itself alone, term by term, changes nothing."""
+    """The first layer's attention by hand; and hiding a position from itself alone, term by term, changes nothing."""
     model, batch = tiny_model("local", options=(("near", 3),)), random_batch(layout)
     architecture, n = model.architecture, batch.tokens.shape[1]
     with torch.no_grad():
@@ -256,10 +256,10 @@ def test_both_sides_are_what_their_definition_says(layout: str) -> None:
         raw = projected(architecture.blocks, content)
         ids = torch.zeros_like(batch.tokens) if batch.documents is None else batch.documents
         kv = raw.clone()
-        for row, place, step in itertools.product(range(len(raw)), range(n), (-2, -1, 1, 2)):
-            other = place + step
-            if 0 <= other < n and ids[row, place] == ids[row, other] >= 0:
-                kv[row, place] += architecture.taps[int(step > 0), abs(step) - 1] * raw[row, other]
+        for row, position, step in itertools.product(range(len(raw)), range(n), (-2, -1, 1, 2)):
+            other = position + step
+            if 0 <= other < n and ids[row, position] == ids[row, other] >= 0:
+                kv[row, position] += architecture.taps[int(step > 0), abs(step) - 1] * raw[row, other]
         k, v = by_layer(architecture.blocks, kv)[0]
         start = query_start(architecture, content, batch)
         q = architecture.blocks[0].queries(start, content.shape[:2])
@@ -270,8 +270,8 @@ def test_both_sides_are_what_their_definition_says(layout: str) -> None:
         with recorded_attention(architecture) as found:
             states = architecture.predict(batch)
         torch.testing.assert_close(found[0], expected, rtol=1e-4, atol=1e-5)
-        place = torch.arange(n).expand(len(raw), -1)
-        apart = architecture.predict(replace(batch, spans=spans_of(place, place)))
+        position = torch.arange(n).expand(len(raw), -1)
+        apart = architecture.predict(replace(batch, spans=spans_of(position, position)))
     torch.testing.assert_close(apart, states, rtol=1e-4, atol=1e-4)
 
 
@@ -279,7 +279,9 @@ def test_both_sides_are_what_their_definition_says(layout: str) -> None:
 def recorded_attention(architecture: Architecture) -> Iterator[list[torch.Tensor]]:
     """What each layer's attention gives to `update`."""
     found, update = [], architecture.blocks[0].update
-    architecture.blocks[0].update = lambda x, attended, places: found.append(attended) or update(x, attended, places)
+    architecture.blocks[0].update = lambda x, attended, positions: (
+        found.append(attended) or update(x, attended, positions)
+    )
     yield found
     del architecture.blocks[0].update
 
@@ -294,36 +296,36 @@ def test_one_sided_the_convolution_is_kept_to_two_layers_or_fewer() -> None:
 
 @pytest.mark.parametrize("layout", LAYOUTS)
 def test_the_widest_narrow_model_is_vanilla(layout: str) -> None:
-    """All places through all layers by hand, and the masked ones alone through the last."""
+    """All positions through all layers by hand, and the masked ones alone through the last."""
     model, batch = tiny_model("vanilla"), masked_batch(random_batch(layout))
     with torch.no_grad():
-        whole = model.architecture.stream(batch.corrupted, batch).flatten(0, 1)[batch.places]
-        found = model.architecture.predict(batch, batch.places)
+        whole = model.architecture.stream(batch.corrupted, batch).flatten(0, 1)[batch.positions]
+        found = model.architecture.predict(batch, batch.positions)
         torch.testing.assert_close(found, whole, rtol=1e-4, atol=1e-5)
         narrow = tiny_model("vanilla", options=(("narrow", 2),))
-        assert torch.equal(narrow.architecture.predict(batch, batch.places), found)
+        assert torch.equal(narrow.architecture.predict(batch, batch.positions), found)
         one = tiny_model("vanilla", options=(("narrow", 1),)).architecture
-        assert (one.predict(batch, batch.places) - found).abs().max() > 1e-3
+        assert (one.predict(batch, batch.positions) - found).abs().max() > 1e-3
         torch.testing.assert_close(
             one.encode(batch), model.encode(batch)
-        )  # fine-tuning runs all layers over all places
+        )  # fine-tuning runs all layers over all positions
 
 
 @pytest.mark.parametrize("narrow", [0, 1])
-def test_a_narrow_model_s_masked_places_say_nothing_to_others(narrow: int) -> None:
+def test_a_narrow_model_s_masked_positions_say_nothing_to_others(narrow: int) -> None:
     """Beyond what [MASK]s say in the wide layers: what is predicted at one is the same whichever others are carried on."""
     model, batch = (
         tiny_model("vanilla", options=(("narrow", narrow),)).architecture,
         masked_batch(random_batch("packed")),
     )
     with torch.no_grad():
-        together = model.predict(batch, batch.places)
-        for i, place in enumerate(batch.places):
-            torch.testing.assert_close(model.predict(batch, place[None])[0], together[i], rtol=1e-4, atol=1e-5)
+        together = model.predict(batch, batch.positions)
+        for i, position in enumerate(batch.positions):
+            torch.testing.assert_close(model.predict(batch, position[None])[0], together[i], rtol=1e-4, atol=1e-5)
 
 
-def test_places_by_row() -> None:
-    found = PlacesByRow.of(torch.tensor([1, 3, 10, 11, 12]), 3, 5)
+def test_positions_by_row() -> None:
+    found = PositionsByRow.of(torch.tensor([1, 3, 10, 11, 12]), 3, 5)
     assert found.slots.tolist() == [[1, 3, 0], [0, 0, 0], [0, 1, 2]] and found.order.tolist() == [0, 1, 6, 7, 8]
 
 

@@ -28,7 +28,7 @@ def test_orders_are_of_the_sample_and_cover_a_document() -> None:
     assert len(again.unique()) == again.numel()
 
 
-def test_a_permuted_place_sees_exactly_the_lower_ranks() -> None:
+def test_a_permuted_position_sees_exactly_the_lower_ranks() -> None:
     model, batch = tiny_model("permuted"), random_batch("whole", rows=1)
     rank = ranked(uniform(batch), batch)[0]
     with torch.no_grad():
@@ -65,7 +65,7 @@ def test_towers_own_losses_fall_to_nothing_at_half_of_the_budget() -> None:
         torch.testing.assert_close(model.loss(batch), own + weight * 0.5 * (forward + backward), rtol=1e-4, atol=1e-5)
 
 
-def test_replacements_are_drawn_from_the_generator_at_a_share_of_the_places() -> None:
+def test_replacements_are_drawn_from_the_generator_at_a_share_of_the_positions() -> None:
     model = tiny_model("rtd", options=(("replaced", 0.25),))
     rows = 400
     batch = Batch(torch.full((rows, 12), 9), None, samples=tuple(range(rows)))
@@ -73,7 +73,7 @@ def test_replacements_are_drawn_from_the_generator_at_a_share_of_the_places() ->
     drawn = model.architecture.replacements(states, batch, model.head)
     p = model.head.logits(states[0, 0]).softmax(-1)
     changed = (drawn != batch.tokens).sum(1)
-    assert changed.max() <= 3  # round(0.25 x 12) places, of which some draw the true token
+    assert changed.max() <= 3  # round(0.25 x 12) positions, of which some draw the true token
     assert changed.sum().item() / (rows * 3) == pytest.approx(1 - p[9].item(), abs=0.04)
     token = int(p.argmax())
     assert (drawn == token).sum().item() / (rows * 3) == pytest.approx(p[token].item(), abs=0.05)
@@ -85,7 +85,7 @@ def test_replacements_are_drawn_from_the_generator_at_a_share_of_the_places() ->
     assert torch.equal(made[kept], padded.tokens[kept]) and int(made.max()) < VOCAB
 
 
-def test_the_discriminator_is_judged_on_every_place() -> None:
+def test_the_discriminator_is_judged_on_every_position() -> None:
     batch = random_batch("packed")
     for weight in (0.0, 2.0):
         model = tiny_model("rtd", options=(("weight", weight),))
@@ -98,6 +98,6 @@ def test_the_discriminator_is_judged_on_every_place() -> None:
 
 
 @pytest.mark.parametrize("generator", ["vanilla", "permuted", "rtd"])
-def test_a_generator_must_predict_every_place_at_once(generator: str) -> None:
-    with pytest.raises(ValueError, match="must predict every place in one pass"):
+def test_a_generator_must_predict_every_position_at_once(generator: str) -> None:
+    with pytest.raises(ValueError, match="must predict every position in one pass"):
         tiny_model("rtd", options=(("generator", generator),))

@@ -18,15 +18,15 @@ from tests.model.test_no_leak import masked_batch
 
 @pytest.mark.parametrize("layout", ["whole", "padded", "packed"])
 @pytest.mark.parametrize("architecture", [name for name in REGISTRY if name != "rtd"])  # its loss is of two parts
-def test_loss_is_the_mean_cross_entropy_of_predicted_places(architecture: str, layout: str) -> None:
+def test_loss_is_the_mean_cross_entropy_of_predicted_positions(architecture: str, layout: str) -> None:
     model, batch = tiny_model(architecture), masked_batch(random_batch(layout))
     if model.architecture.masking is not None:
-        places = batch.masked
+        positions = batch.masked
     else:
-        places = torch.ones_like(batch.masked) if batch.documents is None else batch.documents >= 0
+        positions = torch.ones_like(batch.masked) if batch.documents is None else batch.documents >= 0
         batch = replace(batch, corrupted=None, masked=None)
     logits = model.head.logits(model.architecture.predict(batch))
-    expected = F.cross_entropy(logits[places], batch.tokens[places])
+    expected = F.cross_entropy(logits[positions], batch.tokens[positions])
     torch.testing.assert_close(model.loss(batch), expected, rtol=1e-5, atol=1e-6)
 
 
@@ -48,28 +48,28 @@ def test_gradients_agree_with_the_reference(architecture: str) -> None:
 @pytest.mark.parametrize("layout", ["whole", "padded", "packed"])
 @pytest.mark.parametrize("architecture", ["vanilla", "tta"])
 def test_pseudo_log_likelihood_by_hand(architecture: str, layout: str) -> None:
-    """log p of each token, its own place masked (vanilla) or unseen (two-stream), one at a time."""
+    """log p of each token, its own position masked (vanilla) or unseen (two-stream), one at a time."""
     model, batch = tiny_model(architecture), random_batch(layout)
     scored = model.pseudo_log_likelihood(batch)
     assert scored.passes == (1 if architecture == "tta" else batch.tokens.shape[1])
-    for row, place in torch.ones_like(batch.tokens).nonzero().tolist():
-        if batch.documents is not None and batch.documents[row, place] < 0:
-            assert scored.log_probs[row, place] == 0
+    for row, position in torch.ones_like(batch.tokens).nonzero().tolist():
+        if batch.documents is not None and batch.documents[row, position] < 0:
+            assert scored.log_probs[row, position] == 0
             continue
         tokens = batch.tokens.clone()
-        tokens[row, place] = MASK  # tta does not see it either way
-        hidden = model.architecture.predict(replace(batch, tokens=tokens, corrupted=tokens))[row, place]
-        expected = model.head.logits(hidden).log_softmax(-1)[batch.tokens[row, place]]
-        torch.testing.assert_close(scored.log_probs[row, place], expected, rtol=1e-4, atol=1e-5)
+        tokens[row, position] = MASK  # tta does not see it either way
+        hidden = model.architecture.predict(replace(batch, tokens=tokens, corrupted=tokens))[row, position]
+        expected = model.head.logits(hidden).log_softmax(-1)[batch.tokens[row, position]]
+        torch.testing.assert_close(scored.log_probs[row, position], expected, rtol=1e-4, atol=1e-5)
 
 
 def test_leave_one_out_returns_the_likeliest_tokens() -> None:
     model, batch = tiny_model("tta"), random_batch("whole")
-    places = torch.tensor([[2, 7, 9], [0, 4, 11]])
-    scored = model.leave_one_out(batch, places, k=4)
+    positions = torch.tensor([[2, 7, 9], [0, 4, 11]])
+    scored = model.leave_one_out(batch, positions, k=4)
     logits = model.head.logits(model.architecture.predict(batch))
     values, tokens = logits.log_softmax(-1).topk(4)
-    index = places[..., None].expand(-1, -1, 4)
+    index = positions[..., None].expand(-1, -1, 4)
     torch.testing.assert_close(scored.log_probabilities, values.gather(1, index), rtol=1e-5, atol=1e-5)
     assert torch.equal(scored.top, tokens.gather(1, index))
 

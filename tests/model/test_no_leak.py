@@ -1,11 +1,11 @@
-"""The no-leak certificate: what a model predicts at a place depends in no way on the token that stands there.
+"""The no-leak certificate: what a model predicts at a position depends in no way on the token that stands there.
 
 For every registered architecture, in training and evaluation mode, whole, padded and packed, fp32 and bf16, on every
 attention backend. It is strict: values bitwise the same, gradients exactly zero. The last tests show that it can fail.
 
 What a masked model promises depends on its scheme. Where [MASK] stands, nothing of the token is left. BERT's scheme keeps
-the token at 10% of its places, and there a training pass does read it: the certificate finds these places, and no others.
-Leave-one-out, by which models are measured, masks the place whatever the scheme, and promises the same for all.
+the token at 10% of its positions, and there a training pass does read it: the certificate finds these positions, and no others.
+Leave-one-out, by which models are measured, masks the position whatever the scheme, and promises the same for all.
 """
 
 import random
@@ -32,7 +32,7 @@ PRECISIONS = {"fp32": None, "bf16": torch.bfloat16}
 
 
 def masked_batch(batch: Batch) -> Batch:
-    """Every third place masked, for architectures that predict masked places."""
+    """Every third position masked, for architectures that predict masked positions."""
     masked = torch.zeros_like(batch.tokens, dtype=torch.bool)
     masked[:, 1::3] = True
     if batch.documents is not None:
@@ -40,8 +40,8 @@ def masked_batch(batch: Batch) -> Batch:
     return replace(batch, corrupted=batch.tokens.masked_fill(masked, MASK), masked=masked)
 
 
-def places_of(model: MaskedLM, batch: Batch) -> list[tuple[int, int]]:
-    """The places that a pass predicts."""
+def positions_of(model: MaskedLM, batch: Batch) -> list[tuple[int, int]]:
+    """The positions that a pass predicts."""
     if model.architecture.masking is not None:
         return batch.masked.nonzero().tolist()
     real = torch.ones_like(batch.tokens, dtype=torch.bool) if batch.documents is None else batch.documents >= 0
@@ -55,15 +55,17 @@ def predict(model: MaskedLM, batch: Batch) -> Tensor:
 
 def certify_values(model: MaskedLM, batch: Batch) -> None:
     before = predict(model, batch)
-    for row, place in places_of(model, batch):
+    for row, position in positions_of(model, batch):
         tokens = batch.tokens.clone()
-        tokens[row, place] = 5 + (tokens[row, place] - 4) % (VOCAB - 5)  # another ordinary token
+        tokens[row, position] = 5 + (tokens[row, position] - 4) % (VOCAB - 5)  # another ordinary token
         after = predict(model, replace(batch, tokens=tokens))
-        assert torch.equal(after[row, place], before[row, place]), f"the state at {place} changed with its own token"
+        assert torch.equal(after[row, position], before[row, position]), (
+            f"the state at {position} changed with its own token"
+        )
 
 
 def certify_gradients(model: MaskedLM, batch: Batch) -> None:
-    """The gradient of each place's loss with respect to the embedding of its own token is exactly zero."""
+    """The gradient of each position's loss with respect to the embedding of its own token is exactly zero."""
     seen: list[Tensor] = []
 
     def keep(module: torch.nn.Module, args: tuple[Tensor, ...], output: Tensor) -> None:
@@ -74,12 +76,14 @@ def certify_gradients(model: MaskedLM, batch: Batch) -> None:
     hidden = predict(model, batch)
     handle.remove()
     assert seen, "the true tokens were never embedded"
-    for row, place in places_of(model, batch):
+    for row, position in positions_of(model, batch):
         loss = torch.nn.functional.cross_entropy(
-            model.head.logits(hidden[row, place])[None].float(), batch.tokens[row, place, None]
+            model.head.logits(hidden[row, position])[None].float(), batch.tokens[row, position, None]
         )
         for gradient in torch.autograd.grad(loss, seen, retain_graph=True, allow_unused=True):
-            assert gradient is None or bool((gradient[row, place] == 0).all()), f"place {place} learns from itself"
+            assert gradient is None or bool((gradient[row, position] == 0).all()), (
+                f"position {position} learns from itself"
+            )
 
 
 def certify(model: MaskedLM, batch: Batch, precision: torch.dtype | None = None) -> None:
@@ -92,28 +96,32 @@ def certify(model: MaskedLM, batch: Batch, precision: torch.dtype | None = None)
 
 
 def certify_leave_one_out(model: MaskedLM, batch: Batch) -> None:
-    """The yardstick's own pass: bitwise the same whatever stands at the place."""
+    """The yardstick's own pass: bitwise the same whatever stands at the position."""
     real = torch.ones_like(batch.tokens, dtype=torch.bool) if batch.documents is None else batch.documents >= 0
     with torch.no_grad():
-        for place in range(batch.tokens.shape[1]):
-            places = torch.full((len(batch.tokens), 1), place)
+        for position in range(batch.tokens.shape[1]):
+            positions = torch.full((len(batch.tokens), 1), position)
             tokens = batch.tokens.clone()
-            tokens[:, place] = 5 + (tokens[:, place] - 4) % (VOCAB - 5)
-            before, _ = model.architecture.leave_one_out(batch, places)
-            after, _ = model.architecture.leave_one_out(replace(batch, tokens=tokens), places)
-            assert torch.equal(after[real[:, place]], before[real[:, place]]), f"place {place} is scored by itself"
+            tokens[:, position] = 5 + (tokens[:, position] - 4) % (VOCAB - 5)
+            before, _ = model.architecture.leave_one_out(batch, positions)
+            after, _ = model.architecture.leave_one_out(replace(batch, tokens=tokens), positions)
+            assert torch.equal(after[real[:, position]], before[real[:, position]]), (
+                f"position {position} is scored by itself"
+            )
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)
 @pytest.mark.parametrize("scheme", ["mask", "bert"])
 def test_a_masked_model_keeps_what_its_scheme_promises(scheme: str, layout: str) -> None:
-    """A change of the true token reaches the prediction at its place exactly where the scheme kept the token."""
+    """A change of the true token reaches the prediction at its position exactly where the scheme kept the token."""
     masking, samples = Masking(0.6, scheme), np.arange(40)
     model = tiny_model("vanilla", options=(("masking_scheme", scheme),))
     batch = random_batch(layout, rows=40)
     tokens = batch.tokens.numpy()
     corrupted, masked = masking.apply(tokens, VOCABULARY, 0, samples)
-    other = 5 + (tokens - 4) % (VOCAB - 5)  # every token another: a masked place that keeps its own reads the new one
+    other = 5 + (tokens - 4) % (
+        VOCAB - 5
+    )  # every token another: a masked position that keeps its own reads the new one
     kept = masked & (corrupted == tokens)
     assert kept.any() == (scheme == "bert")
     changed = np.where(kept, other, corrupted)
@@ -156,7 +164,7 @@ def test_no_leak_on_each_backend(architecture: str, backend: str, layout: str) -
 
 @pytest.mark.parametrize("architecture", REGISTRY)
 def test_no_leak_on_triton(architecture: str) -> None:
-    """In Triton's interpreter; one row, since the certificate takes a pass for each place."""
+    """In Triton's interpreter; one row, since the certificate takes a pass for each position."""
     batch = random_batch("packed", rows=1, length=8)
     with use_backend("triton"):
         certify(tiny_model(architecture, n_layers=2), batch)
@@ -254,7 +262,7 @@ SPANNED = [
 
 
 def with_spans(batch: Batch, seed: int = 0) -> Batch:
-    """Words of one to five tokens; of a half of them the whole is hidden, of the others the place alone."""
+    """Words of one to five tokens; of a half of them the whole is hidden, of the others the position alone."""
     draw, (rows, length) = random.Random(seed), batch.tokens.shape
     first, last = torch.arange(length).repeat(rows, 1), torch.arange(length).repeat(rows, 1)
     for row in range(rows):
@@ -268,7 +276,7 @@ def with_spans(batch: Batch, seed: int = 0) -> Batch:
 
 
 def certify_spans(model: MaskedLM, batch: Batch) -> None:
-    """No token of the span reaches its places, to the bit and in the gradient; every token of the document outside does."""
+    """No token of the span reaches its positions, to the bit and in the gradient; every token of the document outside does."""
     ids = torch.zeros_like(batch.tokens) if batch.documents is None else batch.documents
     hidden = batch.spans.hidden_NN()
     with torch.no_grad():
@@ -287,15 +295,15 @@ def certify_spans(model: MaskedLM, batch: Batch) -> None:
     )
     states = predict(model, batch)
     handle.remove()
-    for row, place in (ids >= 0).nonzero().tolist():
-        for gradient in torch.autograd.grad(states[row, place].sum(), seen, retain_graph=True, allow_unused=True):
+    for row, position in (ids >= 0).nonzero().tolist():
+        for gradient in torch.autograd.grad(states[row, position].sum(), seen, retain_graph=True, allow_unused=True):
             if gradient is not None:
-                assert not gradient[row, hidden[row, place]].any(), f"place {place} learns from its own span"
+                assert not gradient[row, hidden[row, position]].any(), f"position {position} learns from its own span"
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)
 @pytest.mark.parametrize(("architecture", "options"), SPANNED)
-def test_nothing_of_a_span_reaches_its_places(architecture: str, options: dict, layout: str) -> None:
+def test_nothing_of_a_span_reaches_its_positions(architecture: str, options: dict, layout: str) -> None:
     model = tiny_model(architecture, options=tuple(options.items()))
     with torch.no_grad():
         for p in model.parameters():

@@ -49,7 +49,7 @@ def test_the_error_of_a_difference_comes_from_the_spread_between_documents(folde
     lines = [json.loads(line) for line in (folder / "results.jsonl").read_text().splitlines()]
     for line in lines:
         if line["contestant"] == "tta" and line["final"]:
-            line["final"]["clusters"]["sums"][0] += 4.0  # 0.4 nats at each of its 10 places
+            line["final"]["clusters"]["sums"][0] += 4.0  # 0.4 nats at each of its 10 positions
     (folder / "results.jsonl").write_text("\n".join(map(json.dumps, lines)))
     difference = Results.load(folder).difference("tta", "vanilla")
     assert difference.mean == pytest.approx(-1.9 + 4 / 40)

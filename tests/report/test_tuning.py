@@ -50,3 +50,13 @@ def test_runs_that_differ_are_not_read_as_one(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="The runs differ in size: tiny and small"):
         merged([Results.load(folder) for folder in folders])
     assert "2.000" in table(merged([Results.load(folders[0])]))
+
+
+def test_runs_from_before_a_setting_was_named_or_renamed_are_alike(tmp_path: Path) -> None:
+    old = run(tmp_path / "a", {"tta": (2.0, 2.0)}, evaluation={"places": 16}, optimizer={"clip": 1.0})
+    now = {"evaluation": {"positions": 16}, "optimizer": {"clip": 1.0, "regulariser": "weight_decay"}}
+    new = run(tmp_path / "b", {"tta:learning_rate=6e-3": (3.0, 3.0)}, **now)
+    other = run(tmp_path / "c", {"tta": (3.0, 3.0)}, **now | {"optimizer": {"clip": 1.0, "regulariser": "weissi"}})
+    assert len(merged([Results.load(folder) for folder in (old, new)]).curves) == 2
+    with pytest.raises(ValueError, match="The runs differ in optimizer"):
+        merged([Results.load(folder) for folder in (old, other)])

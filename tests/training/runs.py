@@ -18,7 +18,7 @@ TINY = "d_model=32,n_layers=2,n_heads=2,d_ff=64"
 OPTIONS = [
     *("--architectures", f"tta:{TINY}", f"vanilla:{TINY},masking_rate=0.3", "--vocab-size", "340"),
     *("--batch-size", "8", "--sequence-length", "32", "--precision", "fp32", "--slice-seconds", "0.2"),
-    *("--evaluation.tokens", "64", "--evaluation.curve-tokens", "32", "--evaluation.places", "8"),
+    *("--evaluation.tokens", "64", "--evaluation.curve-tokens", "32", "--evaluation.positions", "8"),
     *("--evaluation.points", "4"),
 ]
 

@@ -58,9 +58,9 @@ def test_compiled_it_is_one_graph_and_compiled_before_the_clock_starts(
 
 @pytest.mark.parametrize("architecture", REGISTRY)
 def test_what_a_step_reads_of_its_batch_is_made_before_it(architecture: str) -> None:
-    """On a GPU every look at a tensor's contents waits. Places and layouts are there when the batch arrives."""
+    """On a GPU every look at a tensor's contents waits. Positions and layouts are there when the batch arrives."""
     [batch] = contestant(architecture)._batches_of(1)
-    assert {"layout", "places"} <= vars(batch).keys()
+    assert {"layout", "positions"} <= vars(batch).keys()
     assert batch.layout is not None
 
 

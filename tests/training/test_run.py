@@ -231,7 +231,15 @@ def test_the_default_evaluation_fits_a_small_corpus(
     base: list[str], text_file: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
 ) -> None:
     """Asked for more than was held out, it takes what there is and says so."""
-    arguments = [*base, "--evaluation.tokens", "4096", "--evaluation.curve-tokens", "1024", "--evaluation.places", "16"]
+    arguments = [
+        *base,
+        "--evaluation.tokens",
+        "4096",
+        "--evaluation.curve-tokens",
+        "1024",
+        "--evaluation.positions",
+        "16",
+    ]
     assert run([*arguments, "--budget", "2ktok", "--name", "small"], monkeypatch) == 0
     assert "not on the 4,096 asked for" in " ".join(capsys.readouterr().out.split())
     yardstick = json.loads((folder_of(base, "small") / "facts.json").read_text())["yardstick"]
@@ -240,7 +248,7 @@ def test_the_default_evaluation_fits_a_small_corpus(
 
 
 def test_accumulated_batches_are_the_step_they_stand_for(base: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
-    """Masks by sample, places counted alike: the same losses and nearly the same weights, dropout included."""
+    """Masks by sample, positions counted alike: the same losses and nearly the same weights, dropout included."""
     for name, sizes in (("one", ("8", "1")), ("two", ("2", "4"))):
         options = ["--batch-size", sizes[0], "--accumulate", sizes[1], "--dropout", "0.1", "--budget", "4ktok"]
         assert run([*base, *options, "--name", f"accumulate-{name}"], monkeypatch) == 0
@@ -299,6 +307,15 @@ def test_sessions_are_remembered(base: list[str], monkeypatch: pytest.MonkeyPatc
 def test_run_configuration_survives_json() -> None:
     config = PretrainConfig(architectures=("tta",), seeds=(3, 4))
     assert PretrainConfig.from_json(config.to_json()) == config
+    older = json.loads(config.to_json())
+    older["evaluation"]["places"] = older["evaluation"].pop("positions")
+    del (
+        older["optimizer"]["regulariser"],
+        older["data"]["lang"],
+        older["data"]["tokenizer_kind"],
+        older["data"]["words"],
+    )
+    assert PretrainConfig.from_json(json.dumps(older)) == config
 
 
 def test_a_checkpoint_names_every_option_of_its_architecture() -> None:

@@ -31,8 +31,8 @@ class Fake(types.ModuleType):
 
 
 def base(text_file: Path, tmp_path: Path) -> list[str]:
-    places = ["--corpus", str(text_file), "--runs", str(tmp_path), "--cache", str(tmp_path / "cache")]
-    return [*OPTIONS, *places, "--budget", "16ktok"]
+    positions = ["--corpus", str(text_file), "--runs", str(tmp_path), "--cache", str(tmp_path / "cache")]
+    return [*OPTIONS, *positions, "--budget", "16ktok"]
 
 
 @pytest.mark.parametrize("fails", (False, True))

@@ -71,16 +71,16 @@ def test_scores_by_hand(architecture: str, tokenizer: Tokenizer) -> None:
     every = torch.arange(40)
     for row, a, b in zip(words.row.tolist(), words.first.tolist(), words.last.tolist()):
         tops = []
-        for place in range(a, b + 1):
-            for begin in {a, place}:
+        for position in range(a, b + 1):
+            for begin in {a, position}:
                 own = (every >= begin) & (every <= b)
                 spans = spans_of(torch.where(own, begin, every)[None], torch.where(own, b, every)[None])
                 batch = Batch(words.tokens[row][None], spans=spans)
-                found = model.leave_one_out(batch, torch.tensor([[place]]))
+                found = model.leave_one_out(batch, torch.tensor([[position]]))
                 if begin == a:
                     together += float(found.nll)
-                    tops.append(int(found.top) == int(words.tokens[row, place]))
-                if begin == place:
+                    tops.append(int(found.top) == int(words.tokens[row, position]))
+                if begin == position:
                     chain += float(found.nll)
         right += all(tops)
     assert score.bits_per_character * score.characters * math.log(2) == pytest.approx(together, rel=1e-4)

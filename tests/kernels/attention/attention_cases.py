@@ -58,7 +58,8 @@ def problem(kind, b=2, h=2, n=20, width=16, dtype=torch.float32, lengths=None, s
 
 
 def random_spans(b, n, generator) -> Spans:
-    """Words of one to seven places, across documents too; of some the whole is hidden, of some the rest, of some the place."""
+    """Words of one to seven positions, across documents too; of some the whole is hidden, of some the rest, of some the
+    position."""
     first, last = torch.arange(n).repeat(b, 1), torch.arange(n).repeat(b, 1)
     for row in range(b):
         at = 0
@@ -90,8 +91,8 @@ def random_rank(b, n, documents, generator) -> Tensor:
     for row in range(b):
         ids = torch.zeros(n) if documents is None else documents[row]
         for i in ids.unique():
-            places = ids == i
-            rank[row, places] = torch.randperm(int(places.sum()), generator=generator).int()
+            positions = ids == i
+            rank[row, positions] = torch.randperm(int(positions.sum()), generator=generator).int()
     return rank
 
 

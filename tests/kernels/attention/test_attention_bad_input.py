@@ -54,14 +54,16 @@ def test_documents(backend):
     q, k, v = qkv(b=1)
     options = {"backend": backend}
     refuses(
-        "documents had the id 0 at separate places of row 0",
+        "documents had the id 0 at separate positions of row 0",
         q,
         k,
         v,
         documents=ids([0, 0, 1, 1, 0, 0, 2, 2]),
         **options,
     )
-    refuses("documents had the id 3 at separate places", q, k, v, documents=ids([3, 3, -1, 3, 3, 3, 3, 3]), **options)
+    refuses(
+        "documents had the id 3 at separate positions", q, k, v, documents=ids([3, 3, -1, 3, 3, 3, 3, 3]), **options
+    )
     refuses("documents held the id -2; ids must be 0 or more", q, k, v, documents=ids([0] * 7 + [-2]), **options)
 
 
@@ -90,7 +92,7 @@ def test_documents_written_in_place_are_checked_again():
     assert not torch.equal(before, attention(q, k, v, documents=documents))
     assert torch.equal(attention(q, k, v), attention(q, k, v, documents=documents))
     documents[0, 2] = 5
-    refuses("separate places", q, k, v, documents=documents)
+    refuses("separate positions", q, k, v, documents=documents)
 
 
 def test_ranks_written_in_place_are_checked_again():
@@ -146,14 +148,14 @@ def test_backends(monkeypatch):
 
 def test_spans_that_cannot_be():
     q, k, v = (torch.randn(1, 1, 4, 16) for _ in range(3))
-    place = torch.arange(4)[None]
-    good = spans_of(place, place)
+    position = torch.arange(4)[None]
+    good = spans_of(position, position)
     for first, last, said in (
-        (place, place[:, :3], "both must be"),
-        (place + 1, place + 1, "must hold its place"),
-        (place, place * 0 + 9, "lie within 0..3"),
-        (torch.tensor([[0, 1, 0, 3]]), torch.tensor([[3, 3, 3, 3]]), "first fell from 1 to 0 at place 2"),
-        (torch.tensor([[0, 0, 0, 0]]), torch.tensor([[3, 2, 2, 3]]), "last fell from 3 to 2 at place 1"),
+        (position, position[:, :3], "both must be"),
+        (position + 1, position + 1, "must hold its position"),
+        (position, position * 0 + 9, "lie within 0..3"),
+        (torch.tensor([[0, 1, 0, 3]]), torch.tensor([[3, 3, 3, 3]]), "first fell from 1 to 0 at position 2"),
+        (torch.tensor([[0, 0, 0, 0]]), torch.tensor([[3, 2, 2, 3]]), "last fell from 3 to 2 at position 1"),
     ):
         with pytest.raises(ValueError, match=said):
             spans_of(first, last)

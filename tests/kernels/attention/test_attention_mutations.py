@@ -22,17 +22,17 @@ SOURCES = (FORWARD, BACKWARD, TILES, LAUNCH, "configs.py", "layout.py", "spans.p
 # name -> (file, what stands there, what the bug makes of it)
 MUTATIONS = {
     "exclude_self lets a row see itself": (TILES, "(key < first - GAP) | (key > last + GAP)", "key != -1"),
-    "beyond_N hides the place alone": (TILES, "(key < first - GAP) | (key > last + GAP)", "(key < first) | (key > last)"),
+    "beyond_N hides the position alone": (TILES, "(key < first - GAP) | (key > last + GAP)", "(key < first) | (key > last)"),
     "beyond_N hides one side alone": (TILES, "(key < first - GAP) | (key > last + GAP)", "(key < first) | (key > last + GAP)"),
     "content rows of exclude_self do not see themselves": (
         TILES, "tl.where(strict == 1, a, -1 - GAP), tl.where(strict == 1, b, -1 - GAP)", "a, b",
     ),
     "a tile is not masked where only its gap reaches in": (TILES, "(first <= high + GAP)", "(first <= high)"),
     "nor on the other side": (TILES, "(last >= low - GAP)", "(last >= low)"),
-    "before_strict sees its own place": (TILES, "a + 1 - strict", "a + 1"),
-    "after_strict sees its own place": (TILES, "tl.maximum(lower, b + strict)", "tl.maximum(lower, b)"),
-    "a span begins at the place itself": (TILES, "a = tl.load(FIRST + t, mask=t < n, other=0)", "a = t"),
-    "a span ends a place early": (TILES, "b = tl.load(LAST + t, mask=t < n, other=0)", "b = tl.load(LAST + t, mask=t < n) - 1"),
+    "before_strict sees its own position": (TILES, "a + 1 - strict", "a + 1"),
+    "after_strict sees its own position": (TILES, "tl.maximum(lower, b + strict)", "tl.maximum(lower, b)"),
+    "a span begins at the position itself": (TILES, "a = tl.load(FIRST + t, mask=t < n, other=0)", "a = t"),
+    "a span ends early": (TILES, "b = tl.load(LAST + t, mask=t < n, other=0)", "b = tl.load(LAST + t, mask=t < n) - 1"),
     "the spans of another row of the batch": (FORWARD, "FIRST += b * n", "FIRST += 0 * n"),
     "and of the gradient": (BACKWARD, "LAST += b * n", "LAST += 0 * n"),
     "a tile is not masked where only a span reaches in": (
@@ -74,7 +74,7 @@ MUTATIONS = {
 }  # fmt: skip
 
 EQUIVALENT = {
-    # Rows at places from n on are loaded as 0 and their results are not stored, whatever they attend to.
+    # Rows at positions from n on are loaded as 0 and their results are not stored, whatever they attend to.
     "rows behind the end see nothing": (TILES, "t * 0 + n", "tl.where(t < n, n, 0)"),
     # Only speed: the longest tiles of `before` no longer start first.
     "tiles in rising order": (FORWARD, "tile = tiles - 1 - program % tiles", "tile = program % tiles"),

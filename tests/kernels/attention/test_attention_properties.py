@@ -86,7 +86,7 @@ def test_documents_are_islands_bitwise(kind, backend):
 
 @pytest.mark.parametrize("kind, backend", EVERY_KIND)
 def test_rows_that_see_nothing(kind, backend):
-    """Padding, and the first, last or only place of a document under a strict visibility: exactly 0, -inf, 0."""
+    """Padding, and the first, last or only position of a document under a strict visibility: exactly 0, -inf, 0."""
     p = problem(kind, b=2, h=1, n=20, lengths=[[1, 12], []])
     found = run(p, backend)
     padding = p.documents < 0
@@ -103,19 +103,19 @@ def test_rows_that_see_nothing(kind, backend):
 
 @pytest.mark.parametrize("backend", FAST)
 @pytest.mark.parametrize("strict", ["", "_strict"])
-def test_rank_in_the_order_of_places_is_before_bitwise(strict, backend):
+def test_rank_in_the_order_of_positions_is_before_bitwise(strict, backend):
     p = problem("rank" + strict, b=2, n=40, lengths=[[17, 20], [40]])
-    place = torch.cat([torch.arange(17), torch.arange(20), torch.zeros(3)]).int()
+    position = torch.cat([torch.arange(17), torch.arange(20), torch.zeros(3)]).int()
     p = problem("rank" + strict, b=2, n=40, lengths=[[17, 20], [40]])
-    rank = torch.stack([place, torch.arange(40, dtype=torch.int32)])
+    rank = torch.stack([position, torch.arange(40, dtype=torch.int32)])
     by_rank = attention(*p.inputs.values(), p.kind, documents=p.documents, rank=rank, backend=backend)
-    by_place = attention(*p.inputs.values(), "before" + strict, documents=p.documents, backend=backend)
-    assert torch.equal(by_rank, by_place)
+    by_position = attention(*p.inputs.values(), "before" + strict, documents=p.documents, backend=backend)
+    assert torch.equal(by_rank, by_position)
 
 
 @pytest.mark.parametrize("backend", FAST)
-def test_a_permutation_of_places_moves_the_result_along(backend):
-    """Permute the places and hand in the ranks: the result is that of `before`, permuted."""
+def test_a_permutation_of_positions_moves_the_result_along(backend):
+    """Permute the positions and hand in the ranks: the result is that of `before`, permuted."""
     p = problem("before", b=1, n=40)
     order = torch.randperm(40, generator=torch.Generator().manual_seed(1))
     shuffled = [x[:, :, order] for x in p.inputs.values()]
@@ -220,7 +220,7 @@ def test_the_same_input_gives_the_same_bits(kind, backend):
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
-def test_outputs_are_stored_place_by_place(backend):
+def test_outputs_are_stored_position_by_position(backend):
     """So that heads join without a copy."""
     p = problem("before", b=2, h=3, n=20)
     call(p, backend)[0].transpose(1, 2).view(2, 20, 48)
@@ -254,12 +254,12 @@ def test_any_packing_on_the_torch_path(data, kind):
     rank = torch.zeros(2, n, dtype=torch.int32)
     for row in range(2):
         for i in range(int(ids[row].max()) + 1):
-            places = ids[row] == i
-            rank[row, places] = torch.randperm(int(places.sum())).int()
+            positions = ids[row] == i
+            rank[row, positions] = torch.randperm(int(positions.sum())).int()
     p = replace(p, documents=ids, rank=rank if "rank" in kind else None)
     found, wanted = run(p, "torch"), run(p.to(torch.float64), "reference")
     for name, x in found.items():
-        # The log-sum-exp of a place that sees one key may lie near 0, where its error relative to itself says nothing.
+        # The log-sum-exp of a position that sees one key may lie near 0, where its error relative to itself says nothing.
         finite = wanted[name][torch.isfinite(wanted[name])]
         size = min(1.0, finite.norm().item()) if name.startswith("lse") and len(finite) else 1.0
         assert error(x, wanted[name]) * size < 5e-6, name

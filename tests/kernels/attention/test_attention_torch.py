@@ -110,10 +110,10 @@ def test_the_order_of_ranks_without_reading_them_is_the_same() -> None:
     generator = torch.Generator().manual_seed(0)
     rank = torch.stack([torch.randperm(9, generator=generator) for _ in range(3)])
     right, slot = layout.rank_order(rank, None)
-    place = torch.arange(9).expand(3, 9)
+    position = torch.arange(9).expand(3, 9)
     empty = torch.full_like(slot, -1)
     inside = torch.zeros_like(rank, dtype=torch.bool)
-    assert torch.equal(layout._order_without_waiting(empty.clone(), slot, place, inside), right)
+    assert torch.equal(layout._order_without_waiting(empty.clone(), slot, position, inside), right)
     for wrong in (torch.where(slot == 4, 3, slot), torch.where(slot == 8, 9, slot)):
         with pytest.raises(RuntimeError, match="must be a permutation"):
-            layout._order_without_waiting(empty.clone(), wrong, place, wrong >= 9)
+            layout._order_without_waiting(empty.clone(), wrong, position, wrong >= 9)

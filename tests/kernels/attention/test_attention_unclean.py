@@ -9,20 +9,20 @@ from kernels.attention import attention, guarded
 from kernels.attention.layout import Layout, layout_of
 
 BACKENDS = ["reference", "torch"]
-LENGTHS = [[5, 4]]  # and three places of padding
+LENGTHS = [[5, 4]]  # and three positions of padding
 BAD = [float("nan"), float("inf"), float("-inf")]
 
 
 @pytest.mark.parametrize("bad", BAD)
-@pytest.mark.parametrize("place", [slice(9, 12), slice(5, 9)], ids=["padding", "another document"])
+@pytest.mark.parametrize("position", [slice(9, 12), slice(5, 9)], ids=["padding", "another document"])
 @pytest.mark.parametrize("backend", BACKENDS)
 @pytest.mark.parametrize("kind", KINDS)
-def test_what_is_hidden_changes_nothing(kind: str, backend: str, place: slice, bad: float) -> None:
+def test_what_is_hidden_changes_nothing(kind: str, backend: str, position: slice, bad: float) -> None:
     p = problem(kind, b=1, n=12, lengths=LENGTHS)
     wanted = call(p, backend)[: len(p.grads)]
     for name in p.inputs:
         spoilt = p.inputs[name].clone()
-        spoilt[:, :, place] = bad
+        spoilt[:, :, position] = bad
         inputs = {n: x.detach().clone().requires_grad_() for n, x in (p.inputs | {name: spoilt}).items()}
         outs = call(p.with_input(name, spoilt), backend, inputs)[: len(p.grads)]
         for out, right in zip(outs, wanted):
@@ -40,7 +40,7 @@ def test_what_is_hidden_changes_nothing(kind: str, backend: str, place: slice, b
 @pytest.mark.parametrize("backend", BACKENDS)
 @pytest.mark.parametrize("name", ["q", "k", "v"])
 def test_what_is_seen_shows(name: str, backend: str) -> None:
-    """Place 2 of the first document: its own row does not see its key, every other row of the document does."""
+    """Position 2 of the first document: its own row does not see its key, every other row of the document does."""
     p = problem("exclude_self", b=1, n=12, lengths=LENGTHS)
     p.inputs[name][:, :, 2, 0] = float("nan")
     out = call(p, backend)[0]

@@ -152,7 +152,7 @@ MUTATIONS = {
     "the target is found one off": ("v[None, :] == targets[:, None]", "v[None, :] == targets[:, None] + 1"),
     "bias of the wrong columns": ("bias_ptr + v", "bias_ptr + v - first"),
     "splits overwrite each other": ("split.to(tl.int64) * T + t", "t"),
-    "rows past the end are stored": ("highest_ptr + place, highest, mask=rows", "highest_ptr + place, highest"),
+    "rows past the end are stored": ("highest_ptr + position, highest, mask=rows", "highest_ptr + position, highest"),
     "the width's tail is not masked": ("mask=rows[:, None] & (columns < E)[None, :]", "mask=rows[:, None]"),
 }  # fmt: skip
 

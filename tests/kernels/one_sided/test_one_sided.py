@@ -35,15 +35,15 @@ def test_value_and_gradient(side: str, taps: int, packed: bool, dtype: torch.dty
 def test_the_other_side_and_other_documents_change_no_bit(side: str) -> None:
     x, weight, _ = inputs(3, torch.float32)
     before = one_sided(x, weight, side, DOCUMENTS)
-    for place in range(14):
+    for position in range(14):
         changed = x.clone()
-        changed[0, place] = 100 * torch.randn(6)
+        changed[0, position] = 100 * torch.randn(6)
         after = one_sided(changed, weight, side, DOCUMENTS)
         for j in range(14):
-            distance = j - place if side == "past" else place - j
-            same = DOCUMENTS[0, j] == DOCUMENTS[0, place] and DOCUMENTS[0, place] >= 0
-            sees = j == place or (0 < distance <= 3 and bool(same))
-            assert torch.equal(before[0, j], after[0, j]) == (not sees), (place, j)
+            distance = j - position if side == "past" else position - j
+            same = DOCUMENTS[0, j] == DOCUMENTS[0, position] and DOCUMENTS[0, position] >= 0
+            sees = j == position or (0 < distance <= 3 and bool(same))
+            assert torch.equal(before[0, j], after[0, j]) == (not sees), (position, j)
 
 
 @pytest.mark.parametrize("dtype", BOUNDS, ids=str)
@@ -64,24 +64,24 @@ def test_both_sides(taps: int, packed: bool, dtype: torch.dtype) -> None:
 
 
 @pytest.mark.parametrize("dtype", BOUNDS, ids=str)
-def test_both_sides_hold_no_bit_of_other_documents_or_of_places_farther_than_the_taps(dtype: torch.dtype) -> None:
+def test_both_sides_hold_no_bit_of_other_documents_or_of_positions_farther_than_the_taps(dtype: torch.dtype) -> None:
     x, past, _ = inputs(2, dtype)
     weight = torch.stack([past, past - 1])
     before = two_sided(x, weight, DOCUMENTS)
     for row in range(3):
-        for place in range(14):
+        for position in range(14):
             changed = x.clone()
-            changed[row, place] = float("nan")
+            changed[row, position] = float("nan")
             after = two_sided(changed, weight, DOCUMENTS)
             for j in range(14):
-                same = bool(DOCUMENTS[row, j] == DOCUMENTS[row, place] and DOCUMENTS[row, place] >= 0)
-                sees = j == place or (abs(j - place) <= 2 and same)
-                assert torch.equal(before[row, j], after[row, j]) == (not sees), (row, place, j)
+                same = bool(DOCUMENTS[row, j] == DOCUMENTS[row, position] and DOCUMENTS[row, position] >= 0)
+                sees = j == position or (abs(j - position) <= 2 and same)
+                assert torch.equal(before[row, j], after[row, j]) == (not sees), (row, position, j)
             others = [r for r in range(3) if r != row]
             assert torch.equal(before[others], after[others])
 
 
-def test_both_sides_of_nothing_and_of_one_place() -> None:
+def test_both_sides_of_nothing_and_of_one_position() -> None:
     x, past, _ = inputs(2, torch.float32)
     weight = torch.stack([past, past])
     assert two_sided(x[:0], weight).shape == (0, 14, 6)

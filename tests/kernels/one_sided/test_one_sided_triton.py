@@ -53,7 +53,7 @@ def test_value_and_gradient(side: str, taps: int, packed: bool, dtype: torch.dty
 
 @pytest.mark.parametrize("splits", [1, 2, 3, 100])
 @pytest.mark.parametrize("side", ["past", "future"])
-def test_splits_of_the_places(side: str, splits: int) -> None:
+def test_splits_of_the_positions(side: str, splits: int) -> None:
     x, weight, seed = problem(3, torch.float32)
     found = triton_path.weight_gradient(seed, x, 3, side == "past", layout_of(DOCUMENTS), splits)
     exact = weight.double().requires_grad_()
@@ -65,15 +65,15 @@ def test_the_other_side_and_other_documents_change_no_bit_not_even_by_nan() -> N
     x, weight, _ = problem(3, torch.float32)
     for side in ("past", "future"):
         before = one_sided(x, weight, side, DOCUMENTS, backend="triton")
-        for place in range(14):
+        for position in range(14):
             changed = x.clone()
-            changed[0, place] = float("nan")
+            changed[0, position] = float("nan")
             after = one_sided(changed, weight, side, DOCUMENTS, backend="triton")
             for j in range(14):
-                distance = j - place if side == "past" else place - j
-                same = DOCUMENTS[0, j] == DOCUMENTS[0, place] and DOCUMENTS[0, place] >= 0
-                sees = j == place or (0 < distance <= 3 and bool(same))
-                assert torch.equal(before[0, j], after[0, j]) == (not sees), (side, place, j)
+                distance = j - position if side == "past" else position - j
+                same = DOCUMENTS[0, j] == DOCUMENTS[0, position] and DOCUMENTS[0, position] >= 0
+                sees = j == position or (0 < distance <= 3 and bool(same))
+                assert torch.equal(before[0, j], after[0, j]) == (not sees), (side, position, j)
 
 
 def test_every_order_of_programs_gives_the_same_bits() -> None:
@@ -101,16 +101,16 @@ SOURCES = (KERNELS, LAUNCH, "configs.py")
 MUTATIONS = {
     "documents are not closed at their start": (KERNELS, "seen = n - t >= edge", "seen = n - t >= 0"),
     "documents are not closed at their end": (KERNELS, "seen = n + t < edge", "seen = n + t < N"),
-    "a document is a place too long": (KERNELS, "n + t < edge", "n + t <= edge"),
+    "a document is a position too long": (KERNELS, "n + t < edge", "n + t <= edge"),
     "rows of the batch run on": (KERNELS, "n = p % N", "n = p"),
-    "places beyond the last are read": (KERNELS, "return rows & seen", "return seen"),
+    "positions beyond the last are read": (KERNELS, "return rows & seen", "return seen"),
     "the past is the future": (KERNELS, "step = -t if PAST else t", "step = t"),
-    "the weight of the place itself": (KERNELS, "(t - 1) * C + c", "t * C + c"),
+    "the weight of the position itself": (KERNELS, "(t - 1) * C + c", "t * C + c"),
     "one tap too few": (KERNELS, "tl.static_range(1, TAPS + 1)", "tl.static_range(1, TAPS)"),
     "loads forget other": (KERNELS, ", other=0.0).to(wide)\n        w", ").to(wide)\n        w"),
-    "channels beyond the last": (KERNELS, "rows, channels = p < places, c < C", "rows, channels = p < places, c < C + 4"),
-    "a split reads its neighbour's share": (KERNELS, "last = tl.minimum(places, first + places_per_split)", "last = places"),
-    "the distances share one place": (KERNELS, "(split * tl.num_programs(1) + t - 1)", "(split * tl.num_programs(1))"),
+    "channels beyond the last": (KERNELS, "rows, channels = p < positions, c < C", "rows, channels = p < positions, c < C + 4"),
+    "a split reads the next one": (KERNELS, "last = tl.minimum(positions, first + positions_per_split)", "last = positions"),
+    "the distances share one position": (KERNELS, "(split * tl.num_programs(1) + t - 1)", "(split * tl.num_programs(1))"),
     "sums in the narrow dtype's width": (KERNELS, "tl.float64 if DOUBLE else tl.float32", "tl.float32"),
     "the edges of the other side": (LAUNCH, "layout.start if past else layout.end", "layout.end if past else layout.start"),
     "the grid is a tile short": (LAUNCH, "x.shape[1], tile().block_n), tri", "x.shape[1] - 4, tile().block_n), tri"),
