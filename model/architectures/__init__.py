@@ -3,6 +3,7 @@
 from model.architectures.base import Architecture
 from model.architectures.bicausal import Bicausal
 from model.architectures.causal_first import CausalFirst
+from model.architectures.electra import Electra
 from model.architectures.local import Local
 from model.architectures.partition import Partition
 from model.architectures.permuted import Permuted
@@ -13,6 +14,7 @@ from model.architectures.vanilla import Vanilla
 REGISTRY: dict[str, type[Architecture]] = {
     "bicausal": Bicausal,
     "causal_first": CausalFirst,
+    "electra": Electra,
     "local": Local,
     "partition": Partition,
     "permuted": Permuted,

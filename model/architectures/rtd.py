@@ -63,6 +63,9 @@ class RTD(Architecture):
         self.generator = kind(dataclasses.replace(config, architecture=o.generator, n_layers=layers, options=options))
         self.hidden_words = o.words
         self.generator.embedding = self.embedding  # one table, and one norm of it
+        self._build_discriminator(config)
+
+    def _build_discriminator(self, config: ModelConfig) -> None:
         self.blocks = nn.ModuleList(Block(config) for _ in range(config.n_layers))
         self.judge = nn.Sequential(make_norm(config, config.d_model), nn.Linear(config.d_model, 1))
 

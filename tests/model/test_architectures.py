@@ -156,8 +156,8 @@ def test_a_word_is_hidden_whole(architecture: str) -> None:
 
 
 def test_unknown_names_are_refused() -> None:
-    with pytest.raises(ValueError, match=r"Unknown architecture 'electra'; registered are .*tta.*vanilla"):
-        architecture_class("electra")
+    with pytest.raises(ValueError, match=r"Unknown architecture 'elektra'; registered are .*tta.*vanilla"):
+        architecture_class("elektra")
     with pytest.raises(ValueError, match="TTA has no option depth"):
         tiny_model("tta", options=(("depth", 3),))
     with pytest.raises(ValueError, match="masking rate of 1.5"):

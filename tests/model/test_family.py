@@ -101,3 +101,39 @@ def test_the_discriminator_is_judged_on_every_position() -> None:
 def test_a_generator_must_predict_every_position_at_once(generator: str) -> None:
     with pytest.raises(ValueError, match="must predict every position in one pass"):
         tiny_model("rtd", options=(("generator", generator),))
+
+
+def test_electra_s_loss_by_hand() -> None:
+    """Cross-entropy of the generator at the masked positions, and of the discriminator at all, over what the generator drew."""
+    model = tiny_model("electra", options=(("generator_width", 0.5), ("weight", 7.0)))
+    batch = random_batch("packed", rows=4)
+    masked = (batch.tokens % 3 == 0) & (batch.documents >= 0)
+    batch = replace(batch, masked=masked, corrupted=batch.tokens.masked_fill(masked, 3), samples=(0, 1, 2, 3))
+    a = model.architecture
+    states = a.predict(batch, batch.positions)
+    own = F.cross_entropy(model.head.logits(states), batch.tokens[masked])
+    tokens = a.replaced_tokens(states, batch, model.head)
+    assert torch.equal(tokens[~masked], batch.tokens[~masked]) and (tokens[masked] != batch.tokens[masked]).any()
+    p = a.judge(a.discriminate(tokens, batch))[..., 0].sigmoid()
+    doubt = -torch.where(tokens != batch.tokens, p, 1 - p).log().mean()
+    torch.testing.assert_close(model.loss(batch), own + 7.0 * doubt)
+    assert a.generator.blocks[0].query.in_features == 16 and torch.equal(
+        a.replaced_tokens(states, batch, model.head), tokens
+    )
+    assert {id(p) for p in a.embedding.parameters()}.isdisjoint(
+        id(p) for p in a.generator.parameters()
+    )  # shared, counted once
+
+
+def test_electra_draws_what_its_generator_predicts() -> None:
+    torch.manual_seed(0)
+    model = tiny_model("electra")
+    batch = random_batch("whole", rows=400, length=12)
+    masked = torch.ones_like(batch.tokens, dtype=torch.bool)
+    batch = replace(batch, masked=masked, corrupted=batch.tokens.masked_fill(masked, 3), samples=tuple(range(400)))
+    states = model.architecture.predict(batch, batch.positions)
+    tokens = model.architecture.replaced_tokens(states, batch, model.head).flatten()
+    p = model.head.logits(states).softmax(-1)
+    for token in range(0, p.shape[1], 7):
+        expected, found = float(p[:, token].sum().detach()), int((tokens == token).sum())
+        assert abs(found - expected) < 5 * max(1.0, expected) ** 0.5

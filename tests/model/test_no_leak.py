@@ -233,6 +233,7 @@ FEATURES = [
     ("permuted", {"near": 2}),
     *(("partition", options) for options in ({"near": 2}, {"encoder": 1, "low": 0.5}, {"near": 3, "high": 0.2})),
     ("causal_first", {"narrow": 1}),
+    *(("electra", options) for options in ({"generator_width": 1.0, "generator_layers": 3}, {"generator_width": 0.25})),
     *(("rtd", {"generator": generator}) for generator in ("local", "bicausal")),
     *(("vanilla", {"near": near, "taps": taps}) for near, taps in ((3, 0), (0, 3), (2, 4))),
     *(("vanilla", {"narrow": narrow, "near": near, "taps": near}) for narrow in (1, 2) for near in (0, 2)),

@@ -59,9 +59,9 @@ def test_a_shift_of_scale_changes_neither_the_model_nor_the_penalty_but_l2(archi
     batch = replace(batch, masked=batch.tokens % 3 == 0, corrupted=torch.where(batch.tokens % 3 == 0, 3, batch.tokens))
     for p in model.parameters():
         nn.init.normal_(p, std=0.1)
-    before = float(model.loss(batch)), float(penalty(model)), l2(model)
+    before = model.loss(batch).item(), float(penalty(model)), l2(model)
     shifted(model)
-    after = float(model.loss(batch)), float(penalty(model)), l2(model)
+    after = model.loss(batch).item(), float(penalty(model)), l2(model)
     assert after[:2] == pytest.approx(before[:2], rel=1e-9)
     assert abs(after[2] / before[2] - 1) > 0.1
 
