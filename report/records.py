@@ -2,12 +2,9 @@
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
 from data.text import parsed, read_lines, read_text
-
-if TYPE_CHECKING:
-    from report.summary import Results
 
 OLDER = {"evaluation.positions": "evaluation.places"}
 """Settings that had another name once."""
@@ -59,12 +56,19 @@ def read_json(path: Path, *needed: str) -> dict[str, Any]:
     return found
 
 
-def check_alike(first: "Results", other: "Results", also: Sequence[str] = (), but: Sequence[str] = ()) -> None:
+class Recorded(Protocol):
+    """A run as its files say."""
+
+    facts: dict[str, Any]
+    config: dict[str, Any]
+
+
+def check_alike(first: Recorded, other: Recorded, also: Sequence[str] = (), but: Sequence[str] = ()) -> None:
     """Raises ValueError where two runs were trained or measured on different things, so that they are not read as one: the text
     and the tokenizer by their content, the yardstick, windows, batches and precision; and the settings named in `also`. What
     `but` names may differ."""
 
-    def told(results: "Results", name: str) -> Any:
+    def told(results: Recorded, name: str) -> Any:
         value: Any = results.facts if name in FACTS else results.config
         for step in name.split("."):
             value = value.get(step) if isinstance(value, dict) else None

@@ -170,3 +170,9 @@ def test_folders_import_in_one_direction() -> None:
         assert set(re.findall(r"from data\.(\w+)", path.read_text())) <= {"files", "text", "statistics"}, path
     for path in (ROOT / "training").rglob("*.py"):
         assert set(re.findall(r"from report\.(\w+)", path.read_text())) <= {"statistics"}, path
+
+
+def test_files_stay_short() -> None:
+    listed = subprocess.run(["git", "ls-files", "*.py"], cwd=ROOT, capture_output=True, text=True).stdout.split()
+    lengths = {name: len((ROOT / name).read_text().splitlines()) for name in listed if not name.startswith("tests/")}
+    assert not {name: lines for name, lines in lengths.items() if lines > 320}

@@ -2,7 +2,7 @@
 
 import dataclasses
 import json
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 
@@ -11,11 +11,9 @@ from training.contestant import Contestant
 from training.making import autocast_dtype
 from training.memory import training_memory_bytes
 
-if TYPE_CHECKING:
-    from training.run import Run
 
-
-def facts_of(run: "Run") -> dict[str, Any]:
+def facts_of(run: Any) -> dict[str, Any]:
+    """run: a training.run.Run, which imports this."""
     return {
         "corpus": dataclasses.asdict(run.corpus.info),
         "identity": run.identity(),
@@ -45,7 +43,7 @@ def facts_of(run: "Run") -> dict[str, Any]:
     }
 
 
-def begun_from(run: "Run", contestant: Contestant) -> dict[str, Any]:
+def begun_from(run: Any, contestant: Contestant) -> dict[str, Any]:
     """The checkpoint that it started from; of a run that goes on, what facts.json says."""
     if (begun := run.warm_starts.get(contestant.label)) is not None:
         return dataclasses.asdict(begun)

@@ -18,9 +18,10 @@ from typing import Any
 import torch
 
 from training.budget import Budget
-from training.contestant import Contestant, Progress
+from training.contestant import Contestant
 from training.display import Display
 from training.machine import MEMORY_ADVICE, keep_freed_memory, out_of_memory
+from training.progress import Progress
 from training.run import Run, key
 from training.threads import Threads, available_cores
 

@@ -28,12 +28,13 @@ from data.words import Words
 from model import MaskedLM
 from training import checkpoint
 from training.config import PretrainConfig
-from training.contestant import Contestant, Progress
+from training.contestant import Contestant
 from training.entry import Entry
 from training.facts import facts_of
 from training.leave_one_out import Yardstick
 from training.machine import Machine
 from training.making import make_contestant, resolve_device
+from training.progress import Progress
 from training.ranks import ALONE, Ranks
 from training.sampling import Batches, held_out_windows
 from training.scalars import Scalars

@@ -12,9 +12,10 @@ from tests.conftest import random_batch
 from tests.model.models import FAMILY, tiny_model
 from tests.model.test_no_leak import masked_batch
 from training.budget import Budget
-from training.contestant import Clock, Contestant
+from training.contestant import Contestant
 from training.entry import Entry
 from training.optimizer import OptimizerConfig
+from training.progress import Clock
 
 
 class SomeBatches:
@@ -78,8 +79,8 @@ def test_a_loss_that_is_no_number_ends_the_training(architecture: str) -> None:
 def test_a_process_that_stood_still_is_not_charged(monkeypatch: pytest.MonkeyPatch) -> None:
     """Steps of 0.1 s, a stop of 15 s, a step of 0.1 s; a step that works for long is charged, however long it takes."""
     now = {"wall": 0.0, "work": 0.0}
-    monkeypatch.setattr("training.contestant.time.perf_counter", lambda: now["wall"])
-    monkeypatch.setattr("training.contestant.time.process_time", lambda: now["work"])
+    monkeypatch.setattr("training.progress.time.perf_counter", lambda: now["wall"])
+    monkeypatch.setattr("training.progress.time.process_time", lambda: now["work"])
     clock = Clock()
 
     def step(wall: float, work: float) -> float:
