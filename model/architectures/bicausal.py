@@ -203,7 +203,8 @@ class Bicausal(Architecture):
         return torch.stack([x.unflatten(-1, (2, -1)) for x in found], 3).flatten(2)  # (B, N, 2, L, D)
 
     def loss(self, batch: Batch, head: Head) -> Tensor:
-        weight = self.options.causal * max(0.0, 1.0 - 2.0 * self.fraction)
+        # Compiled code is made anew for each fraction that it reads; without these losses it reads none.
+        weight = self.options.causal and self.options.causal * max(0.0, 1.0 - 2.0 * self.fraction)
         if not weight:
             return super().loss(batch, head)
         content = self.embedding(batch.tokens, batch.documents)
