@@ -47,8 +47,9 @@ class Batch:
     masked:     (B, N) bool, the positions a masked model predicts.
     spans:      what a position must not see besides itself, for models that predict every position, and in leave-one-out for all;
                 None: nothing.
-    samples:    the number of each row in the order of the data, from which dropout is drawn; None draws it anyhow.
-    seed:       of the order of the data: what a model draws for a row depends on it and on the row's number.
+    samples:    the index of each row in the training order, which seeds its dropout and its random orders; None: dropout is
+                drawn from the global generator.
+    seed:       of the training order: what a model draws for a row depends on this seed and on the row's index.
     """
 
     tokens: Tensor

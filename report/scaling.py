@@ -6,8 +6,8 @@ A kind is an architecture with its options, heads among them; its shapes differ 
 is best on dev counts. A share compares equal sets: of both kinds the shapes that both tried at the baseline's budget.
 
 Curves L(C) = E + A C^-a are fitted to these points, E shared by all kinds: it is what the text itself leaves
-uncertain, whoever reads it. Their uncertainty is the spread of fits to resampled seeds and residuals. "Share" is the budget
-with which a kind is as good as vanilla with all of it, between measured points and never beyond them.
+uncertain for every model. Their uncertainty is the spread of fits to resampled seeds and residuals. share = C' / C, where a kind
+reaches with C' FLOPs the NLL that vanilla reaches with C. C' is interpolated between measured points, and never extrapolated.
 """
 
 import math
@@ -39,7 +39,7 @@ def kind_of(label: str) -> str:
 
 
 def budget_bin(flops: float) -> int:
-    """Budgets that are the same have one budget_bin: contestants end within a step of their budget, not on it."""
+    """Runs overshoot their budget by up to one step, so budgets within about 6% of each other count as one."""
     return round(20 * math.log10(flops))
 
 

@@ -135,7 +135,7 @@ class Results:
         }
 
     def rows(self) -> list[Row]:
-        """Best first, by the dev half; whoever is not finished after them."""
+        """Best first, by the dev half; unfinished contestants come last."""
         done = sorted(self.finished, key=lambda label: self.final(label, "nll", part="dev").mean)
         return [self.row(label) for label in [*done, *(label for label in self.curves if label not in done)]]
 

@@ -82,5 +82,5 @@ class Entry:
 
     @property
     def identity(self) -> tuple:
-        """What it is, however it was spelt."""
+        """Equal for two spellings of the same contestant."""
         return self.architecture, self.share, self.options, self.optimizer, self.model, self.init

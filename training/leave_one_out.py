@@ -133,7 +133,7 @@ class Yardstick:
         every = torch.cat(nll).numpy()
         clusters = Clusters.of(every, np.take_along_axis(self.origin, self.positions.numpy(), 1).flatten())
         mean, error = clustered_mean(clusters.sums, clusters.counts)
-        # A sampled position stands for a token; a vanilla pass per position is what a whole sentence of N would take N of.
+        # Only a sample of the positions is scored. A masked model would need N passes for all N tokens, and that is reported.
         return LeaveOneOutScore(
             nll=mean,
             standard_error=error,

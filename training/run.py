@@ -186,7 +186,7 @@ class Run:
             )
 
     def _yardstick(self, part: str, tokens: int) -> tuple[Yardstick, WholeWords | None]:
-        """On as many of the asked-for tokens and words as the held-out text has; what is missing is said."""
+        """On as many tokens and words as were asked for. If the held-out text has fewer, a note says so."""
         evaluation, valid = self.config.evaluation, self.corpus.valid
         windows = -(-tokens // evaluation.positions)
         held_out = held_out_windows(valid, self.config.sequence_length, part, windows, evaluation.seed)

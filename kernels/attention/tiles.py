@@ -21,7 +21,7 @@ class Tile:
 
     hidden: what the rows do not see there, as pairs of a first column and a mask to be added, (b, 1, rows, columns)
         float32 of 0 and -inf. b is 1 or the number of batch rows in the chunk.
-    gap: the rows do not see what is at most so many positions away, and that is all they do not see; None for others.
+    gap: if the only hidden keys are those at most this many positions away, that number; otherwise None.
     empty: (b, 1, rows, 1) bool, the rows that see nothing, or None.
     spanned: what hidden spans hide beside all that: positions in the scores (b heads, rows, columns), counted through, int64.
     """

@@ -166,9 +166,9 @@ def _convolve(x: Tensor, weight: Tensor, past: bool, layout: Layout | None, back
 
 
 def _by_shifts(x: Tensor, weight: Tensor, past: bool, layout: Layout | None) -> Tensor:
-    """Everywhere as if each row were one document; then the few positions near a border again, from their own neighbours.
+    """First every row is convolved as one document. Then the few positions near a document border are computed again.
 
-    Again, not corrected: taking away what was added would leave its rounding behind, and rounding is a leak.
+    Subtracting the terms of the other document instead would leave their rounding error behind, and that is a leak.
     """
     if x.device.type == "cpu" and x.dtype in ONE_PASS and len(weight):
         out = _one_pass(x, weight, past)

@@ -63,7 +63,7 @@ class _TwoSided(torch.autograd.Function):
 
 
 def _convolve(x: Tensor, weight: Tensor, layout: Layout | None) -> Tensor:
-    """Everywhere as if each row were one document; then the few positions near a border again, from their own neighbours."""
+    """First every row is convolved as one document. Then the few positions near a document border are computed again."""
     taps, channels = weight.shape[1:]
     kernel = torch.cat([weight[0].flip(0), torch.ones_like(weight[0, :1]), weight[1]])  # (2 T + 1, C)
     image = x.contiguous().transpose(1, 2).unsqueeze(2)  # (B, C, 1, N), channels last, which is how x lies

@@ -43,7 +43,7 @@ class Architecture(nn.Module):
     """What a race trains with where no rate is given: the best of a sweep (docs/tuning.md)."""
 
     fraction: float = 0.0
-    """The share of the budget that was spent when the step began; the trainer says so, and nobody else."""
+    """The share of the budget that was spent when the step began. Only the trainer sets it."""
 
     hidden_words: float = 0.0
     """The share of the words that training batches hide whole from each of their own positions (`Batch.spans`)."""
@@ -52,8 +52,8 @@ class Architecture(nn.Module):
     """Whether keys and values of `blocks` are sums of theirs and of what something else makes (training/weissi.py)."""
 
     added_options: tuple[tuple[str, Any], ...] = ()
-    """Options that came later, each with the value that means what the architecture was without it: checkpoints that do not
-    name them are read so. One that does not name any other option is refused."""
+    """Options that were added after the first release, each with the value that reproduces a model without it. A checkpoint that
+    lacks one of them is read with this value; a checkpoint that lacks any other option is refused."""
 
     removed_options: tuple[tuple[str, Any], ...] = ()
     """Options that are no more, each with the value that means what the architecture is without it: checkpoints that name it so
