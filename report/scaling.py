@@ -11,11 +11,11 @@ reaches with C' FLOPs the NLL that vanilla reaches with C. C' is interpolated be
 """
 
 import math
-import re
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -31,11 +31,14 @@ from report.records import check_alike
 from report.summary import Results, first_reached
 
 DRAWS = 200
-_SHAPE = re.compile(r"(?<=[:,])(?:budget|d_model|n_layers|n_heads|d_ff)=[^,]*,?")
+_SHAPE = ("budget", "name", "init", "d_model", "n_layers", "n_heads", "d_ff")
 
 
-def kind_of(label: str) -> str:
-    return _SHAPE.sub("", label).rstrip(",:")
+def kind_of(facts: dict[str, Any], label: str) -> str:
+    """facts.json says it; in older ones it is the label without share and shape."""
+    architecture, _, rest = label.partition(":")
+    kept = [pair for pair in rest.split(",") if pair and pair.partition("=")[0] not in _SHAPE]
+    return facts.get("kind") or ":".join([architecture, ",".join(kept)]).rstrip(":")
 
 
 def budget_bin(flops: float) -> int:
@@ -86,7 +89,7 @@ def all_points(runs: Sequence[Results]) -> dict[str, list[Point]]:
             ends = {seed: curve[-1] for seed, curve in results.curves[label].items()}
             flops = sum(end["flops"] for end in ends.values()) / len(ends)
             model = facts["model"]
-            kind, shape = kind_of(label), f"{model['d_model']} x {model['n_layers']}, d_ff {model['d_ff']}"
+            kind, shape = kind_of(facts, label), f"{model['d_model']} x {model['n_layers']}, d_ff {model['d_ff']}"
             if model["n_heads"] != max(2, model["d_model"] // 64):  # heads are a setting, and these another than usual
                 kind += f" with {model['n_heads']} heads"
             _, _, nll, dev = found.setdefault((kind, shape, budget_bin(flops)), (flops, facts["parameters"], {}, {}))

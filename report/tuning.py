@@ -32,8 +32,11 @@ def merged(runs: Sequence[Results]) -> Results:
 
 
 def kind_of(results: Results, label: str) -> str:
-    architecture = results.facts["contestants"][label]["architecture"]
-    return f"{architecture} with near" if architecture == "vanilla" and "near=" in label else architecture
+    facts = results.facts["contestants"][label]
+    near = dict(facts.get("model", {}).get("options", ())).get("near", 0)
+    return (
+        f"{facts['architecture']} with near" if facts["architecture"] == "vanilla" and near else facts["architecture"]
+    )
 
 
 def table(results: Results) -> str:

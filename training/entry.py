@@ -10,6 +10,8 @@ from model import ModelConfig
 from model.architectures import architecture_class
 from training.optimizer import OptimizerConfig
 
+SHAPE = ("d_model", "n_layers", "n_heads", "d_ff")
+
 
 @dataclass(frozen=True)
 class Entry:
@@ -22,6 +24,7 @@ class Entry:
 
     label:  what it is called: its name, with its share if that is not 1, or the text itself.
     family: its label without the share: contestants that differ in nothing else.
+    kind:   its architecture and settings without share and shape (width, depth, heads): what a scaling law is of.
     """
 
     label: str
@@ -32,6 +35,7 @@ class Entry:
     model: tuple[tuple[str, Any], ...] = ()
     family: str = ""
     init: str = ""
+    kind: str = ""
 
     @classmethod
     def parse(cls, text: str) -> "Entry":
@@ -75,12 +79,20 @@ class Entry:
         init = str(given["race"].get("init", "")).strip().removeprefix("(").removesuffix(")")
         if "init" in given["race"] and not init:
             raise ValueError(f"In {text!r}, init is empty; give a checkpoint, or leave it out.")
-        family = name or re.sub(r"(?<=[:,])budget=[^,]*,?", "", text).rstrip(",:")
+        family = name or without(text, ("budget",))
+        kind = without(text, ("budget", "name", "init", *SHAPE))
         label = text if not name else name if share == 1 else f"{name}, {share:g} of the budget"
         homes = (given["options"], given["optimizer"], given["model"])
-        return cls(label, architecture, share, *(tuple(sorted(values.items())) for values in homes), family, init)
+        return cls(label, architecture, share, *(tuple(sorted(values.items())) for values in homes), family, init, kind)
 
     @property
     def identity(self) -> tuple:
         """Equal for two spellings of the same contestant."""
         return self.architecture, self.share, self.options, self.optimizer, self.model, self.init
+
+
+def without(text: str, names: tuple[str, ...]) -> str:
+    """An entry's text without some of its options."""
+    architecture, _, rest = text.partition(":")
+    kept = [pair for pair in re.split(r",(?![^()]*\))", rest) if pair and pair.partition("=")[0] not in names]
+    return ":".join([architecture, ",".join(kept)]).rstrip(":")

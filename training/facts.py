@@ -28,6 +28,7 @@ def facts_of(run: Any) -> dict[str, Any]:
             c.label: {
                 "architecture": c.entry.architecture,
                 "family": c.entry.family,
+                "kind": c.entry.kind,
                 "share": c.entry.share,
                 "parameters": c.model.parameter_count(),
                 "flops_per_token": c.flops_per_step / c.tokens_per_step,

@@ -9,14 +9,22 @@ import pytest
 from report.scaling import Point, all_points, equal_shares, fit, frontier, kind_of, share, write_report
 from report.summary import Results
 from tests.report.conftest import record
+from training.entry import Entry
 
 BUDGETS = (1e12, 4e12, 1.5e13, 6e13)
 
 
 def test_a_kind_is_a_label_without_its_shape() -> None:
-    assert kind_of("local:d_model=64,n_layers=8,n_heads=2,budget=0.25") == "local"
-    assert kind_of("vanilla:near=3,d_model=64,n_layers=8,n_heads=2,budget=1") == "vanilla:near=3"
-    assert kind_of("local:d_model=64,taps=2") == "local:taps=2" and kind_of("tta") == "tta"
+    """As facts.json says, and as it is read from the labels of older ones."""
+    for label, kind in (
+        ("local:d_model=64,n_layers=8,n_heads=2,budget=0.25", "local"),
+        ("vanilla:near=3,d_model=64,n_layers=8,n_heads=2,budget=1", "vanilla:near=3"),
+        ("local:d_model=64,taps=2", "local:taps=2"),
+        ("tta", "tta"),
+    ):
+        assert kind_of({}, label) == kind and Entry.parse(label).kind == kind
+    assert Entry.parse("vanilla:narrow=1,d_ff=64,name=my own,init=(a,b)").kind == "vanilla:narrow=1"
+    assert kind_of({"kind": "vanilla:narrow=1"}, "my own") == "vanilla:narrow=1"
 
 
 def law(scale: float, exponent: float, flops: float) -> float:

@@ -15,7 +15,12 @@ def run(folder: Path, ends: dict[str, tuple[float, float]], **config) -> Path:
     folder.mkdir()
     alike = {"seeds": [0], "data": {}, "evaluation": {}, "size": "tiny", "sequence_length": 128, "budget": "1e12flop"}
     facts = {
-        label: {"architecture": label.partition(":")[0], "share": 0.5 if "budget=" in label else 1.0} for label in ends
+        label: {
+            "architecture": label.partition(":")[0],
+            "share": 0.5 if "budget=" in label else 1.0,
+            "model": {"options": [["near", 3]] if "near=3" in label else []},
+        }
+        for label in ends
     }
     records = []
     for label, (dev, test) in ends.items():
