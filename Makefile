@@ -35,7 +35,7 @@ endif
 help: ## these lines
 	@echo "twostream: masked language models that predict every position in one pass"
 	@echo
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 	@echo
 	@echo "  variables of pretrain: BUDGET=20s|2e13flop|20Mtok CORPUS=name|path|hf:... ARCHITECTURES='tta vanilla' SIZE SEEDS"
 	@echo "  LANG=zh (Chinese) NAME RESUME=runs/NAME ARGS='--any --option'; all options: make pretrain ARGS=--help"
