@@ -83,7 +83,15 @@ def test_continuous_testing_runs_the_readme_s_test_command() -> None:
     assert commands == ["make test"] and "\nmake test" in README.read_text()
 
 
-PAGES = ("README.md", "docs/export.md", "docs/scale.md", "docs/gpu.md", "docs/babylm.md", "docs/chinese.md", "docs/writing.md")
+PAGES = (
+    "README.md",
+    "docs/export.md",
+    "docs/scale.md",
+    "docs/gpu.md",
+    "docs/babylm.md",
+    "docs/chinese.md",
+    "docs/writing.md",
+)
 
 
 def commands(page: str) -> list[str]:
