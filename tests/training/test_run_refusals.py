@@ -15,7 +15,7 @@ from training.contestant import Contestant
 @pytest.mark.parametrize(
     ("options", "sentence"),
     [
-        (["--architectures", "electra"], "Unknown architecture 'electra'; registered are"),
+        (["--architectures", "elektra"], "Unknown architecture 'elektra'; registered are"),
         (["--architectures", "tta:depth=3"], "'depth=3' is no option=value that tta knows"),
         (["--architectures", "vanilla:masking_rate=2"], "masking rate of 2"),
         (["--budget", "soon"], "The budget 'soon' is not understood"),
