@@ -165,8 +165,8 @@ def _below(folder: Path, left_out: list[tuple[Path, str]]) -> list[Path]:
         left_out.append((Path(error.filename), f"a folder that may not be entered, {error.strerror}"))
 
     found = []
-    for position, folders, files in os.walk(folder, onerror=closed):
-        found += [Path(position, name) for name in (*folders, *files)]
+    for parent, folders, files in os.walk(folder, onerror=closed):
+        found += [Path(parent, name) for name in (*folders, *files)]
     return sorted(found)
 
 

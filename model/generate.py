@@ -11,6 +11,7 @@ After UniLM (Dong et al. 2019, arXiv 1905.03197): the source sees the source, th
 A dialogue has no source: every token of every turn is a target, and reads all before it.
 """
 
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -23,7 +24,7 @@ from model.architectures.local import Local
 from model.architectures.tta import TTA
 from model.architectures.vanilla import Vanilla
 from model.batch import Batch, padded
-from model.layers import Block, by_layer, projected, rotate_at
+from model.layers import by_layer, projected, rotate_at
 from model.masked_lm import MaskedLM
 from model.neighbours import SpanEnds
 
@@ -32,8 +33,9 @@ TAIL = SpanEnds.FARTHEST  # hidden positions behind a target: without them a que
 
 @dataclass(frozen=True)
 class Texts:
-    """Sources and targets side by side. batch: TAIL positions longer than the texts, padded; positions: (M,) of the targets'
-    tokens, counted through the batch; targets: (M,) these tokens; begins: (B,) where each target begins."""
+    """Sources and targets side by side. batch: TAIL positions longer than the texts, padded, with what targets must not see as
+    its spans; positions: (M,) of the targets' tokens, counted through the batch; targets: (M,) these tokens; begins: (B, 1) where
+    each target begins."""
 
     batch: Batch
     positions: Tensor
@@ -47,21 +49,13 @@ class Texts:
             if not source or not target:
                 raise ValueError(f"text {number} has no {'target' if source else 'source'}; both must have a token.")
         batch = padded([[*source, *target, *[mask_id] * TAIL] for source, target in pairs], pad_id)
-        begins = torch.tensor([len(source) for source, _ in pairs])
-        ends = begins + torch.tensor([len(target) for _, target in pairs])
-        position = torch.arange(batch.tokens.shape[1])
-        of_target = (position >= begins[:, None]) & (position < ends[:, None])
-        positions = of_target.flatten().nonzero()[:, 0]
+        begins, targets = (torch.tensor([len(text) for text in texts])[:, None] for texts in zip(*pairs))
+        position = torch.arange(batch.tokens.shape[1]).expand(batch.tokens.shape)
+        ends = begins + targets
+        hides = (position >= begins) & (position < ends + TAIL)  # these positions see nothing from themselves on
+        batch = batch.hiding(position, torch.where(hides, ends + TAIL - 1, position))
+        positions = ((position >= begins) & (position < ends)).flatten().nonzero()[:, 0]
         return cls(batch, positions, batch.tokens.flatten()[positions], begins)
-
-    def hiding(self) -> Batch:
-        """The batch with everything from a target's position on hidden from it."""
-        rows, length = self.batch.tokens.shape
-        position = torch.arange(length).expand(rows, length)
-        documents = self.batch.documents
-        ends = torch.full((rows,), length) if documents is None else (documents >= 0).sum(1)
-        target = (position >= self.begins[:, None]) & (position < ends[:, None])
-        return self.batch.hiding(position, torch.where(target, ends[:, None] - 1, position))
 
     def to(self, device: torch.device) -> "Texts":
         return Texts(self.batch.to(device), self.positions.to(device), self.targets.to(device), self.begins.to(device))
@@ -95,12 +89,11 @@ class Writer(nn.Module):
     def states(self, texts: Texts) -> Tensor:
         """(M, D), each of what is known before its token."""
         architecture = self.model.architecture
-        if not isinstance(architecture, Vanilla):
-            device = texts.positions.device
-            return architecture.predict(Texts.hiding(_on_cpu(texts)).to(device), texts.positions)
         batch = texts.batch
+        if not isinstance(architecture, Vanilla):
+            return architecture.predict(batch, texts.positions)
         position = torch.arange(batch.tokens.shape[1], device=batch.tokens.device)
-        seen = (position <= position[:, None]) | (position < texts.begins[:, None, None])  # (B, N, N)
+        seen = (position <= position[:, None]) | (position < texts.begins[:, None])  # (B, N, N)
         if batch.documents is not None:  # padding reads itself, so that no row of the softmax is empty
             seen = seen & ((batch.documents >= 0)[:, None] | (position == position[:, None]))
         x, at = architecture.embedding(batch.tokens, batch.documents), position.expand(batch.tokens.shape)
@@ -119,36 +112,39 @@ class Writer(nn.Module):
         return written
 
 
-def _on_cpu(texts: Texts) -> Texts:
-    """Spans are checked where reading them waits for no device."""
-    return texts if texts.positions.device.type == "cpu" else texts.to(torch.device("cpu"))
-
-
-class Written:
+class Written(ABC):
     """Texts in the making, one a row, with what was computed of them."""
 
+    model: MaskedLM
+    keys: list[Tensor]
+    values: list[Tensor]
+
+    @abstractmethod
     def log_probs(self) -> Tensor:
         """(B, V) float32, of the next token."""
-        raise NotImplementedError
 
+    @abstractmethod
     def append(self, tokens: Tensor) -> None:
         """One more token, (B,) int64."""
-        raise NotImplementedError
 
+    @abstractmethod
     def select(self, rows: Tensor) -> None:
         """Go on with these rows, (B',), a row as often as it is named."""
-        raise NotImplementedError
 
     def _scored(self, hidden: Tensor) -> Tensor:
         return self.model.head.logits(hidden).float().log_softmax(-1)
 
-    def _attended(self, block: Block, x: Tensor, k: Tensor, v: Tensor, position: int) -> Tensor:
-        """One layer of one row of each text, (B, 1, D), over keys and values (B, H, n, K); of none there is nothing to read."""
-        q = block.query(block.read(x)).unflatten(-1, (block.n_heads, -1))
-        if block.rotary:
-            q = rotate_at(q, torch.full(q.shape[:2], position, device=q.device), self.model.config.max_length)
-        q = q.transpose(1, 2)
-        return block.update(x, F.scaled_dot_product_attention(q, k, v) if k.shape[2] else torch.zeros_like(q))
+    def _attended(self, layer: int, x: Tensor, position: int) -> Tensor:
+        """One layer of one row of each text, (B, 1, D), over what is kept of the layer's keys and values."""
+        block, at = self.model.architecture.blocks[layer], torch.full(x.shape[:2], position, device=x.device)
+        return block.some_rows(x, at, self.keys[layer], self.values[layer], None, self.model.config.max_length)
+
+    def _keep(self, layer: int, k: Tensor, v: Tensor, position: int) -> None:
+        """One more key and value of a layer, (B, 1, H, K) each."""
+        if self.model.architecture.blocks[layer].rotary:
+            k = rotate_at(k, torch.full(k.shape[:2], position, device=k.device), self.model.config.max_length)
+        self.keys[layer] = torch.cat([self.keys[layer], k.transpose(1, 2)], 2)
+        self.values[layer] = torch.cat([self.values[layer], v.transpose(1, 2)], 2)
 
     def _position(self, length: int) -> int:
         """The next token's. Raises ValueError beyond the longest text that the model reads."""
@@ -187,8 +183,8 @@ class _TwoStreams(Written):
         if self.near is not None:
             before = F.pad(self.content[:, -self.near.reach :], (0, 0, max(0, self.near.reach - length), 0))
             x = x + self.near.mix(F.pad(before, (0, 0, 0, self.near.reach)).flatten(1))[:, None]
-        for block, k, v in zip(a.blocks, self.keys, self.values):
-            x = self._attended(block, x, k, v, length)
+        for layer in range(len(a.blocks)):
+            x = self._attended(layer, x, length)
         return self._scored(x[:, 0])
 
     @torch.no_grad()
@@ -204,12 +200,8 @@ class _TwoStreams(Written):
         window = self.raw[:, begin:]
         done = (window if self.taps is None else two_sided(window, self.taps))[:, at - begin]
         kv = done.unflatten(-1, (2, len(a.blocks), a.blocks[0].n_heads, -1))  # (B, 2, L, H, K)
-        for n in range(len(a.blocks)):
-            k, v = kv[:, 0, n, None], kv[:, 1, n, None]  # (B, 1, H, K)
-            if a.blocks[n].rotary:
-                k = rotate_at(k, torch.full(k.shape[:2], at, device=k.device), self.model.config.max_length)
-            self.keys[n] = torch.cat([self.keys[n], k.transpose(1, 2)], 2)
-            self.values[n] = torch.cat([self.values[n], v.transpose(1, 2)], 2)
+        for layer in range(len(a.blocks)):
+            self._keep(layer, kv[:, 0, layer, None], kv[:, 1, layer, None], at)
 
     def select(self, rows: Tensor) -> None:
         self.content, self.raw = self.content[rows], self.raw[rows]
@@ -244,14 +236,11 @@ class _OneStream(Written):
     def append(self, tokens: Tensor) -> None:
         a, at = self.model.architecture, self._position(self.length)
         x = a.embedding(tokens[:, None], begin=at)
-        for n, block in enumerate(a.blocks):
+        for layer, block in enumerate(a.blocks):
             kv = projected([block], block.read(x)).unflatten(-1, (2, block.n_heads, -1))  # (B, 1, 2, H, K)
             k, v = kv.unbind(2)
-            if block.rotary:
-                k = rotate_at(k, torch.full(k.shape[:2], at, device=k.device), self.model.config.max_length)
-            self.keys[n] = torch.cat([self.keys[n], k.transpose(1, 2)], 2)
-            self.values[n] = torch.cat([self.values[n], v.transpose(1, 2)], 2)
-            x = self._attended(block, x, self.keys[n], self.values[n], at)
+            self._keep(layer, k, v, at)
+            x = self._attended(layer, x, at)
         self.state, self.length = x[:, 0], at + 1
 
     def select(self, rows: Tensor) -> None:

@@ -208,13 +208,15 @@ class Block(nn.Module):
         q = self.queries(x, torch.Size((k.shape[0], k.shape[2])))
         return self.update(x, attention(q, k, v, visibility, documents=documents, spans=spans), positions)
 
-    def some_rows(self, x: Tensor, position: Tensor, k: Tensor, v: Tensor, seen: Tensor | None) -> Tensor:
+    def some_rows(
+        self, x: Tensor, position: Tensor, k: Tensor, v: Tensor, seen: Tensor | None, length: int = 0
+    ) -> Tensor:
         """One layer of some rows of a stream, (B, M, D) at `position` (B, M), over keys and values of all, (B, H, N, K).
 
-        seen: (B, 1, M, N) bool, what each row reads; None: everything.
+        seen: (B, 1, M, N) bool, what each row reads; None: everything. length: positions are below it; 0: below N.
         """
         q = self.query(self.read(x)).unflatten(-1, (self.n_heads, -1))
-        q = (rotate_at(q, position, k.shape[2]) if self.rotary else q).transpose(1, 2)
+        q = (rotate_at(q, position, length or k.shape[2]) if self.rotary else q).transpose(1, 2)
         return self.update(x, F.scaled_dot_product_attention(q, k, v, seen))
 
     def self_attention(

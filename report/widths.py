@@ -34,10 +34,6 @@ class Curve:
     against_best: dict[int, str]
 
     @property
-    def best(self) -> int:
-        return min(self.dev, key=lambda width: self.dev[width].mean)
-
-    @property
     def predicted(self) -> float:
         return 8.33 * math.log(self.vocabulary)
 

@@ -6,10 +6,11 @@ from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
+from data.chinese import HAN
 from data.extras import needs
 from data.text import read_lines
 
-CHARACTER = re.compile("[\u4e00-\u9fff]")
+CHARACTER = re.compile(f"[{HAN}]")
 SENTENCE = re.compile("[^。！？\n]+[。！？]?")
 FREQUENT = 4_000  # characters that stand in for others: rarer ones are written by nobody
 

@@ -58,7 +58,7 @@ class Spans(Task):
             if not isinstance(text, str) or not isinstance(begin, int):
                 raise ValueError(f"{where}: an answer needs text and answer_start; found {text!r} and {begin!r}.")
             if passage[begin : begin + len(text)] != text:
-                begin = passage.find(text)  # the released files count some positions wrongly; -1: it is in no position
+                begin = passage.find(text)  # the released files count some positions wrongly; -1: it is nowhere
             accepted.append((text, begin))
         return [Example((question, passage), tuple(accepted) or None, row.get("id", index))]
 

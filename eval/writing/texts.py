@@ -11,11 +11,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from data.chinese import HAN
 from data.text import lines_of, read_lines, read_text
 from data.tokenizer import Tokenizer
 from eval.reading import json_lines
-
-HAN = "\u3400-\u4dbf\u4e00-\u9fff"
 
 
 @dataclass(frozen=True)

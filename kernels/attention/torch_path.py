@@ -154,10 +154,10 @@ def _load(name: str, parts, rows: slice, dtype: torch.dtype, scale: float | None
     b, h, n, width = parts[0][rows].shape
     chunk = scratch(name, (b, h, n * len(parts), width), dtype, parts[0].device)
     for i, x in enumerate(parts):
-        position = chunk[:, :, i * n : (i + 1) * n]
-        position.copy_(x[rows])
+        part = chunk[:, :, i * n : (i + 1) * n]
+        part.copy_(x[rows])
         if scale is not None:
-            position.mul_(scale)
+            part.mul_(scale)
     return chunk.view(b * h, -1, width)
 
 

@@ -15,7 +15,6 @@ import dataclasses
 from dataclasses import dataclass
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from data.masking import Masking
@@ -84,11 +83,7 @@ class Electra(RTD):
         own = head.loss(states, batch.tokens.flatten().index_select(0, batch.positions))
         with torch.no_grad():
             tokens = self.replaced_tokens(states, batch, head)
-        judged = self.judge(self.discriminate(tokens, batch)).float()[..., 0]
-        doubt = F.binary_cross_entropy_with_logits(judged, (tokens != batch.tokens).float(), reduction="none").flatten()
-        if batch.documents is not None:
-            doubt = doubt[(batch.documents >= 0).flatten()]
-        return own + self.options.weight * doubt.mean()
+        return own + self.options.weight * self.doubt(tokens, batch)
 
     def replaced_tokens(self, states: Tensor, batch: Batch, head: Head) -> Tensor:
         """(B, N) tokens, those at the masked positions drawn from the generator; what is drawn for a row depends on its sample

@@ -99,11 +99,16 @@ class RTD(Architecture):
         own = head.loss(flat, targets)
         with torch.no_grad():
             tokens = self.replacements(states, batch, head)
+        return own + self.options.weight * self.doubt(tokens, batch)
+
+    def doubt(self, tokens: Tensor, batch: Batch) -> Tensor:
+        """The discriminator's mean cross-entropy over all positions but padding, of whether each token is the true one."""
         judged = self.judge(self.discriminate(tokens, batch)).float()[..., 0]
-        doubt = F.binary_cross_entropy_with_logits(judged, (tokens != batch.tokens).float(), reduction="none").flatten()
-        if batch.positions is not None:
-            doubt = doubt.index_select(0, batch.positions)
-        return own + self.options.weight * doubt.mean()
+        each = F.binary_cross_entropy_with_logits(judged, (tokens != batch.tokens).float(), reduction="none")
+        if batch.documents is None:
+            return each.mean()
+        real = batch.documents >= 0  # as weights: choosing would wait for the device
+        return (each * real).sum() / real.sum()
 
     def replacements(self, states: Tensor, batch: Batch, head: Head) -> Tensor:
         """(B, N) tokens, of which a share of each row's real ones is drawn from the generator, never a special. What is drawn

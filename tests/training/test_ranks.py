@@ -69,8 +69,8 @@ def test_two_ranks_with_shards_give_one_process_s_weights(tmp_path: Path) -> Non
 
 
 def arguments(text_file: Path, tmp_path: Path, name: str) -> list[str]:
-    positions = ["--corpus", str(text_file), "--runs", str(tmp_path), "--cache", str(tmp_path / "cache")]
-    return ["pretrain.py", *OPTIONS, *positions, "--budget", "120ktok", "--accumulate", "2", "--name", name]
+    paths = ["--corpus", str(text_file), "--runs", str(tmp_path), "--cache", str(tmp_path / "cache")]
+    return ["pretrain.py", *OPTIONS, *paths, "--budget", "120ktok", "--accumulate", "2", "--name", name]
 
 
 def finished(command: list[str], code: int = 0) -> str:

@@ -31,8 +31,8 @@ class Fake(types.ModuleType):
 
 
 def base(text_file: Path, tmp_path: Path) -> list[str]:
-    positions = ["--corpus", str(text_file), "--runs", str(tmp_path), "--cache", str(tmp_path / "cache")]
-    return [*OPTIONS, *positions, "--budget", "16ktok"]
+    paths = ["--corpus", str(text_file), "--runs", str(tmp_path), "--cache", str(tmp_path / "cache")]
+    return [*OPTIONS, *paths, "--budget", "16ktok"]
 
 
 @pytest.mark.parametrize("fails", (False, True))

@@ -88,8 +88,8 @@ def test_what_cannot_be_started_from_is_said(tmp_path: Path) -> None:
 
 
 def test_a_race_starts_warm_stops_and_goes_on(text_file: Path, tmp_path: Path, monkeypatch, capsys) -> None:
-    positions = ["--corpus", str(text_file), "--runs", str(tmp_path), "--cache", str(tmp_path / "cache")]
-    base = [*OPTIONS, *positions, "--budget", "16ktok"]
+    paths = ["--corpus", str(text_file), "--runs", str(tmp_path), "--cache", str(tmp_path / "cache")]
+    base = [*OPTIONS, *paths, "--budget", "16ktok"]
     assert run([*base, "--name", "cold"], monkeypatch) == 0
     source = next((tmp_path / "cold" / "checkpoints").glob("vanilla*"))
     at = base.index("--architectures") + 1
