@@ -9,7 +9,6 @@ Without the soft mask (`soft=False`) it is the model fine-tuned to say the right
 """
 
 import copy
-import math
 import random
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -21,9 +20,9 @@ from torch import Tensor, nn
 
 from data.options import check_types
 from data.tokenizer import Tokenizer
+from eval.epochs import best_epoch
 from model import MaskedLM
 from model.batch import Batch, padded
-from training.budget import learning_rate_factor
 from training.machine import precision
 
 
@@ -119,37 +118,31 @@ def trained(
     autocast: torch.dtype | None = None,
     progress: Callable[[float, str], None] = lambda share, text: None,
 ) -> SoftMasked:
-    """The corrector of the epoch that `judge` finds best. Raises ValueError where the loss becomes no number."""
+    """The corrector of the epoch that `judge` finds best. Raises Diverged."""
     torch.manual_seed(seed)
     chooser, device = random.Random(seed), next(model.parameters()).device
     corrector = SoftMasked(copy.deepcopy(model), recipe.width, soft).to(device)
     optimizer = torch.optim.AdamW(corrector.parameters(), lr=0.0, betas=(0.9, 0.98), weight_decay=0.01)
     order = sorted(range(len(pairs)), key=lambda i: len(pairs[i].wrong))
     groups = [order[i : i + recipe.batch_size] for i in range(0, len(order), recipe.batch_size)]
-    steps, step, best = recipe.epochs * len(groups), 0, (-math.inf, {})
-    for epoch in range(1, recipe.epochs + 1):
-        corrector.train()
-        for group in chooser.sample(groups, len(groups)):
-            batch = padded([pairs[i].wrong for i in group], pad_id).to(device)
-            right = padded([pairs[i].right for i in group], pad_id).tokens.to(device)
-            with precision(device, autocast):
-                loss = loss_of(corrector, batch, right, recipe.weight)
-            if not torch.isfinite(loss):
-                raise ValueError(f"the training has diverged in epoch {epoch}; take a lower learning rate.")
-            loss.backward()
-            nn.utils.clip_grad_norm_(corrector.parameters(), 1.0)
-            for settings in optimizer.param_groups:
-                settings["lr"] = recipe.learning_rate * learning_rate_factor(step / steps, 0.1, 0.9)
-            optimizer.step()
-            optimizer.zero_grad(set_to_none=True)
-            step += 1
-            if step % 20 == 0:
-                progress(step / steps, f"loss {loss.item():.3f}")
-        reached = judge(corrector)
-        progress(step / steps, f"epoch {epoch}: {reached:.1f}")
-        if reached > best[0]:
-            best = reached, copy.deepcopy(corrector.state_dict())
-    corrector.load_state_dict(best[1])
+
+    def loss(group: list[int]) -> Tensor:
+        batch = padded([pairs[i].wrong for i in group], pad_id).to(device)
+        right = padded([pairs[i].right for i in group], pad_id).tokens.to(device)
+        with precision(device, autocast):
+            return loss_of(corrector, batch, right, recipe.weight)
+
+    best_epoch(
+        corrector,
+        optimizer,
+        lambda: chooser.sample(groups, len(groups)),
+        loss,
+        lambda: judge(corrector),
+        epochs=recipe.epochs,
+        steps=recipe.epochs * len(groups),
+        learning_rate=recipe.learning_rate,
+        progress=progress,
+    )
     return corrector.eval()
 
 

@@ -2,7 +2,7 @@
 
 import copy
 import random
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -11,12 +11,12 @@ import torch.nn.functional as F
 
 from data.options import check_types
 from data.tokenizer import Tokenizer
+from eval.epochs import best_epoch
 from eval.fewshot.cloze import Cloze, Question, all_scores, fill, label_scores
 from eval.fewshot.tasks import FewShotData, FewShotTask
 from eval.finetune.tasks import Example, Splits, Task
 from eval.finetune.train import Recipe, fine_tune
 from model import MaskedLM
-from training.budget import learning_rate_factor
 from training.machine import precision
 
 Method = Literal["zero", "linear", "pet", "ipet"]
@@ -67,28 +67,31 @@ def train_cloze(
     draw, model = random.Random(seed), copy.deepcopy(model)
     device = next(model.parameters()).device
     optimizer = torch.optim.AdamW(model.parameters(), lr=0.0, betas=(0.9, 0.98), weight_decay=0.01, fused=True)
-    steps, step, best = recipe.epochs * -(-len(train) // recipe.batch_size), 0, None
-    for _ in range(recipe.epochs):
-        model.train()
+
+    def batches() -> Iterator[list[int]]:
         order = draw.sample(range(len(train)), len(train))
-        for start in range(0, len(order), recipe.batch_size):
-            numbers = order[start : start + recipe.batch_size]
-            with precision(device, autocast):
-                scores = label_scores(model, tokenizer, [train[i] for i in numbers])
-            F.cross_entropy(
-                scores.float() - prior.to(device), targets[numbers, : scores.shape[1]].to(device)
-            ).backward()
-            torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-            for group in optimizer.param_groups:
-                group["lr"] = recipe.learning_rate * learning_rate_factor(step / steps, 0.1, 0.9)
-            optimizer.step()
-            optimizer.zero_grad(set_to_none=True)
-            step += 1
+        return (order[start : start + recipe.batch_size] for start in range(0, len(order), recipe.batch_size))
+
+    def loss_of(numbers: list[int]) -> torch.Tensor:
+        with precision(device, autocast):
+            scores = label_scores(model, tokenizer, [train[i] for i in numbers])
+        return F.cross_entropy(scores.float() - prior.to(device), targets[numbers, : scores.shape[1]].to(device))
+
+    def judge() -> float:
         scores = all_scores(model, tokenizer, dev, autocast) - prior
-        accuracy = sum(int(a) == c.label for a, c in zip(scores.argmax(-1), dev))
-        if best is None or accuracy >= best[0]:  # of equals the later: a few rows tie often
-            best = accuracy, copy.deepcopy(model.state_dict())
-    model.load_state_dict(best[1])
+        return sum(int(a) == c.label for a, c in zip(scores.argmax(-1), dev))
+
+    best_epoch(
+        model,
+        optimizer,
+        batches,
+        loss_of,
+        judge,
+        epochs=recipe.epochs,
+        steps=recipe.epochs * -(-len(train) // recipe.batch_size),
+        learning_rate=recipe.learning_rate,
+        later_of_equals=True,  # a few rows tie often
+    )
     return model
 
 

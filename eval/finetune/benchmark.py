@@ -28,11 +28,12 @@ from rich.table import Table
 from data.files import user_path, write_atomically
 from data.options import check_types
 from eval.command import barrier, command, note, open_checkpoints, said
+from eval.epochs import Diverged
 from eval.finetune.baselines import BASELINES
 from eval.finetune.metrics import score
 from eval.finetune.probe import probe
 from eval.finetune.tasks import Splits, Task
-from eval.finetune.train import Diverged, Outcome, Recipe, fine_tune, longest, training_rows
+from eval.finetune.train import Outcome, Recipe, fine_tune, longest, training_rows
 from eval.reading import HUB
 from eval.store import Record, Store, digest_of, digest_of_model, key_of
 from report.benchmark import write_report

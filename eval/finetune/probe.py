@@ -10,10 +10,11 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 from data.tokenizer import Tokenizer
+from eval.epochs import Diverged
 from eval.finetune.metrics import measure
 from eval.finetune.rows import alternatives, compared, states_of
 from eval.finetune.tasks import Example, Splits, Task
-from eval.finetune.train import Classifier, Diverged, Outcome, Recipe, longest, training_rows
+from eval.finetune.train import Classifier, Outcome, Recipe, longest, training_rows
 from model import MaskedLM
 from model.batch import Batch
 from training.machine import precision

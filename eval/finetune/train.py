@@ -6,7 +6,6 @@ is read of each position); a dropout and a linear layer make it an answer. The e
 
 import copy
 import random
-import time
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -17,13 +16,13 @@ from torch import Tensor, nn
 
 from data.options import check_types
 from data.tokenizer import Tokenizer
+from eval.epochs import Diverged, best_epoch
 from eval.finetune.forms import FORMS, Form
 from eval.finetune.metrics import measure, score
 from eval.finetune.rows import Row, buckets, compared
 from eval.finetune.tasks import Example, Splits, Task
 from model import MaskedLM
 from model.batch import Batch, padded
-from training.budget import learning_rate_factor
 from training.machine import precision
 
 
@@ -78,10 +77,6 @@ class Recipe:
             raise ValueError(f"patience is {self.patience}; it must be 0 (off) or more epochs.")
         if self.max_length < 0 or 0 < self.max_length < 16:
             raise ValueError(f"max_length is {self.max_length}; it must be 0 (as the model) or at least 16 tokens.")
-
-
-class Diverged(ValueError):
-    """A fine-tuning whose loss or gradients became no numbers: it has no result."""
 
 
 @dataclass
@@ -174,44 +169,36 @@ def fine_tune(
     def answers(split: str) -> list[Any]:
         return _answers(classifier, form, sets[split], examples[split], tokenizer, autocast)
 
-    steps = recipe.epochs * -(-len(sets["train"]) // recipe.batch_size)
-    step, tokens, seconds = 0, 0, 0.0
-    best: tuple[float, int, dict[str, dict[str, float]], dict] | None = None
-    for epoch in range(recipe.epochs):
-        classifier.train()
-        started, worst = time.perf_counter(), torch.zeros(2, device=device)
-        for numbers in buckets(sets["train"], recipe.batch_size, chooser):
-            rows = [sets["train"][i] for i in numbers]
-            batch = padded([ids for row in rows for ids in row.tokens], tokenizer.pad_id).to(device)
-            with precision(device, autocast):
-                outputs = classifier(batch)
-            loss = form.loss(outputs.float(), rows)
-            loss.backward()
-            norm = nn.utils.clip_grad_norm_(classifier.parameters(), 1.0)
-            factor = learning_rate_factor(step / steps, recipe.warmup, 1 - recipe.warmup)
-            for group in optimizer.param_groups:
-                group["lr"] = recipe.learning_rate * factor
-            optimizer.step()
-            optimizer.zero_grad(set_to_none=True)
-            step, tokens = step + 1, tokens + sum(len(ids) for row in rows for ids in row.tokens)
-            if step % 20 == 0:
-                progress(step / steps, f"loss {loss.item():.3f}")
-            worst = torch.maximum(worst, torch.stack([loss.detach(), norm]).abs())
-        seconds += time.perf_counter() - started
-        if not torch.isfinite(worst).all():  # a norm that is no number has made the weights none
-            raise Diverged(
-                f"{task.name}: the fine-tuning has diverged in epoch {epoch + 1} (loss or gradient is no number); take a lower "
-                "learning rate."
-            )
+    tokens, measured = 0, []
+
+    def loss_of(numbers: list[int]) -> Tensor:
+        nonlocal tokens
+        rows = [sets["train"][i] for i in numbers]
+        tokens += sum(len(ids) for row in rows for ids in row.tokens)
+        batch = padded([ids for row in rows for ids in row.tokens], tokenizer.pad_id).to(device)
+        with precision(device, autocast):
+            outputs = classifier(batch)
+        return form.loss(outputs.float(), rows)
+
+    def judge() -> float:
         metrics = {split: _measured(task, examples[split], answers(split)) for split in splits.dev}
-        here = sum(score(found, task.metrics) for found in metrics.values()) / len(metrics)
-        progress(step / steps, f"epoch {epoch + 1}: {here:.1f}")
-        if best is None or here > best[0]:
-            best = here, epoch + 1, metrics, copy.deepcopy(classifier.state_dict())
-        if 0 < recipe.patience <= epoch + 1 - best[1]:
-            break
-    _, best_epoch, metrics, weights = best
-    classifier.load_state_dict(weights)
+        measured.append(metrics)
+        return sum(score(found, task.metrics) for found in metrics.values()) / len(metrics)
+
+    best = best_epoch(
+        classifier,
+        optimizer,
+        lambda: buckets(sets["train"], recipe.batch_size, chooser),
+        loss_of,
+        judge,
+        epochs=recipe.epochs,
+        steps=recipe.epochs * -(-len(sets["train"]) // recipe.batch_size),
+        learning_rate=recipe.learning_rate,
+        warmup=recipe.warmup,
+        patience=recipe.patience,
+        what=f"{task.name}: the fine-tuning",
+        progress=progress,
+    )
     predictions = {split: answers(split) for split in splits.test | splits.extra}
     extra = {
         other.name: _measured(other, splits.extra[other.name], predictions[other.name])
@@ -219,7 +206,7 @@ def fine_tune(
         if all(example.label is not None for example in splits.extra.get(other.name, [Example((), None, 0)]))
     }
     cut = {split: len({row.example for row in rows if row.cut}) for split, rows in sets.items()}
-    return Outcome(metrics, best_epoch, tokens / seconds, cut, predictions, extra)
+    return Outcome(measured[best.epoch - 1], best.epoch, tokens / best.seconds, cut, predictions, extra)
 
 
 def training_rows(rows: Sequence[Example], task: Task, recipe: Recipe, chooser: random.Random) -> Sequence[Example]:

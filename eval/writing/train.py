@@ -1,7 +1,6 @@
 """Fine-tuning a copy of a checkpoint to write."""
 
 import copy
-import math
 import random
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -9,9 +8,9 @@ from dataclasses import dataclass
 import torch
 
 from data.options import check_types
+from eval.epochs import best_epoch
 from model import MaskedLM
 from model.generate import Texts, Writer
-from training.budget import learning_rate_factor
 from training.machine import precision
 
 Encoded = tuple[list[int], list[int]]
@@ -50,40 +49,32 @@ def fine_tuned(
 ) -> tuple[Writer, float, int]:
     """The writer of the best epoch, its NLL on dev (nats a token of the targets), and the epoch.
 
-    Raises ValueError where the loss becomes no number.
+    Raises Diverged.
     """
     torch.manual_seed(seed)
     chooser, device = random.Random(seed), next(model.parameters()).device
     writer = Writer(copy.deepcopy(model))
     optimizer = torch.optim.AdamW(writer.parameters(), lr=0.0, betas=(0.9, 0.98), weight_decay=0.01)
     groups = in_groups(train, recipe.batch_size)
-    steps, step = recipe.epochs * len(groups), 0
-    best: tuple[float, int, dict] = (math.inf, 0, {})
-    for epoch in range(1, recipe.epochs + 1):
-        writer.train()
-        for group in chooser.sample(groups, len(groups)):
-            texts = Texts.of([train[i] for i in group], pad_id, model.config.mask_id).to(device)
-            with precision(device, autocast):
-                loss = writer.loss(texts)
-            loss.backward()
-            torch.nn.utils.clip_grad_norm_(writer.parameters(), 1.0)
-            for settings in optimizer.param_groups:
-                settings["lr"] = recipe.learning_rate * learning_rate_factor(
-                    step / steps, recipe.warmup, 1 - recipe.warmup
-                )
-            optimizer.step()
-            optimizer.zero_grad(set_to_none=True)
-            step += 1
-            if step % 20 == 0:
-                progress(step / steps, f"loss {loss.item():.3f}")
-        found = nll(writer, dev, recipe.batch_size, pad_id)
-        if not math.isfinite(found):
-            raise ValueError(f"the fine-tuning has diverged in epoch {epoch}; take a lower learning rate.")
-        progress(step / steps, f"epoch {epoch}: {found:.3f} nats")
-        if found < best[0]:
-            best = found, epoch, copy.deepcopy(writer.state_dict())
-    writer.load_state_dict(best[2])
-    return writer.eval(), best[0], best[1]
+
+    def loss_of(group: list[int]) -> torch.Tensor:
+        texts = Texts.of([train[i] for i in group], pad_id, model.config.mask_id).to(device)
+        with precision(device, autocast):
+            return writer.loss(texts)
+
+    best = best_epoch(
+        writer,
+        optimizer,
+        lambda: chooser.sample(groups, len(groups)),
+        loss_of,
+        lambda: -nll(writer, dev, recipe.batch_size, pad_id),
+        epochs=recipe.epochs,
+        steps=recipe.epochs * len(groups),
+        learning_rate=recipe.learning_rate,
+        warmup=recipe.warmup,
+        progress=progress,
+    )
+    return writer.eval(), -best.score, best.epoch
 
 
 @torch.no_grad()
