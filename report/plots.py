@@ -2,6 +2,7 @@
 
 import base64
 import io
+import math
 
 import matplotlib
 
@@ -17,6 +18,7 @@ from report.summary import Results
 # Okabe and Ito's colours, which all readers can tell apart; vanilla is always grey.
 COLOURS = ("#D55E00", "#0072B2", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
 GREYS = ("#555555", "#888888", "#AAAAAA")
+MARKERS = "os^Dv*"  # another one each time the colours are used up
 AXIS_NAMES = {
     "seconds": "training time (minutes)",
     "flops": "training FLOPs",
@@ -45,9 +47,22 @@ def colours(results: Results) -> dict[str, str]:
     }
 
 
+def markers(results: Results) -> dict[str, str]:
+    """By label: contestants of one colour that are not one family have different ones."""
+    by_colour: dict[str, list[str]] = {}
+    for label, colour in colours(results).items():
+        family = results.facts["contestants"][label].get("family", label)
+        if family not in by_colour.setdefault(colour, []):
+            by_colour[colour].append(family)
+    return {
+        label: MARKERS[by_colour[colour].index(results.facts["contestants"][label].get("family", label)) % len(MARKERS)]
+        for label, colour in colours(results).items()
+    }
+
+
 def curve_panel(axes: Axes, results: Results, axis: str, value: str) -> None:
     """A line for each contestant, the mean of its seeds at each evaluation, and a band from lowest to highest."""
-    palette = colours(results)
+    palette, marked = colours(results), markers(results)
     for label in shown(results):
         seeds = {seed: [r for r in curve if r["curve"]] for seed, curve in results.curves[label].items()}
         count = min(len(curve) for curve in seeds.values())
@@ -57,24 +72,29 @@ def curve_panel(axes: Axes, results: Results, axis: str, value: str) -> None:
         y = np.array([[record["curve"][value] for record in curve[:count]] for curve in seeds.values()])
         dashed = results.facts["contestants"][label]["architecture"] == "vanilla"
         scale = 60.0 if axis == "seconds" else 1.0
-        axes.plot(x / scale, y.mean(0), "--o" if dashed else "-o", color=palette[label], label=label, ms=3, lw=1.8)
+        line = {"ls": "--" if dashed else "-", "marker": marked[label], "color": palette[label]}
+        axes.plot(x / scale, y.mean(0), **line, label=label, ms=3, lw=1.8)
         if len(seeds) > 1:
             axes.fill_between(x / scale, y.min(0), y.max(0), color=palette[label], alpha=0.18, lw=0)
     axes.set_xlabel(AXIS_NAMES[axis])
 
 
 def legend(figure: Figure, *panels: Axes) -> None:
-    """Above the panels, where no label is too long; a line for each contestant whose label is. A contestant has one colour in
-    all panels, and one entry, by its label in the first that shows it."""
+    """Above the panels, where no label is too long; a line for each contestant whose label is. A contestant has one colour and
+    marker in all panels, and one entry, by its label in the first that shows it."""
     handles, labels = panels[0].get_legend_handles_labels()
     for axes in panels[1:]:
         for line, label in zip(*axes.get_legend_handles_labels()):
-            if line.get_color() not in {other.get_color() for other in handles}:
+            like = {handle.get_marker() for handle in handles if handle.get_color() == line.get_color()}
+            if not like & {line.get_marker(), "None"}:  # a line without markers stands for its colour
                 handles.append(line)
                 labels.append(label)
     if not labels:  # nobody got as far as a first evaluation
         return
     columns = 1 if max(map(len, labels)) > 40 else min(4, len(labels))
+    figure.set_figheight(
+        figure.get_figheight() + 0.22 * (math.ceil(len(labels) / columns) - 1)
+    )  # not at the panels' cost
     figure.legend(handles, labels, loc="outside upper center", ncols=columns)
 
 
@@ -109,12 +129,13 @@ def answer(results: Results) -> Figure:
 
 def frontier_panel(axes: Axes, results: Results) -> None:
     """Final quality against the share of the budget, each point annealed; across it the baseline with all of it."""
-    palette, families = colours(results), results.families()
+    palette, marked, families = colours(results), markers(results), results.families()
     for family, points in families.items():
         values = np.array([list(point.nll.values()) for point in points])  # (shares, seeds)
         shares = [point.share for point in points]
-        colour = next(palette[label] for label in palette if results.facts["contestants"][label]["family"] == family)
-        axes.plot(shares, values.mean(1), "-o", color=colour, label=f"{family}", ms=4, lw=1.8)
+        label = next(label for label in palette if results.facts["contestants"][label]["family"] == family)
+        colour = palette[label]
+        axes.plot(shares, values.mean(1), "-", marker=marked[label], color=colour, label=family, ms=4, lw=1.8)
         if values.shape[1] > 1:
             axes.fill_between(shares, values.min(1), values.max(1), color=colour, alpha=0.18, lw=0)
         for baseline in results.baselines[:3]:
