@@ -117,9 +117,7 @@ bench-export: $(EXPORT_STAMP) ## CHECKPOINT=folder on the sentences of INPUT=fil
 board: $(RUN_STAMP) ## TensorBoard on runs/, or on RUNS=folder
 	$(PY) -m tensorboard.main --logdir $(call quoted,$(or $(RUNS),runs)) $(ARGS)
 
-test: $(TEST_STAMP) ## lint and tests (minutes)
-	$(PY) -m ruff check .
-	$(PY) -m ruff format --check .
+test: lint ## lint and tests (minutes)
 	OMP_NUM_THREADS=1 $(PY) -m pytest -n auto -m "not kernels and not slow" --ignore tests/gpu --ignore tests/interop $(ARGS)
 
 test-slow: $(TEST_STAMP) ## what takes many seconds for each architecture, and a gigabyte of text
@@ -228,9 +226,10 @@ bench: $(RUN_STAMP) ## microbenchmarks of the kernels against what one would use
 profile: $(RUN_STAMP) ## where the time of a training step goes
 	$(PY) -m training.profile $(ARGS)
 
-lint: $(TEST_STAMP) ## ruff alone
+lint: $(TEST_STAMP) ## ruff and the type checker alone
 	$(PY) -m ruff check .
 	$(PY) -m ruff format --check .
+	$(PY) -m mypy --no-error-summary
 
 format: $(TEST_STAMP) ## rewrite the code in the house format
 	$(PY) -m ruff check --fix .

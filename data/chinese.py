@@ -12,11 +12,11 @@ from collections import Counter
 from collections.abc import Iterable, Iterator
 from itertools import islice
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import sentencepiece
-from sentencepiece import sentencepiece_model_pb2 as proto
+from sentencepiece import sentencepiece_model_pb2
 
 from data.extras import needs
 from data.text import lines_of, read_text
@@ -24,6 +24,7 @@ from data.tokenizer import SPECIALS, Tokenizer, alphabet, check_vocabulary
 
 HAN = "\u3400-\u4dbf\u4e00-\u9fff"
 _STRETCH = re.compile(rf"([{HAN}]+)|[^\W_{HAN}]+")  # of Chinese characters, or of other letters and digits
+proto: Any = sentencepiece_model_pb2  # whose classes protobuf makes when it is imported
 _LEAST_CHINESE = 0.01  # of the characters of a text that words are looked for in
 _CODES = (range(0x3400, 0x4DC0), range(0x4E00, 0xA000))
 

@@ -67,6 +67,7 @@ class Masking:
         masked = np.zeros(tokens.shape, bool)
         np.put_along_axis(masked, order, True, axis=1)
         if self.words:
+            assert words is not None
             by_words = uniform(hash64(seed, _MASKING, 3), samples) < self.words
             masked[by_words] = self._whole_words(scores, words.bounds(tokens, seed, samples, begins), wanted)[by_words]
         masked &= ~special

@@ -4,7 +4,7 @@ import ast
 import dataclasses
 import math
 import types
-from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
+from typing import Any, Literal, TypeVar, Union, cast, get_args, get_origin, get_type_hints
 
 T = TypeVar("T")
 
@@ -52,7 +52,7 @@ def fits(value: Any, annotation: Any) -> bool:
 def check_types(made: T) -> T:
     """A dataclass whose fields hold what they declare, returned as it is. Raises ValueError for the first that differs."""
     for name, annotation in get_type_hints(type(made)).items():
-        if name in {f.name for f in dataclasses.fields(made)} and not fits(getattr(made, name), annotation):
+        if name in {f.name for f in dataclasses.fields(cast(Any, made))} and not fits(getattr(made, name), annotation):
             found = getattr(made, name)
             raise ValueError(f"{name} is {found!r}; it must be {expected(annotation)}.")
     return made

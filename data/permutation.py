@@ -4,7 +4,11 @@ A Feistel network (Luby and Rackoff, 1988) permutes the numbers of 2h bits; valu
 it again until they fall inside ("cycle walking", Black and Rogaway, 2002, section 3), which keeps it a permutation.
 """
 
+from typing import TypeVar
+
 import numpy as np
+
+Integers = TypeVar("Integers", np.ndarray, int)
 
 _ROUNDS = 6
 _ALL_ONES = (1 << 64) - 1
@@ -31,7 +35,7 @@ def hash64(*numbers: int) -> int:
 def uniform(key: int, index: np.ndarray) -> np.ndarray:
     """A number in [0, 1) for each non-negative integer of `index`, the same for the same key and integer; float64."""
     mixed = _mix(index.astype(np.uint64) * np.uint64(0x9E3779B97F4A7C15) + np.uint64(hash64(key)))
-    return (_mix(mixed) >> np.uint64(11)) * 2.0**-53
+    return np.multiply(_mix(mixed) >> np.uint64(11), 2.0**-53)
 
 
 def _feistel(value: np.ndarray, half: int, keys: list[int]) -> np.ndarray:
@@ -42,7 +46,7 @@ def _feistel(value: np.ndarray, half: int, keys: list[int]) -> np.ndarray:
     return left << half | right
 
 
-def _mix(x: np.ndarray | int) -> np.ndarray | int:
+def _mix(x: Integers) -> Integers:
     """The finalizer of splitmix64, for a uint64 array or an int: arithmetic modulo 2**64 either way."""
     x = (x ^ (x >> 30)) * 0xBF58476D1CE4E5B9 & _ALL_ONES
     x = (x ^ (x >> 27)) * 0x94D049BB133111EB & _ALL_ONES

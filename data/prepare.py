@@ -192,6 +192,7 @@ def _build(
         if config.tokenizer_kind == "subwords":
             tokenizer = Tokenizer.train(lines, config.pieces)
         else:
+            assert segmenter is not None  # of the dictionary, which these kinds need
             tokenizer = vocabulary(lines, config.pieces, config.tokenizer_kind, segmenter)
     folders = {False: folder / _TRAIN, True: folder / _VALID}
     encoding_started = time.perf_counter()

@@ -9,7 +9,7 @@ import gzip
 import json
 import re
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -166,7 +166,7 @@ def _checked(text: object, column: str, row: dict, where: str) -> str:
     return text
 
 
-def _missing(column: str, names: object, where: str) -> str:
+def _missing(column: str, names: Iterable[str], where: str) -> str:
     found = ", ".join(repr(name) for name in names) or "none"
     return f"{where}: no column {column!r}; found {found}; name the one with the text with --column"
 

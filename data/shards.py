@@ -155,7 +155,7 @@ class Shards:
     ) -> np.ndarray:
         """read: of a shard what stands from one position to another, as far as it goes."""
         starts = starts % self.tokens
-        windows = np.empty((len(starts), length), dtype)
+        windows: np.ndarray = np.empty((len(starts), length), dtype)
         shards = np.searchsorted(self._first_tokens, starts, side="right") - 1
         for window, start, shard in zip(windows, starts.tolist(), shards.tolist()):
             offset, filled = start - self._first_tokens[shard], 0
@@ -222,6 +222,7 @@ class ShardWriter:
         self._fresh = ShardHeader(
             0, False, dtype, 0, 0, 0, 0, tokenizer.hash, tokenizer.vocabulary, word_starts=word_starts
         )
+        self._header = self._fresh
         self._begin(self._fresh)
 
     def write(

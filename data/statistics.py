@@ -64,7 +64,9 @@ def paired_difference(pairs: Sequence[tuple[dict[str, Any], dict[str, Any]]]) ->
 
     Raises ValueError where these differ: then the two were measured on other text.
     """
-    by_seed, sums, counts = [], {}, {}
+    by_seed: list[float] = []
+    sums: dict[int, float] = {}
+    counts: dict[int, int] = {}
     for ours, theirs in pairs:
         if ours["documents"] != theirs["documents"] or ours["counts"] != theirs["counts"]:
             raise ValueError(

@@ -11,6 +11,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import sentencepiece
@@ -76,6 +77,8 @@ class Tokenizer:
         if not any(line.strip() for line in lines):
             raise ValueError("there is no text to train a tokenizer on; expected at least some lines of it")
         model = io.BytesIO()
+        specials: dict[str, Any] = {f"{name}_piece": f"[{name.upper()}]" for name in ("pad", "bos", "eos", "unk")}
+        specials |= {"pad_id": 0, "bos_id": 1, "eos_id": 2, "unk_id": 4}
         try:
             sentencepiece.SentencePieceTrainer.train(
                 sentence_iterator=iter(lines),
@@ -91,8 +94,7 @@ class Tokenizer:
                 max_sentence_length=8 * _LINE,  # bytes
                 num_threads=_THREADS,
                 minloglevel=3,
-                **{f"{name}_id": number for name, number in (("pad", 0), ("bos", 1), ("eos", 2), ("unk", 4))},
-                **{f"{name}_piece": f"[{name.upper()}]" for name in ("pad", "bos", "eos", "unk")},
+                **specials,
                 control_symbols=[SPECIALS[3]],  # takes the lowest free id: 3
             )
         except RuntimeError as error:
@@ -142,8 +144,7 @@ class Tokenizer:
 
     def encode_documents(self, texts: list[str], threads: int = 1) -> list[np.ndarray]:
         """For each text BOS, its ids, EOS, as int32."""
-        options = {"add_bos": True, "add_eos": True, "num_threads": threads}
-        return self._processor.encode(texts, return_type="numpy", **options)
+        return self._processor.encode(texts, return_type="numpy", add_bos=True, add_eos=True, num_threads=threads)
 
     def decode(self, ids: Iterable[int]) -> str:
         """The text of `ids`; specials are left out."""
@@ -162,11 +163,11 @@ class Tokenizer:
     @cached_property
     def characters(self) -> np.ndarray:
         """(V,) int64: how many characters of a text each piece stands for; of the bytes of a character the first does."""
-        counts = [
+        of_pieces = [
             (0 if int(piece[3:5], 16) & 0xC0 == 0x80 else 1) if self._processor.is_byte(number) else len(piece)
             for number, piece in enumerate(self.pieces(range(self.vocab_size)))
         ]
-        counts = np.array(counts)
+        counts = np.array(of_pieces)
         counts[list(self.special_ids)] = 0
         return counts
 
@@ -244,7 +245,7 @@ def alphabet(counts: Counter, room: int) -> list[str]:
 
 def _coverage(lines: list[str], vocab_size: int) -> float:
     """Of the characters of the lines: those that may fill half of the vocabulary."""
-    counts = Counter()
+    counts: Counter[str] = Counter()
     for line in lines:
         counts.update(line)
     frequent = [count for _, count in counts.most_common((vocab_size - len(SPECIALS) - 256) // 2)]

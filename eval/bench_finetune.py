@@ -10,10 +10,11 @@ import random
 import statistics
 import sys
 import tempfile
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from rich.console import Console
@@ -69,7 +70,7 @@ def trainer_epoch(rows: list[dict], size: ModelConfig, config: BenchConfig, grou
     import transformers
 
     transformers.logging.set_verbosity_error()
-    shape = transformers.BertConfig(
+    shape = transformers.BertConfig(  # type: ignore[call-arg]
         vocab_size=VOCABULARY, hidden_size=size.d_model, num_hidden_layers=size.n_layers, num_attention_heads=size.n_heads,
         intermediate_size=4 * size.d_model, max_position_embeddings=128, num_labels=2,
     )  # fmt: skip
@@ -90,7 +91,7 @@ def trainer_epoch(rows: list[dict], size: ModelConfig, config: BenchConfig, grou
             return rows[i]
 
     with tempfile.TemporaryDirectory() as folder:
-        options = {"train_sampling_strategy": "group_by_length"} if grouped else {}
+        options: dict[str, Any] = {"train_sampling_strategy": "group_by_length"} if grouped else {}
         arguments = transformers.TrainingArguments(
             output_dir=folder, num_train_epochs=1, per_device_train_batch_size=config.batch_size, report_to=[], bf16=bf16,
             save_strategy="no", logging_strategy="no", disable_tqdm=True, use_cpu=default_device().type == "cpu", **options,
@@ -129,7 +130,7 @@ def run(config: BenchConfig, console: Console) -> None:
     def ours(model: MaskedLM) -> float:
         return fine_tune(model, tokenizer, task, splits, recipe, 0, autocast=autocast).tokens_per_second
 
-    rivals = {
+    rivals: dict[str, Callable[[], float]] = {
         **{f"twostream {name}": partial(ours, model) for name, model in models.items()},
         "Trainer, BERT": lambda: trainer_epoch(rows, shape, config, False, bf16),
         "Trainer, BERT, group_by_length": lambda: trainer_epoch(rows, shape, config, True, bf16),

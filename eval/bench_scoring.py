@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import matplotlib.pyplot as plt
 import torch
@@ -86,7 +86,8 @@ def bert(config: BenchConfig):
         vocab_size=config.vocab_size, hidden_size=size.d_model, num_hidden_layers=size.n_layers,
         num_attention_heads=size.n_heads, intermediate_size=4 * size.d_model,
     )  # fmt: skip
-    return transformers.BertForMaskedLM(shape).to(default_device()).eval()
+    model: Any = transformers.BertForMaskedLM(shape)
+    return model.to(default_device()).eval()
 
 
 def plain_transformers(config: BenchConfig) -> Scorer:

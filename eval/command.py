@@ -4,7 +4,7 @@ import traceback
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TypeVar
+from typing import TypeVar, cast
 
 import tyro
 from rich.console import Console
@@ -98,11 +98,12 @@ def open_checkpoint(path: Path) -> tuple[MaskedLM, Tokenizer]:
     Raises FileNotFoundError, or ValueError for a damaged one and for a tokenizer that does not fit the model.
     """
     if is_foreign(path):
-        model, tokenizer = open_foreign(str(path))
-        return model.to(default_device()), tokenizer  # type: ignore[return-value]
+        foreign, theirs = open_foreign(str(path))
+        return foreign.to(default_device()), cast(Tokenizer, theirs)
     path = user_path(path)
     model = load_model_from(path)
     folder = path if (path / "tokenizer.model").exists() else last_good(path)[0]
+    assert folder is not None  # a model was loaded from it
     tokenizer = Tokenizer.load(folder / "tokenizer.model")
     if tokenizer.vocab_size != model.config.vocab_size or tokenizer.mask_id != model.config.mask_id:
         raise ValueError(

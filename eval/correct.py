@@ -58,7 +58,11 @@ class CorrectConfig:
 
 def run(config: CorrectConfig, console: Console) -> None:
     limits = Limits(config.similar, read_confusions(config.confusions) if config.confusions else None)
-    wrong, right = read_pairs(config.pairs) if config.pairs else (read_lines(config.input), None)
+    if config.pairs:
+        wrong, right = read_pairs(config.pairs)
+    else:
+        assert config.input is not None
+        wrong, right = read_lines(config.input), None
     model, tokenizer = open_checkpoint(config.checkpoint)
     margin = config.margin
     if config.dev:

@@ -79,5 +79,6 @@ def best_epoch(
             best = score, epoch, copy.deepcopy(module.state_dict())
         if 0 < patience <= epoch - best[1]:
             break
+    assert best is not None  # there is at least one epoch
     module.load_state_dict(best[2])
     return Best(best[1], best[0], seconds)

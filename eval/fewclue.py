@@ -65,7 +65,8 @@ def run(config: FewShotConfig, console: Console) -> int:
     autocast = torch.bfloat16 if has_fast_bf16(device) else None
     opened = open_checkpoints(config.checkpoints)
     weights = {label: digest_of_model(*pair) for label, pair in opened.items()}
-    store, failed, keys = Store(config.out), [], []
+    store, keys = Store(config.out), []
+    failed: list[str] = []
     for sentence in store.repair():
         note(sentence, console)
     data_folder = user_path(config.data)

@@ -9,7 +9,7 @@ import hashlib
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -121,12 +121,13 @@ class ForeignArchitecture(nn.Module):
 
     without_self, passes_each = False, True
 
-    def __init__(self, theirs: nn.Module, mask_id: int) -> None:
+    def __init__(self, theirs: Any, mask_id: int) -> None:
         super().__init__()
-        self.theirs, self.mask_id = theirs, mask_id
+        self.theirs: Any = theirs
+        self.mask_id = mask_id
 
     @property
-    def base(self) -> nn.Module:
+    def base(self) -> Any:
         return self.theirs.base_model
 
     def hidden_states(self, batch: Batch) -> Sequence[Tensor]:
@@ -183,11 +184,12 @@ class ForeignHead(nn.Module):
 class ForeignLM(MaskedLM):
     """A masked model of transformers with the methods of ours that evaluation calls."""
 
-    def __init__(self, theirs: nn.Module, tokenizer: ForeignTokenizer, name: str) -> None:
+    def __init__(self, theirs: Any, tokenizer: ForeignTokenizer, name: str) -> None:
         nn.Module.__init__(self)
         c = theirs.config
-        self.architecture, self.head = ForeignArchitecture(theirs, tokenizer.mask_id), ForeignHead()
-        self.config = ForeignConfig(  # type: ignore[assignment]
+        self.architecture = cast(Any, ForeignArchitecture(theirs, tokenizer.mask_id))
+        self.head = cast(Any, ForeignHead())
+        self.config: Any = ForeignConfig(
             name=name,
             vocab_size=c.vocab_size,
             mask_id=tokenizer.mask_id,
@@ -198,10 +200,11 @@ class ForeignLM(MaskedLM):
         )
 
     def layer(self, batch: Batch, number: int, *, with_self: bool = True) -> Tensor:
-        return self.architecture.hidden_states(batch)[number]
+        architecture: Any = self.architecture
+        return architecture.hidden_states(batch)[number]
 
 
-def longest(theirs: nn.Module, tokenizer: ForeignTokenizer) -> int:
+def longest(theirs: Any, tokenizer: ForeignTokenizer) -> int:
     """Tokens that it reads at most: of its positions those that RoBERTa spends on padding are none."""
     count = getattr(theirs.config, "max_position_embeddings", 512)
     for name, module in theirs.named_modules():

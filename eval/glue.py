@@ -1,13 +1,14 @@
 """GLUE (Wang et al. 2019, arXiv 1804.07461): `python -m eval.glue --checkpoints FOLDER ... --data FOLDER` (make glue)."""
 
 import sys
+from typing import Any
 
 from eval.finetune.benchmark import main
 from eval.finetune.tasks import Task
 
 TWO = ("0", "1")
 COLA = ("source", "label", "star", "sentence")
-NLI = {"hub_texts": ("premise", "hypothesis")}
+NLI: dict[str, Any] = {"hub_texts": ("premise", "hypothesis")}
 
 THREE = ("entailment", "neutral", "contradiction")
 DIAGNOSTIC = Task(

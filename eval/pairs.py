@@ -54,7 +54,8 @@ class PairsConfig:
 
 def run(config: PairsConfig, console: Console) -> int:
     """Returns 1 if a paradigm could not be read, with the others scored."""
-    paradigms, names, failed = [], [], []
+    paradigms, names = [], []
+    failed: list[str] = []
     for path in (user_path(given) for given in config.data):
         if not path.exists():
             raise FileNotFoundError(f"There is no {path}; give a file, a folder or an archive of pairs.")
@@ -99,9 +100,9 @@ def run(config: PairsConfig, console: Console) -> int:
     for label in opened:
         table.add_column(escape(called[label]), justify="right", overflow="fold")
     for phenomenon in sorted({p.phenomenon for p in paradigms}):
-        own = [p.name for p in paradigms if p.phenomenon == phenomenon]
-        cells = (interval([found[label, name] for name in own])[0] for label in opened)
-        table.add_row(phenomenon, *(f"{100 * cell:.1f}" for cell in cells))
+        names = [p.name for p in paradigms if p.phenomenon == phenomenon]
+        means = (interval([found[label, name] for name in names])[0] for label in opened)
+        table.add_row(phenomenon, *(f"{100 * mean:.1f}" for mean in means))
     totals = [interval([found[label, p.name] for p in paradigms]) for label in opened]
     table.add_row("all", *(f"{100 * mean:.1f} ({100 * low:.1f} to {100 * high:.1f})" for mean, low, high in totals))
     first, *others = opened

@@ -77,10 +77,17 @@ def run(config: RerankConfig, console: Console) -> int:
 
     first = [max(range(len(e.scores)), key=lambda i: e.scores[i]) for e in dev]
     first_test = [max(range(len(e.scores)), key=lambda i: e.scores[i]) for e in test]
-    line("the lists' own first", dev_measure.of(first), test_measure and test_measure.of(first_test), "", "")
-    line("oracle", dev_measure.oracle(), test_measure and test_measure.oracle(), "", "")
+    line(
+        "the lists' own first",
+        dev_measure.of(first),
+        None if test_measure is None else test_measure.of(first_test),
+        "",
+        "",
+    )
+    line("oracle", dev_measure.oracle(), None if test_measure is None else test_measure.oracle(), "", "")
     config.out.mkdir(parents=True, exist_ok=True)
-    store, failed = Store(config.out), []
+    store = Store(config.out)
+    failed: list[str] = []
     for sentence in store.repair():
         note(sentence, console)
     rows = digest_of([*dev, *test])

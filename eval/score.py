@@ -18,7 +18,7 @@ from collections.abc import Iterable, Iterator
 from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import tyro
 from rich.console import Console
@@ -86,7 +86,12 @@ def run(config: ScoreConfig, console: Console) -> None:
     with source as read, target as written, tqdm(unit="sentences", disable=None, file=sys.stderr) as bar:
         for group in chunks(read, name):
             for found in score(model, tokenizer, group, config.variant):
-                record = {"index": index, "total": found.total, "tokens": len(found.tokens), "passes": found.passes}
+                record: dict[str, Any] = {
+                    "index": index,
+                    "total": found.total,
+                    "tokens": len(found.tokens),
+                    "passes": found.passes,
+                }
                 if config.per_token:
                     record |= {"pieces": found.tokens, "log_probs": found.log_probs}
                 if not math.isfinite(found.total):

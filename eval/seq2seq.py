@@ -96,7 +96,8 @@ def run(config: Seq2SeqConfig, console: Console) -> int:
     if dev[0].source:
         needs("rouge_score", "ROUGE", "requirements-more.txt")
     console.print(f"{len(train):,} rows to train on, dev {len(dev):,}")
-    opened, store, failed, records = open_checkpoints(config.checkpoints), Store(config.out), [], []
+    opened, store, records = open_checkpoints(config.checkpoints), Store(config.out), []
+    failed: list[str] = []
     for sentence in store.repair():
         note(sentence, console)
     rows = {"train": digest_of(train), "dev": digest_of(dev)}
@@ -134,12 +135,12 @@ def _outcome(
             f"{label}: {cut:,} of {len(train):,} training rows were cut to {longest} tokens, targets to {config.longest_target}.",
             console,
         )
-    pairs = [[(source, target) for source, target, _ in rows] for rows in encoded]
+    to_train, to_judge = ([(source, target) for source, target, _ in rows] for rows in encoded)
     autocast = torch.bfloat16 if has_fast_bf16(default_device()) else None
     with Progress(console=console, transient=True, disable=not console.is_terminal) as bars:
         bar = bars.add_task(f"{label[-30:]} #{seed}", total=1.0)
         writer, nats, epoch = fine_tuned(
-            model, *pairs, config.recipe, seed, tokenizer.pad_id, autocast=autocast,
+            model, to_train, to_judge, config.recipe, seed, tokenizer.pad_id, autocast=autocast,
             progress=lambda share, text: bars.update(bar, completed=share, description=f"{label[-30:]} #{seed} {text}"),
         )  # fmt: skip
     name = label.strip("/").replace("/", "_").replace(":", "_") + f"-seed{seed}"
@@ -147,7 +148,7 @@ def _outcome(
     found: Record = {"nats": nats, "perplexity": math.exp(nats), "epoch": epoch}
     if dev[0].source:
         banned = [number for number in tokenizer.special_ids if number != tokenizer.eos_id]
-        some = pairs[1][: config.written]
+        some = to_judge[: config.written]
         texts = [
             tokenizer.decode(beam_search(writer, source, tokenizer.eos_id, config.longest_target, config.beams, banned))
             for source, _ in some

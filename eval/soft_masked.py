@@ -166,7 +166,8 @@ def run(config: SoftMaskedConfig, console: Console) -> int:
         sets["sighan"] = read_sighan(*map(user_path, config.sighan))
     console.print(", ".join(f"{name} {len(right):,} sentences" for name, (_, right) in sets.items()))
     confusions = {character: "".join(alike) for character, alike in homophones.like.items()}
-    opened, store, failed, records = open_checkpoints(config.checkpoints), Store(config.out), [], []
+    opened, store, records = open_checkpoints(config.checkpoints), Store(config.out), []
+    failed: list[str] = []
     for sentence in store.repair():
         note(sentence, console)
     rows = {name: digest_of(list(zip(*pairs))) for name, pairs in sets.items()}

@@ -133,7 +133,7 @@ def _read_nvidia(kernel) -> Compiled:
             for option in ("--dump-resource-usage", "-sass")
         )
     return Compiled(
-        registers=int(re.search(r"\bREG:(\d+)", resources)[1]),
+        registers=_number(r"\bREG:(\d+)", resources),
         shared_bytes=kernel.metadata.shared,
         spills=_count(r"STL|LDL", sass),
         matrix=_count("HGMMA", sass) or _count("HMMA", sass)
@@ -145,12 +145,19 @@ def _read_nvidia(kernel) -> Compiled:
     )
 
 
+def _number(pattern: str, text: str) -> int:
+    """The first group of the first match. Raises ValueError where there is none."""
+    if (found := re.search(pattern, text)) is None:
+        raise ValueError(f"the compiler's output has no {pattern}; was Triton or its assembler changed?")
+    return int(found[1])
+
+
 def _read_amd(kernel) -> Compiled:
     """The assembler's own metadata; CDNA 3 has no copies to LDS that Triton would call asynchronous."""
     assembly = kernel.asm["amdgcn"]
 
     def field(name: str) -> int:
-        return int(re.search(rf"\.{name}:\s+(\d+)", assembly)[1])
+        return _number(rf"\.{name}:\s+(\d+)", assembly)
 
     return Compiled(
         registers=field("vgpr_count"),

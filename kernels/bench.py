@@ -82,7 +82,7 @@ def _bound(contest: Contest) -> float | None:
     else:
         prefix = {"two_stream_attention": "two_stream-", "attention": ""}.get(contest.operator)
         variant = "union" if prefix is None else prefix + contest.variant
-        work = roofline.attention_work(variant, *(shape[s] for s in "BHNK"), "forward")
+        work = roofline.attention_work(variant, shape["B"], shape["H"], shape["N"], shape["K"], "forward")
     return roofline.bound(work, chip)["bound_ms"]
 
 

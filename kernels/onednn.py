@@ -10,6 +10,7 @@ oneDNN only where the answer is fp32-exact.
 import functools
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -39,7 +40,7 @@ def onednn_is_exact() -> bool:
 
 @contextmanager
 def _bfloat16_allowed() -> Iterator[None]:
-    matmul = torch.backends.mkldnn.matmul
+    matmul: Any = getattr(torch.backends.mkldnn, "matmul")  # noqa: B009  (not in PyTorch's type stubs)
     before = matmul.fp32_precision
     matmul.fp32_precision = "bf16"
     try:

@@ -81,7 +81,7 @@ def occupancy(compiled: dict, chip: Chip) -> dict[str, float]:
     return {
         "blocks": blocks,
         "occupancy": blocks * warps / MAX_WARPS,
-        "limited_by": min(limits, key=limits.get),
+        "limited_by": min(limits, key=lambda name: limits[name]),
     }
 
 

@@ -81,7 +81,9 @@ class Batch:
     @cached_property
     def by_row(self) -> PositionsByRow | None:
         """`positions` of a masked batch, row by row. Made once, as `layout` is."""
-        return None if self.masked is None else PositionsByRow.of(self.positions, *self.tokens.shape)
+        if self.masked is None or self.positions is None:
+            return None
+        return PositionsByRow.of(self.positions, *self.tokens.shape)
 
     def hiding(self, first: Tensor, last: Tensor) -> "Batch":
         """The same with what each position must not see, first_i .. last_i (B, N); see `spans_of`, which refuses what cannot
@@ -110,7 +112,7 @@ class Batch:
         found = self.by_row
         made["by_row"] = None if found is None else PositionsByRow(of_tensor(found.slots), of_tensor(found.order))
         names = ("tokens", "documents", "corrupted", "masked")
-        fields = {n: of_tensor(x) for n in names if (x := getattr(self, n)) is not None}
+        fields: dict[str, Any] = {n: of_tensor(x) for n in names if (x := getattr(self, n)) is not None}
         moved = replace(self, **fields, spans=None if self.spans is None else of_ranges(self.spans))
         vars(moved).update(made)
         return moved

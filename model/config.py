@@ -4,7 +4,7 @@ import dataclasses
 import json
 import math
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 from data.options import check_types
 
@@ -107,8 +107,13 @@ class ModelConfig:
             raise ValueError(
                 f"norm_epsilon {self.norm_epsilon} and initializer_std {self.initializer_std} must be more than 0."
             )
-        if self.d_embed > self.d_model:
+        if self.table_width > self.d_model:
             raise ValueError(f"d_embed {self.d_embed} is wider than d_model {self.d_model}; it must not be.")
+
+    @property
+    def table_width(self) -> int:
+        """`d_embed`, which is a number once the config is made."""
+        return cast(int, self.d_embed)
 
     @property
     def d_head(self) -> int:

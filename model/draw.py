@@ -49,7 +49,8 @@ def measure(name: str) -> dict[str, Tensor]:
     if architecture.masking is not None:
         masked[0, list(MASKED)] = True
         batch = Batch(tokens, corrupted=tokens.masked_fill(masked, MASK), masked=masked)
-    seen, keys = [], []
+    seen: list[Tensor] = []
+    keys: list[Tensor] = []
 
     def keep(module: torch.nn.Module, inputs: tuple, output: Tensor) -> None:
         if inputs[0].shape == tokens.shape and not bool((inputs[0] == MASK).all()):

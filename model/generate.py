@@ -14,6 +14,7 @@ A dialogue has no source: every token of every turn is a target, and reads all b
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -24,9 +25,10 @@ from model.architectures.local import Local
 from model.architectures.tta import TTA
 from model.architectures.vanilla import Vanilla
 from model.batch import Batch, padded
-from model.layers import by_layer, projected, rotate_at
+from model.layers import by_layer, projected
 from model.masked_lm import MaskedLM
 from model.neighbours import SpanEnds
+from model.rotary import rotate_at
 
 TAIL = SpanEnds.FARTHEST  # hidden positions behind a target: without them a query would be told how far its end is
 
@@ -116,6 +118,7 @@ class Written(ABC):
     """Texts in the making, one a row, with what was computed of them."""
 
     model: MaskedLM
+    architecture: Any  # of tta, local or vanilla what their layers and starts are
     keys: list[Tensor]
     values: list[Tensor]
 
@@ -136,12 +139,12 @@ class Written(ABC):
 
     def _attended(self, layer: int, x: Tensor, position: int) -> Tensor:
         """One layer of one row of each text, (B, 1, D), over what is kept of the layer's keys and values."""
-        block, at = self.model.architecture.blocks[layer], torch.full(x.shape[:2], position, device=x.device)
+        block, at = self.architecture.blocks[layer], torch.full(x.shape[:2], position, device=x.device)
         return block.some_rows(x, at, self.keys[layer], self.values[layer], None, self.model.config.max_length)
 
     def _keep(self, layer: int, k: Tensor, v: Tensor, position: int) -> None:
         """One more key and value of a layer, (B, 1, H, K) each."""
-        if self.model.architecture.blocks[layer].rotary:
+        if self.architecture.blocks[layer].rotary:
             k = rotate_at(k, torch.full(k.shape[:2], position, device=k.device), self.model.config.max_length)
         self.keys[layer] = torch.cat([self.keys[layer], k.transpose(1, 2)], 2)
         self.values[layer] = torch.cat([self.values[layer], v.transpose(1, 2)], 2)
@@ -161,7 +164,8 @@ class _TwoStreams(Written):
 
     @torch.no_grad()
     def __init__(self, model: MaskedLM, tokens: Tensor) -> None:
-        self.model, a = model, model.architecture
+        self.model, self.architecture = model, model.architecture
+        a = self.architecture
         self.taps: Tensor | None = getattr(a, "taps", None)
         self.near = getattr(a, "near", None)
         self.reach = 0 if self.taps is None else self.taps.shape[1]
@@ -175,7 +179,7 @@ class _TwoStreams(Written):
 
     @torch.no_grad()
     def log_probs(self) -> Tensor:
-        a, length = self.model.architecture, self._position(self.content.shape[1])
+        a, length = self.architecture, self._position(self.content.shape[1])
         mask = torch.full((1, 1), self.model.config.mask_id, device=self.content.device)
         x = a.embedding(mask, begin=length).expand(len(self.content), -1, -1)
         if a.ends is not None:
@@ -189,7 +193,7 @@ class _TwoStreams(Written):
 
     @torch.no_grad()
     def append(self, tokens: Tensor) -> None:
-        a = self.model.architecture
+        a = self.architecture
         content = a.embedding(tokens[:, None], begin=self._position(self.content.shape[1]))
         self.content = torch.cat([self.content, content], 1)
         self.raw = torch.cat([self.raw, projected(a.blocks, content)], 1)
@@ -213,7 +217,8 @@ class _OneStream(Written):
 
     @torch.no_grad()
     def __init__(self, model: MaskedLM, tokens: Tensor) -> None:
-        self.model, a = model, model.architecture
+        self.model, self.architecture = model, model.architecture
+        a = self.architecture
         self.length = tokens.shape[1]
         self._position(self.length - 1)
         x = a.embedding(tokens)
@@ -234,7 +239,7 @@ class _OneStream(Written):
 
     @torch.no_grad()
     def append(self, tokens: Tensor) -> None:
-        a, at = self.model.architecture, self._position(self.length)
+        a, at = self.architecture, self._position(self.length)
         x = a.embedding(tokens[:, None], begin=at)
         for layer, block in enumerate(a.blocks):
             kv = projected([block], block.read(x)).unflatten(-1, (2, block.n_heads, -1))  # (B, 1, 2, H, K)

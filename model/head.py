@@ -21,9 +21,9 @@ class Head(nn.Module):
         # In pre-norm no layer normalises the last residual stream, so the head does.
         self.norm_in = make_norm(config, config.d_model) if config.norm == "pre" else nn.Identity()
         self.gelu = config.head == "dense"
-        narrow = config.d_embed < config.d_model
-        self.dense = nn.Linear(config.d_model, config.d_embed, bias=config.bias) if self.gelu or narrow else None
-        self.norm_out = make_norm(config, config.d_embed)
+        narrow = config.table_width < config.d_model
+        self.dense = nn.Linear(config.d_model, config.table_width, bias=config.bias) if self.gelu or narrow else None
+        self.norm_out = make_norm(config, config.table_width)
         self.table = table  # shared with the input embedding, not copied
         self.bias = nn.Parameter(torch.zeros(config.vocab_size))
 

@@ -1,14 +1,13 @@
-"""Embedding, rotary positions, feed-forward and the one Block that every stream of every architecture is made of.
+"""Embedding, feed-forward and the one Block that every stream of every architecture is made of.
 
 Shapes: B batch, N sequence, H heads, D model width, K head width, E embedding width, F feed-forward width.
 """
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
-from functools import lru_cache
-from typing import Any
+from typing import Any, cast
 
 import torch
 import torch.nn.functional as F
@@ -19,6 +18,7 @@ from data.permutation import hash64
 from kernels.attention import Spans, attention
 from kernels.attention.layout import Layout
 from model.config import ModelConfig
+from model.rotary import document_positions, rotate, rotate_at
 
 _row_generators: ContextVar[Sequence[torch.Generator] | None] = ContextVar("row_generators", default=None)
 
@@ -57,51 +57,16 @@ def make_norm(config: ModelConfig, width: int) -> nn.LayerNorm:
     return nn.LayerNorm(width, eps=config.norm_epsilon, bias=config.bias)
 
 
-def document_positions(documents: Tensor) -> Tensor:
-    """Position of each token in its own document, from document ids (B, N); contiguous ids. Returns (B, N) int64."""
-    position = torch.arange(documents.shape[1], device=documents.device).expand_as(documents)
-    starts = torch.ones_like(documents, dtype=torch.bool)
-    starts[:, 1:] = documents[:, 1:] != documents[:, :-1]
-    return position - torch.where(starts, position, 0).cummax(dim=1).values
-
-
-@lru_cache(maxsize=16)
-@torch.inference_mode(False)  # what is cached may serve training later
-def rotary_table(length: int, d_head: int, dtype: torch.dtype, device: torch.device) -> tuple[Tensor, Tensor]:
-    """cos and signed sin of RoPE (Su et al. 2021, arXiv 2104.09864, half-split form), each (N, 1, K)."""
-    inverse_frequency = 10_000.0 ** (-torch.arange(0, d_head, 2, dtype=torch.float64) / d_head)
-    angle = torch.outer(torch.arange(length, dtype=torch.float64), inverse_frequency)  # (N, K/2)
-    cos, sin = angle.cos().repeat(1, 2), torch.cat([-angle.sin(), angle.sin()], dim=1)
-    return cos[:, None].to(device, dtype), sin[:, None].to(device, dtype)
-
-
-def rotate_at(x: Tensor, position: Tensor, length: int) -> Tensor:
-    """Rotary positions on (B, M, H, K), whose rows stand at `position` (B, M) of a window of `length`."""
-    cos, sin = (table[:, 0][position][:, :, None] for table in rotary_table(length, x.shape[-1], x.dtype, x.device))
-    return torch.addcmul(x * cos, x.roll(x.shape[-1] // 2, dims=-1), sin)
-
-
-def rotate(x: Tensor) -> Tensor:
-    """Rotary positions on (..., N, H, K). Relative, so counting from the window's start serves packed documents too."""
-    table = rotary_table.__wrapped__ if torch.compiler.is_compiling() else rotary_table
-    cos, sin = table(x.shape[-3], x.shape[-1], x.dtype, x.device)
-    if not (torch.is_grad_enabled() or torch.compiler.is_compiling()):
-        # The same sums, without the tensors that a gradient would need in between.
-        out, half = torch.empty_like(x), x.shape[-1] // 2
-        for here, there in ((slice(half), slice(half, None)), (slice(half, None), slice(half))):
-            torch.mul(x[..., here], cos[..., here], out=out[..., here]).addcmul_(x[..., there], sin[..., here])
-        return out
-    return torch.addcmul(x * cos, x.roll(x.shape[-1] // 2, dims=-1), sin)
-
-
 class Embedding(nn.Module):
     """Token table (V, E), widened to D if E < D, plus learned positions if the config says so, normalised."""
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
         self.config = config
-        self.table = nn.Embedding(config.vocab_size, config.d_embed)
-        self.widen = nn.Linear(config.d_embed, config.d_model, bias=False) if config.d_embed < config.d_model else None
+        self.table = nn.Embedding(config.vocab_size, config.table_width)
+        self.widen = (
+            nn.Linear(config.table_width, config.d_model, bias=False) if config.table_width < config.d_model else None
+        )
         self.positions = nn.Embedding(config.max_length, config.d_model) if config.positions == "learned" else None
         self.norm = make_norm(config, config.d_model)
         self.dropout = Dropout(config.dropout)
@@ -262,6 +227,20 @@ class Block(nn.Module):
         return self.norm_feed_forward(x + self.dropout(self.feed_forward(x), *some))
 
 
+class Blocks(nn.ModuleList):
+    """Layers one above the other: a ModuleList of Blocks that says so."""
+
+    @classmethod
+    def of(cls, config: ModelConfig, count: int) -> "Blocks":
+        return cls(Block(config) for _ in range(count))
+
+    def __iter__(self) -> Iterator[Block]:
+        return cast(Iterator[Block], super().__iter__())
+
+    def __getitem__(self, index: int | slice) -> Any:
+        return super().__getitem__(index)
+
+
 @contextmanager
 def recorded(architecture: nn.Module) -> Iterator[list[Tensor]]:
     """What each of `architecture.blocks` makes of its stream, in the order in which they run, while the context is open."""
@@ -274,7 +253,7 @@ def recorded(architecture: nn.Module) -> Iterator[list[Tensor]]:
 
         return kept
 
-    blocks = list(architecture.blocks)
+    blocks: list[Any] = list(cast(Blocks, architecture.blocks))
     for block in blocks:
         block.update = keep(block.update)
     try:
@@ -284,7 +263,7 @@ def recorded(architecture: nn.Module) -> Iterator[list[Tensor]]:
             del block.update
 
 
-def hoisted_keys_values(blocks: nn.ModuleList, content: Tensor) -> list[tuple[Tensor, Tensor]]:
+def hoisted_keys_values(blocks: Blocks, content: Tensor) -> list[tuple[Tensor, Tensor]]:
     """`block.keys_values(content)` of every block in one matrix multiplication.
 
     Content that no layer changes needs no layer's result, so all keys and values can be had before the first one.
@@ -292,14 +271,14 @@ def hoisted_keys_values(blocks: nn.ModuleList, content: Tensor) -> list[tuple[Te
     return by_layer(blocks, projected(blocks, content))
 
 
-def projected(blocks: Sequence["Block"], content: Tensor) -> Tensor:
+def projected(blocks: Iterable["Block"], content: Tensor) -> Tensor:
     """Keys of all blocks, then their values, of content (B, N, D) side by side and without positions: (B, N, 2 L D)."""
     linears = [block.key for block in blocks] + [block.value for block in blocks]
     bias = None if linears[0].bias is None else torch.cat([linear.bias for linear in linears])
     return F.linear(content, torch.cat([linear.weight for linear in linears]), bias)
 
 
-def by_layer(blocks: nn.ModuleList, kv: Tensor) -> list[tuple[Tensor, Tensor]]:
+def by_layer(blocks: Blocks, kv: Tensor) -> list[tuple[Tensor, Tensor]]:
     """(B, N, 2 L D) as `projected` lays it out -> for each block its keys, turned by their positions, and its values."""
     k, v = rearrange(kv, "b n (two l h k) -> two l b n h k", two=2, l=len(blocks), h=blocks[0].n_heads)
     if blocks[0].rotary:
@@ -315,5 +294,5 @@ def initialise(module: nn.Module, config: ModelConfig) -> None:
             residual = config.norm == "pre" and name.endswith((".out", ".leave"))
             std = config.initializer_std / math.sqrt(2 * config.n_layers) if residual else config.initializer_std
             nn.init.normal_(child.weight, std=std)
-            if getattr(child, "bias", None) is not None:
-                nn.init.zeros_(child.bias)
+            if isinstance(bias := getattr(child, "bias", None), Tensor):
+                nn.init.zeros_(bias)

@@ -7,6 +7,8 @@ only, so a query stream may start from it without leaking. For a masked model it
 position's own [MASK] is not among them either.
 """
 
+from typing import Protocol
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -16,6 +18,7 @@ from kernels.attention.layout import Layout
 from kernels.dispatch import autocast_dtype
 from model.batch import Batch
 from model.config import ModelConfig
+from model.layers import Embedding
 
 
 class Near(nn.Module):
@@ -85,7 +88,15 @@ class SpanEnds(nn.Module):
         return F.embedding(before, self.table[0]) + F.embedding(after, self.table[1])
 
 
-def query_start(architecture: nn.Module, content: Tensor, batch: Batch) -> Tensor:
+class Starting(Protocol):
+    """An architecture with a query stream."""
+
+    embedding: Embedding
+    near: Near | None
+    ends: SpanEnds | None
+
+
+def query_start(architecture: Starting, content: Tensor, batch: Batch) -> Tensor:
     """[MASK] plus position, plus `near` and `ends` where the architecture has them: (B, N, D), or one vector for all
     positions."""
     query = architecture.embedding.queries(batch.tokens, batch.documents)

@@ -50,7 +50,7 @@ def percent(spread: Spread) -> str:
 
 
 def quality(results: Results, row: Row) -> list[str]:
-    if row.state != "finished":
+    if row.nll is None or row.accuracy is None:  # it is not finished
         return [row.label, row.told, *["-"] * (len(QUALITY) - 2)]
     error = f" (s.e. {row.standard_error:.3f})" if row.standard_error is not None else ""
     share = (
@@ -64,7 +64,7 @@ def quality(results: Results, row: Row) -> list[str]:
     words += f" (s.e. {row.words_error:.3f})" if row.words_error is not None else ""
     measured = row.chain is not None
     words_behind = row.words_behind.text() if row.words_behind else "best" if measured else "-"
-    chain, right = (row.chain.text(), percent(row.words_accuracy)) if measured else ("-", "-")
+    chain, right = (row.chain.text(), percent(row.words_accuracy)) if row.chain and row.words_accuracy else ("-", "-")
     nll = row.nll.text() + error
     return [row.label, nll, behind, percent(row.accuracy), words, words_behind, chain, right, equals]
 
@@ -79,7 +79,7 @@ def by_kind(results: Results, rows: list[Row]) -> tuple[tuple[str, ...], list[li
 
 def cost(row: Row) -> list[str]:
     costs = [f"{row.parameters / 1e6:.2f} M", f"{row.memory_bytes / 2**20:,.0f} MiB"]
-    if row.state != "finished":
+    if row.tokens_per_second is None or row.predicted_tokens_per_second is None:
         return [row.label, "-", f"{row.predicted_fraction:.0%}", "-", "-", *costs, "-"]
     return [
         row.label,

@@ -3,6 +3,7 @@
 import base64
 import io
 import math
+from typing import Any, cast
 
 import matplotlib
 
@@ -25,7 +26,7 @@ AXIS_NAMES = {
     "tokens": "tokens read",
     "predicted_tokens": "tokens predicted",
 }
-STYLE = {
+STYLE: Any = {
     "font.size": 10,
     "axes.spines.top": False,
     "axes.spines.right": False,
@@ -72,7 +73,7 @@ def curve_panel(axes: Axes, results: Results, axis: str, value: str) -> None:
         y = np.array([[record["curve"][value] for record in curve[:count]] for curve in seeds.values()])
         dashed = results.facts["contestants"][label]["architecture"] == "vanilla"
         scale = 60.0 if axis == "seconds" else 1.0
-        line = {"ls": "--" if dashed else "-", "marker": marked[label], "color": palette[label]}
+        line: dict[str, Any] = {"ls": "--" if dashed else "-", "marker": marked[label], "color": palette[label]}
         axes.plot(x / scale, y.mean(0), **line, label=label, ms=3, lw=1.8)
         if len(seeds) > 1:
             axes.fill_between(x / scale, y.min(0), y.max(0), color=palette[label], alpha=0.18, lw=0)
@@ -82,15 +83,15 @@ def curve_panel(axes: Axes, results: Results, axis: str, value: str) -> None:
 def legend(figure: Figure, *panels: Axes) -> None:
     """Above the panels, where no label is too long; a line for each contestant whose label is. A contestant has one colour and
     marker in all panels, and one entry, by its label in the first that shows it."""
-    handles, labels = panels[0].get_legend_handles_labels()
+    found: list[tuple[Any, str]] = list(zip(*panels[0].get_legend_handles_labels()))
     for axes in panels[1:]:
-        for line, label in zip(*axes.get_legend_handles_labels()):
-            like = {handle.get_marker() for handle in handles if handle.get_color() == line.get_color()}
+        for line, label in cast(list[tuple[Any, str]], list(zip(*axes.get_legend_handles_labels()))):
+            like = {handle.get_marker() for handle, _ in found if handle.get_color() == line.get_color()}
             if not like & {line.get_marker(), "None"}:  # a line without markers stands for its colour
-                handles.append(line)
-                labels.append(label)
-    if not labels:  # nobody got as far as a first evaluation
+                found.append((line, label))
+    if not found:  # nobody got as far as a first evaluation
         return
+    handles, labels = zip(*found)
     columns = 1 if max(map(len, labels)) > 40 else min(4, len(labels))
     figure.set_figheight(
         figure.get_figheight() + 0.22 * (math.ceil(len(labels) / columns) - 1)
@@ -143,7 +144,7 @@ def frontier_panel(axes: Axes, results: Results) -> None:
                 axes.axvline(equal.mean, color=palette[baseline], lw=0.9, ls=":")
     for baseline in results.baselines[:3]:
         ends = list(results.final_by_seed(baseline).values())
-        axes.axhline(np.mean(ends), color=palette[baseline], ls="--", lw=1.4, label=f"{baseline}, whole budget")
+        axes.axhline(float(np.mean(ends)), color=palette[baseline], ls="--", lw=1.4, label=f"{baseline}, whole budget")
         axes.axhspan(min(ends), max(ends), color=palette[baseline], alpha=0.15, lw=0)
     ticks = sorted({point.share for points in families.values() for point in points})
     axes.set_xscale("log", base=2)

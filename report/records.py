@@ -11,7 +11,7 @@ OLDER = {"evaluation.positions": "evaluation.places"}
 LATER = {"optimizer": {"regulariser": "weight_decay"}}
 """Settings that came later, with what runs without them had."""
 
-CONFIG = (
+CONFIG: tuple[str, ...] = (
     "sequence_length",
     "batch_size",
     "accumulate",
@@ -59,8 +59,11 @@ def read_json(path: Path, *needed: str) -> dict[str, Any]:
 class Recorded(Protocol):
     """A run as its files say."""
 
-    facts: dict[str, Any]
-    config: dict[str, Any]
+    @property
+    def facts(self) -> dict[str, Any]: ...
+
+    @property
+    def config(self) -> dict[str, Any]: ...
 
 
 def check_alike(first: Recorded, other: Recorded, also: Sequence[str] = (), but: Sequence[str] = ()) -> None:

@@ -81,7 +81,7 @@ def share(ours: dict[float, dict[int, dict]], theirs: dict[int, dict], budget: f
         reached = None if target is None or not curve else first_reached(curve, target)
         if reached is None:
             return "-"
-        bound = bound or curve[0][1] <= target
+        bound = bound or (target is not None and curve[0][1] <= target)
         shares.append(math.exp(reached) / budget)
     return ("under " if bound else "") + Spread.of(shares).text(".2f")
 

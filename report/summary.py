@@ -71,7 +71,9 @@ class Results:
             raise ValueError(f"{folder}: run.json and facts.json are not what `pretrain.py` wrote.")
         if not (folder / "results.jsonl").exists():
             raise FileNotFoundError(f"{folder} has no results.jsonl; give a folder in which `pretrain.py` ran.")
-        curves = {label: {seed: [] for seed in config["seeds"]} for label in facts["contestants"]}
+        curves: dict[str, dict[int, list[dict[str, Any]]]] = {
+            label: {seed: [] for seed in config["seeds"]} for label in facts["contestants"]
+        }
         for record in read_records(folder / "results.jsonl"):
             if not isinstance(record["contestant"], str) or not isinstance(record["seed"], int):
                 raise ValueError(f"{folder / 'results.jsonl'}: a record without a contestant's name and seed.")
@@ -259,8 +261,10 @@ class Results:
         baseline = self.baseline
         rivals = [row for row in rows if row.architecture != "vanilla" and self.share(row.label) == 1]
         if baseline is None or not rivals:
+            assert rows[0].nll is not None
             return f"{rows[0].label} is ahead with a leave-one-out NLL of {rows[0].nll.text()} nats a token.{tail}"
         best, base = rivals[0], self.row(baseline)
+        assert best.nll and best.accuracy and base.nll and base.accuracy
         gap = self.difference(best.label, baseline)
         error = f" ± {gap.half:.3f}" if gap.half is not None else ""
         said = (

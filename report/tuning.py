@@ -8,6 +8,7 @@ test half stands beside it, and whole words beside tokens. Several runs of one c
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from rich.console import Console
 
@@ -24,7 +25,8 @@ def merged(runs: Sequence[Results]) -> Results:
     first = runs[0]
     for other in runs[1:]:
         check_alike(first, other, ("size", "budget", "seeds"))
-    curves, contestants = {}, {}
+    curves: dict[str, dict[int, list[dict[str, Any]]]] = {}
+    contestants: dict[str, Any] = {}
     for results in reversed(runs):
         curves |= results.curves
         contestants |= results.facts["contestants"]

@@ -119,7 +119,7 @@ def verify(path: Path) -> int:
 
 def last_good(directory: Path) -> tuple[Path | None, list[str]]:
     """The newest checkpoint that verifies, and a sentence for each newer one that does not."""
-    damaged = []
+    damaged: list[str] = []
     for path in reversed(complete(directory)):
         try:
             verify(path)

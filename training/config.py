@@ -159,7 +159,7 @@ class PretrainConfig:
         """What `to_json` wrote. Raises ValueError for anything else."""
         try:
             fields = json.loads(text)
-            data = {
+            data: dict[str, Any] = {
                 n: Path(v) if n in ("tokenizer", "cache", "dictionary") and v else v for n, v in fields["data"].items()
             }
             fields["data"] = DataConfig(**data)

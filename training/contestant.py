@@ -5,7 +5,7 @@ import dataclasses
 import json
 import math
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import nn
@@ -22,7 +22,7 @@ from training.machine import precision
 from training.optimizer import OptimizerConfig, Optimizers
 from training.progress import Clock, Progress
 from training.ranks import ALONE, Ranks
-from training.sampling import Batches
+from training.sampling import Source
 from training.sharding import copied, gathered, shard
 
 
@@ -44,7 +44,7 @@ class Contestant:
         seed: int,
         model: MaskedLM,
         optimizer: OptimizerConfig,
-        batches: Batches,
+        batches: Source,
         budget: Budget,
         *,
         accumulate: int = 1,
@@ -57,7 +57,7 @@ class Contestant:
         self.batches, self.budget, self.accumulate, self.autocast = batches, budget, accumulate, autocast
         if optimizer.learning_rate is None:
             optimizer = dataclasses.replace(optimizer, learning_rate=model.architecture.learning_rate)
-        self.optimizer_config = optimizer
+        self.optimizer_config, self.learning_rate = optimizer, cast(float, optimizer.learning_rate)
         self.sharded = sharded and not ranks.alone
         if self.sharded:
             shard(model, ranks.world)
@@ -65,9 +65,9 @@ class Contestant:
         self.device = next(model.parameters()).device
         self.progress = Progress()
         self.ranks = ranks
-        self.loss_of = torch.compile(model, fullgraph=True) if compile_loss else model
+        self.loss_of = cast(nn.Module, torch.compile(model, fullgraph=True)) if compile_loss else model
         # The same, with gradients averaged over ranks; made with the first step, when all are there.
-        self.parallel: nn.Module | None = None
+        self.parallel: nn.parallel.DistributedDataParallel | None = None
         self.compiled = compile_loss
         self.tokens_per_step = accumulate * batches.batch_size * batches.sequence_length
         self.identity: dict[str, Any] = {}  # of the run, compared on resume
@@ -133,7 +133,7 @@ class Contestant:
         before, first, clock = progress.spent, progress.step, Clock()
         loss_sum = torch.zeros((), device=self.device)
         while True:
-            rate = config.learning_rate * learning_rate_factor(self.fraction, config.warmup, config.decay)
+            rate = self.learning_rate * learning_rate_factor(self.fraction, config.warmup, config.decay)
             loss, norm, predicted, flops = self.step(rate)
             loss_sum += loss
             steps = progress.step - first
@@ -198,14 +198,15 @@ class Contestant:
     def _backward(self, batch: Batch, weight: float, last: bool) -> torch.Tensor:
         """Add the gradients of a batch; with the last one those of all ranks. Positions count alike, whatever batch holds
         them."""
-        loss_of, waiting = self.loss_of, contextlib.nullcontext()
+        loss_of, waiting = self.loss_of, cast(contextlib.AbstractContextManager, contextlib.nullcontext())
         if self.sharded:
-            self.model.set_requires_gradient_sync(last)
+            cast(Any, self.model).set_requires_gradient_sync(last)
         elif not self.ranks.alone:
             if self.parallel is None:
                 phases = self.model.architecture.phase(0.0) != self.model.architecture.phase(1.0)
                 self.parallel = self.ranks.parallel(self.loss_of, phases)
-            loss_of, waiting = self.parallel, contextlib.nullcontext() if last else self.parallel.no_sync()
+            loss_of = self.parallel
+            waiting = contextlib.nullcontext() if last else self.parallel.no_sync()
         # DistributedDataParallel averages gradients over ranks, and wanted is their sum.
         scale = 1 if self.parallel is None else self.ranks.world
         with waiting:
@@ -222,8 +223,9 @@ class Contestant:
     def _batches_of(self, step: int) -> list[Batch]:
         if self.ahead is None or self.ahead[0] != step:
             self._fetch(step, self.fraction)
-        batches, self.ahead = self.ahead[1], None
-        return batches
+        ahead, self.ahead = self.ahead, None
+        assert ahead is not None
+        return ahead[1]
 
     def _fetch(self, step: int, fraction: float) -> None:
         """The batches of a step, masked as the share of the budget asks that is spent when it begins."""
@@ -281,11 +283,9 @@ class Contestant:
             raise ValueError(f"The checkpoint {path} is from another configuration ({differs}); resume its own run.")
         copied(self.model.parameters(), saved.parameters())
         state = checkpoint.load_training(path)
-        theirs, ours = state.get("made"), self._made()
-        if theirs is not None and (
-            differs := [k for k in ours if k in theirs and _plain(theirs[k]) != _plain(ours[k])]
-        ):
-            told = ", ".join(f"{k} {theirs[k]!r} there and {ours[k]!r} here" for k in differs)
+        made, here = state.get("made") or {}, self._made()
+        if changed := [k for k in here if k in made and _plain(made[k]) != _plain(here[k])]:
+            told = ", ".join(f"{k} {made[k]!r} there and {here[k]!r} here" for k in changed)
             raise ValueError(f"The checkpoint {path} belongs to another run ({told}); bring this run's own back.")
         self.optimizers.load_state_dict(state["optimizers"])
         self.progress = Progress.from_dict(state["progress"])

@@ -6,7 +6,7 @@ import os
 import sys
 import time
 from collections.abc import Callable
-from typing import TextIO
+from typing import IO, TextIO, cast
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn
@@ -35,7 +35,7 @@ class Steady(io.TextIOBase):
             stream.reconfigure(errors="backslashreplace")
 
     @property
-    def encoding(self) -> str:
+    def encoding(self) -> str:  # type: ignore[override]
         return self.stream.encoding
 
     def isatty(self) -> bool:
@@ -63,7 +63,7 @@ class Steady(io.TextIOBase):
 
 
 def steady_console(stderr: bool = False) -> Console:
-    return Console(file=Steady(sys.stderr if stderr else sys.stdout))
+    return Console(file=cast(IO[str], Steady(sys.stderr if stderr else sys.stdout)))
 
 
 class Display:
@@ -81,7 +81,9 @@ class Display:
         )
         width = max(len(self.label(c)) for c in contestants)
         self.tasks: dict[int, TaskID] = {
-            id(c): self.bars.add_task("", total=1.0, completed=c.fraction, label=self.label(c).ljust(width), numbers="")
+            id(c): self.bars.add_task(
+                "", total=1.0, completed=cast(int, c.fraction), label=self.label(c).ljust(width), numbers=""
+            )
             for c in contestants
         }
         # The clock starts with what was spent before, so that time left is right after a resume.

@@ -82,8 +82,8 @@ class Entry:
         family = name or without(text, ("budget",))
         kind = without(text, ("budget", "name", "init", *SHAPE))
         label = text if not name else name if share == 1 else f"{name}, {share:g} of the budget"
-        homes = (given["options"], given["optimizer"], given["model"])
-        return cls(label, architecture, share, *(tuple(sorted(values.items())) for values in homes), family, init, kind)
+        options, optimizer, model = (tuple(sorted(given[home].items())) for home in ("options", "optimizer", "model"))
+        return cls(label, architecture, share, options, optimizer, model, family, init, kind)
 
     @property
     def identity(self) -> tuple:

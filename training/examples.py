@@ -1,6 +1,7 @@
 """Held-out text with one token hidden, and what each model would write there: the numbers made visible."""
 
 import dataclasses
+from typing import Any
 
 import torch
 
@@ -19,7 +20,7 @@ def write_examples(run: Run, count: int = 8) -> None:
     yardstick = run.test.first(count * run.test.positions.shape[1])
     positions = yardstick.positions[:, yardstick.positions.shape[1] // 2, None]  # (W, 1)
     batch = Batch(yardstick.tokens, yardstick.documents)
-    examples = [
+    examples: list[dict[str, Any]] = [
         {
             "before": run.tokenizer.decode(tokens[max(0, position - CONTEXT) : position]),
             "hidden": shown(run.tokenizer, [tokens[position]])[0],

@@ -74,6 +74,9 @@ def out_of_memory(error: BaseException) -> bool:
     return isinstance(error, MemoryError | torch.OutOfMemoryError) or any(w in str(error).lower() for w in words)
 
 
+Device = torch.device  # Machine has a field named torch
+
+
 @dataclass(frozen=True)
 class Machine:
     """What a report must say about where it was made."""
@@ -88,7 +91,7 @@ class Machine:
     bf16_matmul: float
 
     @classmethod
-    def here(cls, device: torch.device) -> "Machine":
+    def here(cls, device: Device) -> "Machine":
         return cls(
             processor=processor_name(),
             threads=torch.get_num_threads(),

@@ -12,7 +12,7 @@ from training.contestant import Contestant
 from training.entry import Entry
 from training.machine import default_device, has_fast_bf16
 from training.ranks import ALONE, Ranks
-from training.sampling import Batches
+from training.sampling import Source
 
 
 def resolve_device(name: str) -> torch.device:
@@ -52,7 +52,7 @@ def make_contestant(
     *,
     vocab_size: int,
     mask_id: int,
-    batches: Callable[[MaskedLM, int], Batches],
+    batches: Callable[[MaskedLM, int], Source],
     ranks: Ranks = ALONE,
 ) -> Contestant:
     """A fresh contestant; `batches(model, seed)` gives its data."""

@@ -10,6 +10,7 @@ would be another update.
 import math
 from collections import defaultdict
 from collections.abc import Callable, Iterable
+from functools import partial
 from typing import Any
 
 import torch
@@ -34,6 +35,10 @@ def orthogonalise(
     return x.mT if tall else x
 
 
+def _orthogonal(matrices: Tensor, settings: tuple[Any, ...]) -> Tensor:
+    return orthogonalise(matrices, *settings)
+
+
 class Muon(torch.optim.Muon):
     """Options and state of torch.optim.Muon with adjust_lr_fn="match_rms_adamw"; only `step` is another."""
 
@@ -42,7 +47,7 @@ class Muon(torch.optim.Muon):
         self.ranks = ranks
 
     @torch.no_grad()
-    def step(self, closure: Callable[[], Tensor] | None = None) -> Tensor | None:
+    def step(self, closure: Callable[[], Any] | None = None) -> Any:
         loss = None
         if closure is not None:
             with torch.enable_grad():
@@ -53,15 +58,11 @@ class Muon(torch.optim.Muon):
             for p, update in zip(given, self._with_momentum(given, group["momentum"], group["nesterov"])):
                 by_shape[p.shape].append((p, update))
             for shape, pairs in by_shape.items():
-                parameters, updates = zip(*pairs)
-                updates = torch.stack([whole(update) for update in updates])
+                parameters = [p for p, _ in pairs]
+                updates = torch.stack([whole(update) for _, update in pairs])
                 dtype = torch.bfloat16 if has_fast_bf16(updates.device) else torch.float32
-                updates = self.ranks.divided(
-                    updates,
-                    lambda part, dtype=dtype, group=group: orthogonalise(
-                        part, group["ns_coefficients"], group["ns_steps"], group["eps"], dtype
-                    ),
-                )
+                settings = group["ns_coefficients"], group["ns_steps"], group["eps"], dtype
+                updates = self.ranks.divided(updates, partial(_orthogonal, settings=settings))
                 # The length of an AdamW step of this rate (Liu et al. 2025, arXiv 2502.16982, equation 4).
                 rate = group["lr"] * 0.2 * math.sqrt(max(shape))
                 torch._foreach_mul_(parameters, 1 - group["lr"] * group["weight_decay"])
@@ -76,7 +77,7 @@ class Muon(torch.optim.Muon):
         for p in parameters:
             if not self.state[p]:
                 self.state[p]["momentum_buffer"] = torch.zeros_like(p)
-        gradients = [p.grad for p in parameters]
+        gradients = [p.grad for p in parameters if p.grad is not None]
         buffers = [self.state[p]["momentum_buffer"] for p in parameters]
         torch._foreach_lerp_(buffers, gradients, 1 - momentum)
         return list(torch._foreach_lerp(gradients, buffers, momentum)) if nesterov else buffers

@@ -188,11 +188,8 @@ def side_by_side(
             hear(0.5)
             for process in [p for p in processes if p.exitcode and p.pid not in lost]:
                 lost.add(process.pid)
-                how = (
-                    f"killed by signal {-process.exitcode}"
-                    if process.exitcode < 0
-                    else f"ended with {process.exitcode}"
-                )
+                code = process.exitcode or 0
+                how = f"killed by signal {-code}" if code < 0 else f"ended with {code}"
                 display.console.print(
                     f"A worker was {how}; what it trained goes on when the run is resumed.", soft_wrap=True
                 )

@@ -137,7 +137,7 @@ class Ranks:
         return range(self.rank, count, self.world)
 
     @staticmethod
-    def parallel(model: nn.Module, phases: bool) -> nn.Module:
+    def parallel(model: nn.Module, phases: bool) -> nn.parallel.DistributedDataParallel:
         """Averages gradients over ranks. phases: whether training leaves some weights unused at times."""
         return nn.parallel.DistributedDataParallel(model, find_unused_parameters=phases, broadcast_buffers=False)
 

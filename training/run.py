@@ -36,7 +36,7 @@ from training.machine import Machine
 from training.making import make_contestant, resolve_device
 from training.progress import Progress
 from training.ranks import ALONE, Ranks
-from training.sampling import Batches, held_out_windows
+from training.sampling import Batches, Part, held_out_windows
 from training.scalars import Scalars
 from training.sharding import gathered
 from training.warm_start import WarmStart, warm_start
@@ -148,7 +148,9 @@ class Run:
         records = [
             parsed(line, f"{path}, line {n}", file_names=True) for n, line in enumerate(lines, start=1) if line.strip()
         ]
-        return {(record.get("contestant"), record.get("seed")) for record in records if isinstance(record, dict)}
+        return {
+            (r["contestant"], r["seed"]) for r in records if isinstance(r, dict) and {"contestant", "seed"} <= set(r)
+        }
 
     def saved(self, contestant: Contestant) -> bool:
         """Whether its state now lies in a whole checkpoint; what has not begun, or has diverged, has none to lie there."""
@@ -185,7 +187,7 @@ class Run:
                 "old text back, or start a new run."
             )
 
-    def _yardstick(self, part: str, tokens: int) -> tuple[Yardstick, WholeWords | None]:
+    def _yardstick(self, part: Part, tokens: int) -> tuple[Yardstick, WholeWords | None]:
         """On as many tokens and words as were asked for. If the held-out text has fewer, a note says so."""
         evaluation, valid = self.config.evaluation, self.corpus.valid
         windows = -(-tokens // evaluation.positions)

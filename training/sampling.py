@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass, replace
 from types import EllipsisType
-from typing import Literal
+from typing import Literal, Protocol
 
 import numpy as np
 import torch
@@ -19,6 +19,21 @@ SHORTEST = 8  # tokens of a window; from here on every window holds an ordinary 
 
 # Independent streams of randomness under one seed.
 _ORDER, _OFFSET, _HELD_OUT = 0, 1, 3  # 2 is that of data/masking.py
+
+
+Part = Literal["dev", "test"]
+
+
+class Source(Protocol):
+    """What a contestant trains on: `Batches`, or what stands in for them."""
+
+    @property
+    def batch_size(self) -> int: ...
+
+    @property
+    def sequence_length(self) -> int: ...
+
+    def at(self, step: int, masking: Masking | None = None) -> Batch: ...
 
 
 @dataclass(frozen=True)
@@ -68,7 +83,7 @@ class Batches:
         tokens = self.shards.windows(starts, self.sequence_length)
         begins = self.shards.word_starts(starts, self.sequence_length)
         batch = replace(_batch(tokens, self.shards.vocabulary), samples=tuple(samples.tolist()), seed=self.seed)
-        if self.hidden_words:
+        if self.hidden_words and self.words is not None:
             first, last = self.words.hidden(tokens, self.hidden_words, self.seed, samples, begins)
             batch = replace(batch, spans=Spans(torch.from_numpy(first).int(), torch.from_numpy(last).int()))
         masking = self.masking if masking is ... else masking
@@ -101,9 +116,7 @@ class HeldOut:
     begins: np.ndarray | None = None
 
 
-def held_out_windows(
-    shards: Shards, sequence_length: int, part: Literal["dev", "test"], count: int, seed: int = 0
-) -> HeldOut:
+def held_out_windows(shards: Shards, sequence_length: int, part: Part, count: int, seed: int = 0) -> HeldOut:
     """At most `count` windows that do not overlap, from one half of the held-out documents; the same for the same
     arguments.
 

@@ -20,9 +20,9 @@ from model import MaskedLM
 def shard(model: MaskedLM, world: int) -> None:
     """In place. Gradients are summed over ranks, as gloo has no average; every rank has the same weights beforehand."""
     device = next(model.parameters()).device.type
-    fully_shard(model, mesh=init_device_mesh(device, (world,)))
-    model.set_gradient_divide_factor(1.0)
-    model.set_force_sum_reduction_for_comms(True)
+    sharded: Any = fully_shard(model, mesh=init_device_mesh(device, (world,)))
+    sharded.set_gradient_divide_factor(1.0)
+    sharded.set_force_sum_reduction_for_comms(True)
 
 
 def is_sharded(model: nn.Module) -> bool:
@@ -49,7 +49,7 @@ def gathered(model: MaskedLM) -> MaskedLM:
     first = next(model.parameters())
     copy = MaskedLM(model.config).to(first.device, first.dtype)
     for ours, theirs in zip(copy.parameters(), model.parameters(), strict=True):
-        ours.copy_(theirs.full_tensor())
+        ours.copy_(whole(theirs))
     copy.architecture.fraction = model.architecture.fraction
     return copy.train(model.training)
 

@@ -55,16 +55,21 @@ def warm_start(model: MaskedLM, source: str, tokenizer: Tokenizer) -> WarmStart:
     path = user_path(source)
     given = load_model_from(path)
     folder = path if (path / "manifest.json").exists() else last_good(path)[0]
+    assert folder is not None  # a model was loaded from it
     theirs = Tokenizer.load(folder / "tokenizer.model")
     rows = None if theirs.hash == tokenizer.hash else spelling(tokenizer, theirs)
-    found, taken, left, count = dict(given.named_parameters()), set(), set(), 0
+    found: dict[str, Tensor] = dict(given.named_parameters())
+    taken: set[str] = set()
+    left: set[str] = set()
+    count = 0
     for name, p in model.named_parameters():
         value = found.get(name)
         if value is not None and rows and value.shape[:1] == (theirs.vocab_size,) and len(p) == tokenizer.vocab_size:
             value = means(value, rows)
-        fits = value is not None and value.shape == p.shape
-        (taken if fits else left).add(part_of(name))
-        if fits:
+        if value is None or value.shape != p.shape:
+            left.add(part_of(name))
+        else:
+            taken.add(part_of(name))
             p.copy_(like(value.to(p.device), p))
             count += p.numel()
     if not count:

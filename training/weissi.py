@@ -19,12 +19,13 @@ loss does. Little is to be expected of this penalty then; `make weissi` measures
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import cast
 
 import torch
 from torch import Tensor, nn
 
 from model.architectures.base import Architecture
-from model.layers import Block
+from model.layers import Block, Blocks
 
 
 @dataclass(frozen=True)
@@ -34,8 +35,8 @@ class Pair:
     begin: the row of `first` from which on it is meant.
     """
 
-    first: nn.Parameter
-    second: nn.Parameter
+    first: Tensor
+    second: Tensor
     groups: int
     columns: bool
     begin: int = 0
@@ -59,7 +60,7 @@ def pairs_of(model: nn.Module) -> list[Pair]:
         id(block)
         for m in model.modules()
         if isinstance(m, Architecture) and m.keys_have_two_sources
-        for block in m.blocks
+        for block in cast(Blocks, m.blocks)
     }
     for block in model.modules():
         if isinstance(block, Block):

@@ -71,7 +71,7 @@ class WholeWords:
         tokens, length = batch.tokens.numpy(), batch.tokens.shape[1]
         documents = None if batch.documents is None else batch.documents.numpy()
         found = held_out.begins is not None
-        begins = held_out.begins if found else tokenizer.starts_word[tokens]
+        begins = tokenizer.starts_word[tokens] if held_out.begins is None else held_out.begins
         if begins.mean() < FEWEST_WORDS:
             return None
         starts = word_starts(tokens, begins, tokenizer.special_ids, documents)
@@ -92,9 +92,9 @@ class WholeWords:
         if not texts:
             return None
         chosen = np.sort(np.array(list(texts)))
-        row, begin, texts = row[chosen], begin[chosen], [texts[number] for number in chosen.tolist()]
+        row, begin = row[chosen], begin[chosen]
         end = last[row, begin]
-        characters = np.array([len(text) for text in texts])
+        characters = np.array([len(texts[number]) for number in chosen.tolist()])
         return cls(batch.tokens, batch.documents, row, begin, end, characters, held_out.document[row, begin])
 
     @torch.no_grad()
@@ -146,11 +146,11 @@ class WholeWords:
         """NLL in nats of each token, and whether it was the most probable one. `own` and `position` come in the order of rows."""
         row = self.row[own] - rows.start
         every = np.broadcast_to(np.arange(batch.tokens.shape[1]), batch.tokens.shape)
-        first, last = every.copy(), every.copy()
-        last[row, position] = self.last[own]
+        begins, ends = every.copy(), every.copy()
+        ends[row, position] = self.last[own]
         if together:
-            first[row, position] = self.first[own]
-        first, last = torch.from_numpy(first), torch.from_numpy(last)
+            begins[row, position] = self.first[own]
+        first, last = torch.from_numpy(begins), torch.from_numpy(ends)
         if model.architecture.passes_each:  # a row for each token: nothing is computed for rows that have fewer
             documents = None if batch.documents is None else batch.documents[row]
             batch, first, last, row = Batch(batch.tokens[row], documents), first[row], last[row], np.arange(len(row))

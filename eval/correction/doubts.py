@@ -130,11 +130,11 @@ def measured(wrong: Sequence[str], right: Sequence[str], proposed: Sequence[str]
     counts = dict.fromkeys(("gold", "made", "detection", "correction"), 0)
     untouched = [w == p for w, r, p in zip(wrong, right, proposed) if w == r]
     for w, r, p in zip(wrong, right, proposed):
-        gold, made = edits(w, r), edits(w, p)
-        counts["gold"] += len(gold)
-        counts["made"] += len(made)
-        counts["correction"] += len(gold & made)
-        counts["detection"] += len({e[:2] for e in gold} & {e[:2] for e in made})
+        due, done = edits(w, r), edits(w, p)
+        counts["gold"] += len(due)
+        counts["made"] += len(done)
+        counts["correction"] += len(due & done)
+        counts["detection"] += len({e[:2] for e in due} & {e[:2] for e in done})
     found = {}
     if not counts["gold"]:  # nothing is wrong, so nothing can be found: no precision, no recall
         return {"right sentences left alone": 100 * sum(untouched) / len(untouched)} if untouched else {}

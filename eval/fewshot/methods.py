@@ -110,7 +110,7 @@ def run_method(
         return [all_scores(m, tokenizer, clozes(questions, p), autocast) for m, p in pairs]
 
     def vote(scores: Sequence[torch.Tensor], priors: Sequence[torch.Tensor]) -> torch.Tensor:
-        return sum((s - prior).softmax(-1) for s, prior in zip(scores, priors)) / len(scores)
+        return torch.stack([(s - prior).softmax(-1) for s, prior in zip(scores, priors)]).mean(0)
 
     def priors_of(scores: Sequence[torch.Tensor]) -> list[torch.Tensor]:
         return [torch.zeros(()) if task.choices else prior_of(s) for s in scores]

@@ -117,7 +117,7 @@ def _fewclue(task: FewShotTask, folder: Path, split: int) -> FewShotData:
     words = dict(task.words or {})
     if not words and not task.choices:
         words = _words_told(folder, files)
-    parts = [_questions(task, file, words, labelled=True) for file in files]
+    train, dev, test = parts = [_questions(task, file, words, labelled=True) for file in files]
     for file, part in zip(files, parts):
         if not part:
             raise ValueError(f"{file}: no rows; expected the official file.")
@@ -128,7 +128,7 @@ def _fewclue(task: FewShotTask, folder: Path, split: int) -> FewShotData:
         unlabelled = [question for file in others for question in _questions(task, file, words)]
     known = {tuple(question.fields.values()) for part in parts for question in part}
     unlabelled = [Question(q.fields, q.words, None) for q in unlabelled if tuple(q.fields.values()) not in known]
-    return FewShotData(*parts, unlabelled)
+    return FewShotData(train, dev, test, unlabelled)
 
 
 def _words_told(folder: Path, files: list[Path]) -> dict[str, str]:
@@ -174,19 +174,23 @@ def _questions(task: FewShotTask, file: Path, words: dict[str, str], labelled: b
 def _glue(task: FewShotTask, data: Path, split: int) -> FewShotData:
     """SHOTS rows of each class to train on and as many to choose by, drawn by the number of the split; test is the official
     dev; some of the other rows are the unlabelled ones."""
-    order = [task.glue.labels.index(label) for label in task.words]
-    names = ("sentence",) if len(task.glue.texts) == 1 else ("sentence1", "sentence2")
+    glue, told = task.glue, task.words
+    assert glue is not None and told is not None
+    order = [glue.labels.index(label) for label in told]
+    names = ("sentence",) if len(glue.texts) == 1 else ("sentence1", "sentence2")
 
     def questions(examples) -> list[Question]:
-        words = tuple(task.words.values())
+        words = tuple(told.values())
         return [
             Question(dict(zip(names, e.texts)), words, order.index(e.label)) for e in examples if e.label is not None
         ]
 
-    rows = questions(task.glue.read(str(data), "train"))
-    test = questions(task.glue.read(str(data), task.glue.dev[0]))
+    rows = questions(glue.read(str(data), "train"))
+    test = questions(glue.read(str(data), glue.dev[0]))
     random.Random(split).shuffle(rows)
-    train, dev, rest = [], [], []
+    train: list[Question] = []
+    dev: list[Question] = []
+    rest: list[Question] = []
     for question in rows:
         for part in (train, dev, rest):
             if part is rest or sum(q.label == question.label for q in part) < SHOTS:

@@ -119,7 +119,8 @@ def run(config: BenchmarkConfig, tasks: dict[str, Task], title: str, console: Co
         raise ValueError(f"Unknown task {', '.join(sorted(unknown))}; {title} has {', '.join(tasks)}.")
     opened = open_checkpoints(config.checkpoints)
     weights = {label: digest_of_model(*pair) for label, pair in opened.items()}
-    store, failed, keys = Store(config.out), [], []
+    store, keys = Store(config.out), []
+    failed: list[str] = []
     for sentence in store.repair():
         note(sentence, console)
     for name in config.tasks or tasks:
@@ -202,9 +203,8 @@ def _run_task(config, task, title, splits, opened, weights, store, failed, conso
 
 
 def _sets(splits: Splits) -> dict[str, Sequence[Any]]:
-    return {"train": splits.train, **{f"dev {k}": v for k, v in splits.dev.items()}} | {
-        f"test {k}": v for k, v in (splits.test | splits.extra).items()
-    }
+    found: dict[str, Sequence[Any]] = {"train": splits.train, **{f"dev {k}": v for k, v in splits.dev.items()}}
+    return found | {f"test {k}": v for k, v in (splits.test | splits.extra).items()}
 
 
 def _outcome(label, pair, task, splits, config, seed, console) -> Outcome:

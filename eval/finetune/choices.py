@@ -3,6 +3,7 @@ arXiv 1906.01265), from CLUE's official files or the hub's rows."""
 
 import json
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from itertools import groupby
 from pathlib import Path
@@ -31,7 +32,7 @@ class C3(Task):
         found = whole_json(path)
         if not isinstance(found, list):
             raise ValueError(f"{path}: a JSON {type(found).__name__}; expected C3's list of [passage, questions, id].")
-        examples = []
+        examples: list[Example] = []
         for number, entry in enumerate(found):
             where = f"{path}, passage {number}"
             try:
@@ -85,7 +86,7 @@ class ChID(Task):
         passages = [passages] if isinstance(passages, str) else passages
         if not isinstance(passages, list) or not isinstance(choices, list) or not choices:
             raise ValueError(f"{where}: no content and candidates; found {', '.join(row)}.")
-        found = []
+        found: list[Example] = []
         for passage in passages:
             for blank in _IDIOM.finditer(passage):
                 label = known.get(blank[0], row.get("answer"))
@@ -101,10 +102,10 @@ class ChID(Task):
             raise ValueError(f"{where}: no blank (#idiom...#) in the passage.")
         return found
 
-    def count(self, examples: list[Example]) -> int:
+    def count(self, examples: Sequence[Example]) -> int:
         """Lines, each of which holds several blanks with the same candidates."""
         return sum(1 for _ in groupby(examples, key=lambda example: example.choices))
 
-    def submitted(self, split: str, examples: list[Example], answers: list[Any]) -> tuple[str, str]:
+    def submitted(self, split: str, examples: Sequence[Example], answers: Sequence[Any]) -> tuple[str, str]:
         named = {str(example.index): int(answer) for example, answer in zip(examples, answers)}
         return self.submission.get(split, f"{self.name}.json"), json.dumps(json.loads(to_json(named)), indent=0) + "\n"

@@ -3,6 +3,7 @@
 import math
 import warnings
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import numpy as np
 from scipy.stats import pearsonr, spearmanr
@@ -22,15 +23,15 @@ def _correlation(measure: Callable) -> Callable[[np.ndarray, np.ndarray], float]
     return measured
 
 
-METRICS: dict[str, Callable[[np.ndarray, np.ndarray], float]] = {
+METRICS: dict[str, Callable[[Any, Any], float]] = {
     "accuracy": accuracy_score,
     "f1": lambda truth, predicted: f1_score(truth, predicted, zero_division=0.0),  # of class 1: MRPC, QQP
     "macro_f1": lambda truth, predicted: f1_score(truth, predicted, average="macro", zero_division=0.0),
     "mcc": matthews_corrcoef,
     "pearson": _correlation(pearsonr),
     "spearman": _correlation(spearmanr),
-    "em": lambda truth, predicted: np.mean([exact(t, p) for t, p in zip(truth, predicted)]),
-    "span_f1": lambda truth, predicted: np.mean([overlap(t, p) for t, p in zip(truth, predicted)]),
+    "em": lambda truth, predicted: float(np.mean([exact(t, p) for t, p in zip(truth, predicted)])),
+    "span_f1": lambda truth, predicted: float(np.mean([overlap(t, p) for t, p in zip(truth, predicted)])),
 }
 OF_TEXTS = ("em", "span_f1")
 
@@ -43,8 +44,8 @@ def measure(names: Sequence[str], truth: Sequence, predicted: Sequence) -> dict[
     if not len(truth):
         raise ValueError("there is nothing to measure: no rows; expected the official split.")
     if not set(names) & set(OF_TEXTS):
-        truth, predicted = np.asarray(truth), np.asarray(predicted)
-        if predicted.dtype.kind == "f" and not np.isfinite(predicted).all():
+        numbers = np.asarray(predicted)
+        if numbers.dtype.kind == "f" and not np.isfinite(numbers).all():
             raise ValueError("predictions are no numbers: the model has diverged.")
     return {name: 100.0 * float(METRICS[name](truth, predicted)) for name in names}
 

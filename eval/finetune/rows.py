@@ -3,6 +3,7 @@
 import random
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -17,14 +18,14 @@ class Row:
     """What is read for (a part of) one example.
 
     tokens:   one sequence of ids, or one for each choice.
-    label:    a class, a score, the number of the right choice, or the first and last position of a span.
+    label:    a class, a score, the number of the right choice, or the first and last position of a span; None.
     cut:      tokens that did not fit.
     example:  the number of the example.
     offsets:  of a span's row: the position of the passage's first token, and what part of the passage each one stands for.
     """
 
     tokens: tuple[list[int], ...]
-    label: int | float | tuple[int, int] | None
+    label: Any
     cut: int = 0
     example: int = 0
     offsets: tuple[int, list[tuple[int, int]]] = field(default=(0, []))
@@ -36,12 +37,12 @@ class Row:
 
 def joined(parts: Sequence[Sequence[int]], vocabulary, longest: int) -> tuple[list[int], int]:
     """Too long, the longer text loses its last token until the row fits. Returns the ids and how many were lost."""
-    parts = [list(part) for part in parts]
-    excess = max(0, sum(map(len, parts)) + 1 + len(parts) - longest)
+    rest = [list(part) for part in parts]
+    excess = max(0, sum(map(len, rest)) + 1 + len(rest) - longest)
     for _ in range(excess):
-        max(parts, key=len).pop()
+        max(rest, key=len).pop()
     ids = [vocabulary.bos_id]
-    for part in parts:
+    for part in rest:
         ids += [*part, vocabulary.eos_id]
     return ids, excess
 

@@ -34,7 +34,7 @@ class Spans(Task):
         found = whole_json(path)
         if not isinstance(found, dict) or not isinstance(found.get("data"), list):
             raise ValueError(f"{path}: no list under 'data'; expected a file in SQuAD's layout.")
-        examples = []
+        examples: list[Example] = []
         for i, article in enumerate(found["data"]):
             for paragraph in article.get("paragraphs", ()):
                 for question in paragraph.get("qas", ()):
@@ -62,7 +62,7 @@ class Spans(Task):
             accepted.append((text, begin))
         return [Example((question, passage), tuple(accepted) or None, row.get("id", index))]
 
-    def submitted(self, split: str, examples: list[Example], answers: list[Any]) -> tuple[str, str]:
+    def submitted(self, split: str, examples: Sequence[Example], answers: Sequence[Any]) -> tuple[str, str]:
         named = {str(example.index): answer for example, answer in zip(examples, answers)}
         return self.submission.get(split, f"{self.name}.json"), to_json(named, indent=0) + "\n"
 

@@ -27,7 +27,7 @@ class Example:
     """
 
     texts: tuple[str, ...]
-    label: int | float | tuple[tuple[str, int], ...] | None
+    label: Any
     index: int | str
     choices: tuple[str, ...] = ()
 
@@ -115,7 +115,7 @@ class Task:
             return f"{min(max(predicted, self.range[0]), self.range[1]):.3f}"
         return self.labels[int(predicted)]
 
-    def submitted(self, split: str, examples: list[Example], answers: Sequence[Any]) -> tuple[str, str]:
+    def submitted(self, split: str, examples: Sequence[Example], answers: Sequence[Any]) -> tuple[str, str]:
         """Name and text of the file that a submission holds for a test split."""
         file = self.submission.get(split, f"{self.name}.tsv")
         named = [self.answer(example, answer) for example, answer in zip(examples, answers)]

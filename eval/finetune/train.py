@@ -102,6 +102,7 @@ class Classifier(nn.Module):
     ) -> None:  # fmt: skip
         super().__init__()
         self.model, self.recipe, self.by_position, self.apart = model, recipe, by_position, apart
+        self.special_ids: Tensor
         self.register_buffer("special_ids", torch.tensor(special_ids), persistent=False)
         self.dropout = nn.Dropout(recipe.dropout)
         self.answer = nn.Linear((4 if apart else 1) * model.config.d_model, outputs)
@@ -246,7 +247,8 @@ def longest(model: MaskedLM, recipe: Recipe) -> int:
 def _optimizer(classifier: Classifier, recipe: Recipe) -> torch.optim.Optimizer:
     """AdamW; norms, biases and tables are not decayed."""
     tables = {id(m.weight) for m in classifier.modules() if isinstance(m, nn.Embedding)}
-    decayed, plain = [], []
+    decayed: list[nn.Parameter] = []
+    plain: list[nn.Parameter] = []
     for p in classifier.parameters():
         (decayed if p.ndim >= 2 and id(p) not in tables else plain).append(p)
     groups = [{"params": decayed, "weight_decay": recipe.weight_decay}, {"params": plain, "weight_decay": 0.0}]

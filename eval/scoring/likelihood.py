@@ -67,12 +67,10 @@ def score(
         if variant != "original":
             first, last = word_bounds(_word_starts([starts[i][w.start : w.stop] for i, w in group], batch))
             if variant == "within_word_l2r":
-                first = np.tile(
-                    np.arange(first.shape[1]), (len(first), 1)
-                )  # the position itself and what comes after it
+                first = np.tile(np.arange(first.shape[1]), (len(first), 1))  # itself, and what comes after it
             batch = batch.hiding(torch.from_numpy(first), torch.from_numpy(last))
-        found, count = _log_probs(model, batch)
-        for (i, w), row in zip(group, found.tolist()):
+        likely, count = _log_probs(model, batch)
+        for (i, w), row in zip(group, likely.tolist()):
             # Positions of the window that are nearer to its middle than to that of any other.
             log_probs[i][w.first : w.last] = row[w.first - w.start : w.last - w.start]
             passes[i] += 1 if count == 1 else w.stop - w.start

@@ -9,6 +9,7 @@ import zlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import IO, cast
 
 from scipy import stats
 
@@ -49,7 +50,7 @@ def files_of(path: Path) -> Iterator[tuple[str, bytes]]:
         elif ".tar" in path.suffixes or path.suffix in (".tgz", ".tar"):
             with tarfile.open(path) as archive:
                 for member in sorted((m for m in archive if m.isfile() and _wanted(m.name)), key=lambda m: m.name):
-                    yield f"{path}:{member.name}", archive.extractfile(member).read()
+                    yield f"{path}:{member.name}", cast(IO[bytes], archive.extractfile(member)).read()
         else:
             yield str(path), path.read_bytes()
     except (zipfile.BadZipFile, tarfile.TarError, EOFError, zlib.error, lzma.LZMAError) as error:
@@ -93,7 +94,8 @@ def _turns(name: str, text: str) -> tuple[list[tuple[str, str]], str]:
         rows = list(csv.DictReader(lines_of(text), strict=True))
     except csv.Error as error:
         raise ValueError(f"{name}: not a table with commas between ({error}).") from None
-    pairs, good = [], None
+    pairs: list[tuple[str, str]] = []
+    good: str | None = None
     for number, row in enumerate(rows, start=2):
         sentence, label = row.get("sentence"), (row.get("label") or "").strip()
         if sentence is None or label not in ("0", "1") or (label == "1") != (good is None):
@@ -101,10 +103,11 @@ def _turns(name: str, text: str) -> tuple[list[tuple[str, str]], str]:
                 f"{name}, line {number}: expected the columns sentence and label, a good sentence (1) and its bad one (0) in "
                 "turns."
             )
-        if label == "1":
+        if good is None:
             good = sentence
         else:
-            pairs, good = [*pairs, (good, sentence)], None
+            pairs.append((good, sentence))
+            good = None
     if good is not None:
         raise ValueError(f"{name}: the last good sentence has no bad one after it.")
     return pairs, ""

@@ -213,5 +213,5 @@ def corpus_gleu(table: Sequence[Sequence[Sequence[np.ndarray]]], chosen: Sequenc
     """Mean over draws of one reference for each sentence, as the metric's authors do it; always the same draws."""
     picked = [sentence[i] for sentence, i in zip(table, chosen)]
     draw = random.Random(0)
-    totals = [sum(stats[draw.randrange(len(stats))] for stats in picked) for _ in range(draws)]
+    totals = [np.sum([stats[draw.randrange(len(stats))] for stats in picked], axis=0) for _ in range(draws)]
     return float(np.mean([gleu(total) for total in totals]))

@@ -2,6 +2,7 @@
 
 import itertools
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 
@@ -21,7 +22,7 @@ class Measure:
 
     def __init__(self, lists: Sequence[NBest], metric: str) -> None:
         self.lists, self.metric = lists, metric
-        self.table = gleu_table(lists) if metric == "gleu" else error_rate(lists, metric == "cer")
+        self.table: Any = gleu_table(lists) if metric == "gleu" else error_rate(lists, metric == "cer")
 
     def of(self, chosen: Sequence[int]) -> float:
         """x 100."""
@@ -76,4 +77,5 @@ def sweep(
         reached = measure.of(choose(lists, pll, weight, bonus, characters))
         if best is None or measure.better(reached, best[2]):
             best = weight, bonus, reached
+    assert best is not None  # there are weights and bonuses
     return best

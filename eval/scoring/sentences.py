@@ -4,6 +4,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 import torch
 
@@ -126,7 +127,12 @@ def _official(path: Path) -> Pairs:
 
 
 def embed(
-    model: MaskedLM, tokenizer: Tokenizer, texts: Sequence[str], *, layer: int = -1, encode: str = "with_self"
+    model: MaskedLM,
+    tokenizer: Tokenizer,
+    texts: Sequence[str],
+    *,
+    layer: int = -1,
+    encode: Literal["with_self", "without_self"] = "with_self",
 ) -> tuple[torch.Tensor, int]:
     """(texts, D) float32 on the CPU, and how many texts were cut to what the model reads. Puts the model in eval mode.
 

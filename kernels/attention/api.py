@@ -5,6 +5,8 @@ Shapes: B batch, H heads, N positions, K head width. Queries, keys and values ar
 as (B, H, N, K), so that `out.transpose(1, 2).reshape(B, N, H * K)` copies nothing. The log-sum-exp is natural, float32.
 """
 
+from typing import Literal, overload
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -19,6 +21,34 @@ from .visibility import TWO_STREAM, is_visibility, takes_spans, unknown, visible
 DTYPES = (torch.float32, torch.float16, torch.bfloat16, torch.float64)
 
 
+@overload
+def attention(
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    visibility: str | Tensor = ...,
+    *,
+    documents: Tensor | Layout | None = ...,
+    rank: Tensor | None = ...,
+    spans: Spans | None = ...,
+    scale: float | None = ...,
+    return_lse: Literal[False] = ...,
+    backend: str | None = ...,
+) -> Tensor: ...
+@overload
+def attention(
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    visibility: str | Tensor = ...,
+    *,
+    documents: Tensor | Layout | None = ...,
+    rank: Tensor | None = ...,
+    spans: Spans | None = ...,
+    scale: float | None = ...,
+    return_lse: Literal[True],
+    backend: str | None = ...,
+) -> tuple[Tensor, Tensor]: ...
 def attention(
     q: Tensor,
     k: Tensor,
@@ -64,7 +94,7 @@ def attention(
     _check(q, {"k": k, "v": v}, documents, rank, visibility, spans)
     scale = q.shape[-1] ** -0.5 if scale is None else float(scale)
     outs, lses = _run(backend, (q,), (k, v), visibility, documents, rank, scale, return_lse, spans)
-    return (*outs, *lses) if return_lse else outs[0]
+    return (outs[0], lses[0]) if return_lse else outs[0]
 
 
 def two_stream_attention(
@@ -132,7 +162,7 @@ def union_attention(
     scale = q.shape[-1] ** -0.5 if scale is None else float(scale)
     kv = (k_past, v_past, k_future, v_future)
     outs, lses = _run(backend, (q,), kv, "union", documents, None, scale, return_lse, spans)
-    return (*outs, *lses) if return_lse else outs[0]
+    return (outs[0], lses[0]) if return_lse else outs[0]
 
 
 def _run(

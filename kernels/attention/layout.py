@@ -104,12 +104,12 @@ def rank_order(rank: Tensor, documents: Tensor | Layout | None) -> tuple[Tensor,
 def _order_in(rank: Tensor, layout: Layout | None) -> tuple[Tensor, Tensor]:
     position = torch.arange(rank.shape[1], device=rank.device).expand(rank.shape)
     if layout is None:
-        start, length, slot = 0, rank.shape[1], rank.to(torch.int64, copy=True)
-        outside = (rank < 0) | (rank >= length)
+        slot = rank.to(torch.int64, copy=True)
+        outside = (rank < 0) | (rank >= rank.shape[1])
     else:
-        start, length = layout.start, layout.end - layout.start
+        length = layout.end - layout.start
         real = length > 0  # the range of padding is empty
-        slot = torch.where(real, start + rank.long(), position)
+        slot = torch.where(real, layout.start + rank.long(), position)
         outside = real & ((rank < 0) | (rank >= length))
     order = torch.full_like(slot, -1)
     if rank.device.type == "meta":  # shapes alone: nothing to check

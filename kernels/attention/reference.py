@@ -27,7 +27,8 @@ def attention(
     """One or two streams of rows over one set of keys, or one stream over two sets; both results in float64."""
     k, v = torch.cat(list(kv[0::2]), 2), torch.cat(list(kv[1::2]), 2)
     seen = seen_by(len(qs), visibility, ids_of(qs[0], documents), rank, spans)
-    return tuple(map(list, zip(*(attend(q, k, v, own, scale) for q, own in zip(qs, seen)))))
+    found = [attend(q, k, v, own, scale) for q, own in zip(qs, seen)]
+    return [out for out, _ in found], [lse for _, lse in found]
 
 
 def attend(q: Tensor, k: Tensor, v: Tensor, seen_BNM: Tensor, scale: float) -> tuple[Tensor, Tensor]:

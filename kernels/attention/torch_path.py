@@ -61,12 +61,14 @@ def _forward(q, kv, visibility, layout, scale, with_lse, keep, spans) -> tuple[T
         for tile in tiles:
             heads, columns = (-1, h, tile.r1 - tile.r0), slice(tile.lo, tile.hi)
             size = (q_c.shape[0], tile.r1 - tile.r0, tile.hi - tile.lo)
-            own = kept is not None and narrow == wide
-            s = kept[at : at + prod(size)].view(size) if own else scratch("s", size, wide, q.device)
+            if kept is not None and narrow == wide:
+                s = kept[at : at + prod(size)].view(size)
+            else:
+                s = scratch("s", size, wide, q.device)
             _scores(q_c, k_c, tile, s)
-            top = s.amax(-1) if with_lse else None
+            top = None if lse is None else s.amax(-1)
             _softmax(s, tile)
-            if with_lse:  # the largest probability of a row is exp(top - lse)
+            if lse is not None and top is not None:  # the largest probability of a row is exp(top - lse)
                 found = top.sub_(s.amax(-1).log_()).view(heads)
                 if tile.empty is not None:
                     found.masked_fill_(tile.empty[..., 0].to(s.device), float("-inf"))
@@ -121,9 +123,9 @@ def _backward(grad_out, q, kv, visibility, kept, layout, scale, spans) -> tuple[
                 part = scratch("part", (size[0], size[2], width), narrow, q.device)
                 dv_c[:, window] += torch.bmm(p.transpose(1, 2), do_c[:, here], out=part)
                 dk_c[:, window] += torch.bmm(ds.transpose(1, 2), q_c[:, here], out=part)
-        for s, part in enumerate((slice(0, n),) if len(kv) == 2 else (slice(n, 2 * n), slice(0, n))):
-            torch.mul(dk_c[:, part].view(-1, h, n, width), scale, out=dkv[2 * s][rows])
-            dkv[2 * s + 1][rows] = dv_c[:, part].view(-1, h, n, width)
+        for s, keys in enumerate((slice(0, n),) if len(kv) == 2 else (slice(n, 2 * n), slice(0, n))):
+            torch.mul(dk_c[:, keys].view(-1, h, n, width), scale, out=dkv[2 * s][rows])
+            dkv[2 * s + 1][rows] = dv_c[:, keys].view(-1, h, n, width)
 
     for_each(chunk, [(*step, at) for step, at in zip(steps, _offsets(steps, h)[0])])
     return dq, dkv

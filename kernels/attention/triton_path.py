@@ -115,7 +115,7 @@ def _paired(kv):
 
 
 def _check(qs, kv) -> None:
-    names = ("q",) if len(qs) == 1 else ("q_content", "q_query")
+    names: tuple[str, ...] = ("q",) if len(qs) == 1 else ("q_content", "q_query")
     names += ("k", "v") if len(kv) == 2 else ("k_past", "v_past", "k_future", "v_future")
     if qs[0].shape[-1] not in HEAD_WIDTHS:
         raise ValueError(

@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor, wait
 from math import prod
 from threading import Barrier, local
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -42,7 +43,7 @@ def for_each(work: Callable, pieces: Iterable[tuple]) -> None:
 
 def scratch(name: str, shape: tuple[int, ...], dtype: torch.dtype, device: torch.device) -> Tensor:
     """Uninitialised memory that this thread uses again and again: fresh pages would cost as much as the arithmetic."""
-    memory = _memory.__dict__
+    memory: dict[Any, Tensor] = _memory.__dict__
     count, key = prod(shape), (name, dtype, device)
     if key not in memory or memory[key].numel() < count:
         with torch.inference_mode(False):  # what is made in inference mode cannot be written outside

@@ -1,6 +1,6 @@
 """The public functions: arguments are checked here, the work is done by the operators."""
 
-from typing import NamedTuple
+from typing import Literal, NamedTuple, overload
 
 import torch
 from torch import Tensor
@@ -13,6 +13,32 @@ from .top_k import top_k_rows
 IGNORE_INDEX = -100
 
 
+@overload
+def linear_cross_entropy(
+    hidden: Tensor,
+    weight: Tensor,
+    targets: Tensor,
+    bias: Tensor | None = ...,
+    *,
+    ignore_index: int | None = ...,
+    reduction: str = ...,
+    return_lse: Literal[False] = ...,
+    chunk_bytes: int | None = ...,
+    backend: str | None = ...,
+) -> Tensor: ...
+@overload
+def linear_cross_entropy(
+    hidden: Tensor,
+    weight: Tensor,
+    targets: Tensor,
+    bias: Tensor | None = ...,
+    *,
+    ignore_index: int | None = ...,
+    reduction: str = ...,
+    return_lse: Literal[True],
+    chunk_bytes: int | None = ...,
+    backend: str | None = ...,
+) -> tuple[Tensor, Tensor]: ...
 def linear_cross_entropy(
     hidden: Tensor,
     weight: Tensor,

@@ -77,7 +77,7 @@ def aot_cases() -> Iterator[dict]:
                     "expects": {"mma": False, "async": False},
                 }
         for dtype, width in (("bf16", 64), ("bf16", 128), ("bf16", 256), ("bf16", 512), ("fp16", 256), ("fp32", 256)):
-            tile = lse_tile(dtype, width)
+            of_lse = lse_tile(dtype, width)
             yield {
                 "name": f"partial_lse-{dtype}-e{width}-sm{arch}",
                 "group": "partial_lse",
@@ -91,13 +91,13 @@ def aot_cases() -> Iterator[dict]:
                 "constexprs": {
                     "E": width,
                     "HAS_BIAS": True,
-                    "BLOCK_T": tile.block_t,
-                    "BLOCK_V": tile.block_v,
-                    "BLOCK_E": tile.block_e,
+                    "BLOCK_T": of_lse.block_t,
+                    "BLOCK_V": of_lse.block_v,
+                    "BLOCK_E": of_lse.block_e,
                 },
                 "divisible_by_16": ["V", "stride_t", "stride_v", "v_per_split"],
-                "num_warps": tile.num_warps,
-                "num_stages": tile.num_stages,
+                "num_warps": of_lse.num_warps,
+                "num_stages": of_lse.num_stages,
                 "arch": arch,
                 "dtype": dtype,
                 "expects": {"mma": dtype != "fp32", "async": True},

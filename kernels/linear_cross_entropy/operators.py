@@ -7,6 +7,9 @@
 All take rows that may be ignored, drop them, and sweep over the rest with the implementation that `backend` names.
 """
 
+from collections.abc import Callable
+from typing import Any
+
 import torch
 from torch import Tensor
 from torch.utils.flop_counter import register_flop_formula
@@ -53,14 +56,12 @@ def loss_and_gradients(
         backend,
         scale=scale,
     )
-    return (
-        swept.loss_T.sum() * scale,
-        _all_rows(swept.lse_T, kept, len(targets)),
-        *(
-            swept.loss_T.new_empty(0) if gradient is None else gradient
-            for gradient in (_all_rows(swept.dhidden_TE, kept, len(targets)), swept.dweight_VE, swept.dbias_V)
-        ),
+    dhidden_TE = None if swept.dhidden_TE is None else _all_rows(swept.dhidden_TE, kept, len(targets))
+    dhidden, dweight, dbias = (
+        swept.loss_T.new_empty(0) if gradient is None else gradient
+        for gradient in (dhidden_TE, swept.dweight_VE, swept.dbias_V)
     )
+    return swept.loss_T.sum() * scale, _all_rows(swept.lse_T, kept, len(targets)), dhidden, dweight, dbias
 
 
 @loss_and_gradients.register_fake
@@ -160,10 +161,11 @@ def losses_backward(
         backend,
         row_gradient,
     )
+    dhidden_TE = None if swept.dhidden_TE is None else _all_rows(swept.dhidden_TE, kept, len(targets))
     return (
-        _gradient(_all_rows(swept.dhidden_TE, kept, len(targets)), hidden),
+        _gradient(dhidden_TE, hidden),
         _gradient(swept.dweight_VE, weight),
-        _gradient(swept.dbias_V, bias, like=weight),
+        _gradient(swept.dbias_V, weight if bias is None else bias),
     )
 
 
@@ -216,7 +218,7 @@ def _sweep(
     with torch.amp.autocast(hidden.device.type, enabled=False):
         hidden, weight = hidden.to(dtype).contiguous(), weight.to(dtype).contiguous()
         bias = None if bias is None else bias.to(dtype)
-        make_row_pass = SoftmaxRows
+        make_row_pass: Callable[[Tensor], Any] = SoftmaxRows
         if backend == "triton":
             from . import triton_path
 
@@ -256,18 +258,16 @@ def kept_rows(targets: Tensor, ignore_index: int, vocabulary: int) -> Tensor | N
     return (~ignored).nonzero()[:, 0] if any_ignored else None
 
 
-def _all_rows(kept_values: Tensor | None, kept: Tensor | None, tokens: int) -> Tensor | None:
+def _all_rows(kept_values: Tensor, kept: Tensor | None, tokens: int) -> Tensor:
     """Put the rows back in place, zeros where they were ignored."""
-    if kept is None or kept_values is None:
+    if kept is None:
         return kept_values
     return kept_values.new_zeros(tokens, *kept_values.shape[1:]).index_copy_(0, kept, kept_values)
 
 
-def _gradient(wide: Tensor | None, parameter: Tensor | None, like: Tensor | None = None) -> Tensor:
+def _gradient(wide: Tensor | None, parameter: Tensor) -> Tensor:
     """The gradient in its parameter's dtype; an operator must return a tensor, so an empty one stands for None."""
-    if wide is None:
-        return (like if parameter is None else parameter).new_empty(0)
-    return wide.to(parameter.dtype)
+    return parameter.new_empty(0) if wide is None else wide.to(parameter.dtype)
 
 
 @register_flop_formula([torch.ops.twostream.linear_cross_entropy, torch.ops.twostream.linear_cross_entropy_rows])

@@ -1,5 +1,7 @@
 """The k best tokens of every row and the target's likelihood, chunk by chunk: logits exist for one chunk at a time."""
 
+from typing import Any
+
 import torch
 from torch import Tensor
 
@@ -27,7 +29,7 @@ def top_k_rows(
     rows = chunk_rows(tokens, vocabulary, budget, hidden_TE.element_size())
     ignored_T = targets_T == ignore_index
     positions_T1 = targets_T.masked_fill(ignored_T, 0)[:, None]
-    new = {"dtype": wide, "device": hidden_TE.device}
+    new: dict[str, Any] = {"dtype": wide, "device": hidden_TE.device}
     nll_T, lse_T, best_Tk = torch.empty(tokens, **new), torch.empty(tokens, **new), torch.empty(tokens, k, **new)
     indices_Tk = torch.empty(tokens, k, dtype=torch.int64, device=hidden_TE.device)
     buffer = torch.empty(rows * vocabulary, dtype=dtype, device=hidden_TE.device)

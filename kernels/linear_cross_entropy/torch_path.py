@@ -13,7 +13,7 @@ With a gradient g_t that arrives at row t (notation of reference.py), d loss / d
 """
 
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -47,7 +47,7 @@ def sweep(
     make_row_pass: Callable[[Tensor], RowPass],
     needs: tuple[bool, bool, bool] = (False, False, False),
     row_gradient_T: Tensor | None = None,
-    scale: float = 1.0,
+    scale: float | Tensor = 1.0,
 ) -> Sweep:
     """Loss, log-sum-exp and the gradients in `needs` (hidden, weight, bias) of rows that all have a target.
 
@@ -58,7 +58,7 @@ def sweep(
     tokens, width = hidden_TE.shape
     vocabulary = weight_VE.shape[0]
     wide = torch.promote_types(hidden_TE.dtype, torch.float32)
-    new = {"device": hidden_TE.device, "dtype": wide}
+    new: dict[str, Any] = {"device": hidden_TE.device, "dtype": wide}
     needs_hidden, needs_weight, needs_bias = needs[0], needs[1], needs[2] and bias_V is not None
     rows = chunk_rows(tokens, vocabulary, chunk_bytes, hidden_TE.element_size())
 
@@ -75,9 +75,9 @@ def sweep(
     # Library products accumulate in fp32 inside; a narrow result has to be added to the fp32 sum afterwards.
     partial_VE = narrow(vocabulary, width) if needs_weight and hidden_TE.dtype != wide else None
 
-    if row_gradient_T is not None and hidden_TE.dtype != wide:
+    if row_gradient_T is not None and hidden_TE.dtype != wide and tokens:
         # A loss scale may have made them large: what is multiplied into narrow numbers stays at most 1.
-        largest = row_gradient_T.abs().amax().clamp_min(torch.finfo(wide).tiny).to(wide) if tokens else 1.0
+        largest = row_gradient_T.abs().amax().clamp_min(torch.finfo(wide).tiny).to(wide)
         row_gradient_T, scale = row_gradient_T.to(wide) / largest, scale * largest
     with exact_float32_products(hidden_TE):
         for start in range(0, tokens, rows):
@@ -100,14 +100,14 @@ def sweep(
                 dhidden_TE[chunk] *= scale if gradient_C1 is None else scale * gradient_C1
             if gradient_C1 is not None:
                 hidden_CE = (hidden_CE * gradient_C1).to(hidden_CE.dtype)
-            if partial_VE is not None:
+            if partial_VE is not None and dweight_VE is not None:
                 torch.mm(dlogits_CV.T, hidden_CE, out=partial_VE)
                 if start == 0:
                     dweight_VE.copy_(partial_VE).mul_(scale)
                 else:
                     dweight_VE.add_(partial_VE.to(wide) * scale)
             elif dweight_VE is not None:
-                dweight_VE.addmm_(dlogits_CV.T, hidden_CE, beta=min(start, 1), alpha=scale)
+                dweight_VE.addmm_(dlogits_CV.T, hidden_CE, beta=min(start, 1), alpha=float(scale))
             if dbias_V is not None:
                 # Both sum in fp32 inside; the plain sum is four times as fast.
                 if gradient_C1 is None:

@@ -3,7 +3,7 @@
 import dataclasses
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -129,7 +129,7 @@ class Architecture(nn.Module):
         for module in self.modules():
             if isinstance(module, nn.Linear) and id(module) not in own and id(module.weight) not in seen:
                 seen.add(id(module.weight))
-                yield module.weight
+                yield cast(nn.Parameter, module.weight)
 
 
 def check_words(words: float) -> None:
@@ -177,7 +177,7 @@ def a_copy_for_each(batch: Batch, positions: Tensor) -> Iterator[Copies]:
         if batch.spans is not None:
             first, last = batch.spans.first[rows, own], batch.spans.last[rows, own]
         documents = None if batch.documents is None else batch.documents[rows]
-        plain = {"corrupted": None, "masked": None, "spans": None, "samples": None}
+        plain: dict[str, Any] = {"corrupted": None, "masked": None, "spans": None, "samples": None}
         copies = dataclasses.replace(batch, tokens=batch.tokens[rows], documents=documents, **plain)
         hidden = (every >= first[:, None]) & (every <= last[:, None])
         yield Copies(copies, rows, own, hidden, torch.arange(len(own), device=own.device) * length + own)

@@ -18,6 +18,7 @@ learned vector telling them apart, half of them read backwards. `width=0` has no
 
 import dataclasses
 from dataclasses import dataclass
+from typing import Any, cast
 
 import torch
 import torch.nn.functional as F
@@ -30,7 +31,7 @@ from model.architectures.base import Architecture, check_words, flat_positions
 from model.batch import Batch
 from model.config import ModelConfig
 from model.head import Head
-from model.layers import Block, by_layer, make_norm, projected
+from model.layers import Blocks, by_layer, make_norm, projected
 from model.neighbours import Near, SpanEnds, query_start
 
 Towers = tuple[list[Tensor], list[Tensor]]
@@ -76,32 +77,35 @@ class Bicausal(Architecture):
         if not 1 <= n <= layers:
             raise ValueError(f"convolved is {n}; it must be from 1 to the {layers} layers (taps=0 convolves none).")
         self.hidden_words = o.words
-        self.blocks = nn.ModuleList(Block(config) for _ in range(layers))
+        self.blocks = Blocks.of(config, layers)
         self.near = Near(config, o.near) if o.near else None
         self.ends = SpanEnds(config) if o.words else None
         self.convolved = n if o.taps else 0  # the first layers
         self.taps = nn.Parameter(torch.zeros(2, o.taps, 2 * n * d)) if o.taps else None
-        self.begin = self.guess = None
+        self.begin: nn.Linear | None = None
+        self.guess: nn.Linear | None = None
+        self.keys_have_two_sources = bool(o.width)
         if o.width:
             self._build_towers(config)
 
     def _build_towers(self, config: ModelConfig) -> None:
         o, d, layers = self.options, config.d_model, config.n_layers
-        narrow = {"d_model": o.width, "n_heads": o.heads, "n_layers": o.depth, "d_ff": 0, "d_embed": 0, "dropout": 0.0}
+        narrow: dict[str, Any] = {
+            "d_model": o.width,
+            "n_heads": o.heads,
+            "n_layers": o.depth,
+            "d_ff": 0,
+            "d_embed": 0,
+            "dropout": 0.0,
+        }
         shape = dataclasses.replace(config, architecture="tower", options=(), **narrow)
         self.narrow = nn.Linear(d, o.width, bias=False)
         self.direction = nn.Parameter(torch.randn(2, o.width) * config.initializer_std)
-        self.towers = nn.ModuleList(
-            nn.ModuleList(Block(shape) for _ in range(o.depth)) for _ in range(1 if o.tied else 2)
-        )
+        self.towers = nn.ModuleList(Blocks.of(shape, o.depth) for _ in range(1 if o.tied else 2))
         self.norm = make_norm(config, o.width)
         self.widen = nn.Linear(o.width, 2 * layers * d, bias=False)  # keys of all layers, then their values
         self.begin = nn.Linear(2 * o.width, d, bias=False) if o.start else None
         self.guess = nn.Linear(o.width, d, bias=config.bias) if o.causal else None
-
-    @property
-    def keys_have_two_sources(self) -> bool:
-        return bool(self.options.width)
 
     def phase(self, fraction: float) -> float:
         """The towers' own losses are charged while they act."""
@@ -128,8 +132,8 @@ class Bicausal(Architecture):
     ) -> Tensor:
         """The query stream over content (B, N, D) and the towers. with_self: the position's own embedding joins its start."""
         query = query_start(self, content, batch)
-        if self.begin is not None:
-            query = query + self.starts(towers, batch)
+        if self.begin is not None and towers is not None:
+            query = query + self.begin(self.starts(towers, batch))
         if with_self:
             query = query + content
         raw = projected(self.blocks, content)
@@ -151,7 +155,9 @@ class Bicausal(Architecture):
         ahead, back = x + self.direction[0], (x + self.direction[1]).flip(1)
         mirrored = None if layout is None else mirror(layout)
         if self.options.tied:
-            both = None if layout is None else Layout(*(torch.cat(p) for p in zip(_ends(layout), _ends(mirrored))))
+            both = None
+            if layout is not None and mirrored is not None:
+                both = Layout(torch.cat([layout.start, mirrored.start]), torch.cat([layout.end, mirrored.end]))
             states = [s.chunk(2) for s in self._climb(self.towers[0], torch.cat([ahead, back]), both)]
             ahead_states, back_states = [a for a, _ in states], [b for _, b in states]
         else:
@@ -160,15 +166,15 @@ class Bicausal(Architecture):
         return [self.norm(s) for s in ahead_states], [self.norm(s).flip(1) for s in back_states]
 
     @staticmethod
-    def _climb(tower: nn.ModuleList, x: Tensor, layout: Layout | None) -> list[Tensor]:
+    def _climb(tower: nn.Module, x: Tensor, layout: Layout | None) -> list[Tensor]:
         states = []
-        for block in tower:
+        for block in cast(Blocks, tower):
             x = block.self_attention(x, "before", layout)
             states.append(x)
         return states
 
     def starts(self, towers: Towers, batch: Batch) -> Tensor:
-        """W [f of the nearest position before i, or before its span, b of the nearest after]; 0 where there is none."""
+        """[f of the nearest position before i, or before its span, b of the nearest after]; 0 where there is none."""
         length, layout = batch.tokens.shape[1], batch.layout
         position = torch.arange(length, device=batch.tokens.device).expand_as(batch.tokens)
         first, last = (
@@ -182,11 +188,11 @@ class Bicausal(Architecture):
         ):
             index = at.clamp(0, length - 1)[..., None].expand(-1, -1, states.shape[-1])
             parts.append(states.gather(1, index).masked_fill(none[..., None], 0.0))
-        return self.begin(torch.cat(parts, -1))
+        return torch.cat(parts, -1)
 
     def _of_side(self, raw: Tensor, n: int, side: str, towers: Towers | None, layout: Layout | None) -> Tensor:
         """raw (B, N, 2 L D), the channels of the layers that are convolved convolved, plus what the tower of this side says."""
-        if self.convolved:
+        if self.taps is not None:
             width = self.convolved * self.config.d_model
             (k, k_rest), (v, v_rest) = (x.tensor_split([width], -1) for x in raw.chunk(2, -1))
             k, v = one_sided(torch.cat([k, v], -1), self.taps[n], side, layout).chunk(2, -1)
@@ -205,10 +211,11 @@ class Bicausal(Architecture):
     def loss(self, batch: Batch, head: Head) -> Tensor:
         # Compiled code is made anew for each fraction that it reads; without these losses it reads none.
         weight = self.options.causal and self.options.causal * max(0.0, 1.0 - 2.0 * self.fraction)
-        if not weight:
+        if not weight or self.guess is None:
             return super().loss(batch, head)
         content = self.embedding(batch.tokens, batch.documents)
         towers = self.directions(content, batch)
+        assert towers is not None  # these losses are theirs
         states, targets = self.query_stream(content, towers, batch, batch.positions), batch.tokens.flatten()
         if batch.positions is not None:
             targets = targets.index_select(0, batch.positions)
@@ -224,10 +231,6 @@ class Bicausal(Architecture):
                 here, wanted = here.flatten(0, 1)[at], wanted.flatten()[at]
             losses.append(head.loss(self.guess(here.reshape(-1, here.shape[-1])), wanted.reshape(-1)))
         return own + weight * 0.5 * (losses[0] + losses[1])
-
-
-def _ends(layout: Layout) -> tuple[Tensor, Tensor]:
-    return layout.start, layout.end
 
 
 def mirror(layout: Layout) -> Layout:

@@ -13,6 +13,7 @@ what the discriminator learns is measured by fine-tuning. `encode` is the discri
 
 import dataclasses
 from dataclasses import dataclass
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -66,8 +67,8 @@ class Electra(RTD):
         small = {"d_model": width, "n_heads": heads, "n_layers": layers, "d_ff": 0, "d_embed": 0}
         options = (("masking_rate", o.masking_rate),)
         self.generator = Vanilla(dataclasses.replace(config, architecture="vanilla", options=options, **small))
-        self.generator.embedding = Narrowed(self.embedding, config, width)
-        self.masking: Masking = self.generator.masking
+        self.generator.embedding = cast(Any, Narrowed(self.embedding, config, width))
+        self.masking: Masking | None = self.generator.masking
         self.up = nn.Linear(width, config.d_model, bias=False)
         self._build_discriminator(config)
 
@@ -79,8 +80,10 @@ class Electra(RTD):
         return self.up(states), passes
 
     def loss(self, batch: Batch, head: Head) -> Tensor:
-        states = self.predict(batch, batch.positions)  # (M, D)
-        own = head.loss(states, batch.tokens.flatten().index_select(0, batch.positions))
+        positions = batch.positions
+        assert positions is not None  # it is a masked batch
+        states = self.predict(batch, positions)  # (M, D)
+        own = head.loss(states, batch.tokens.flatten().index_select(0, positions))
         with torch.no_grad():
             tokens = self.replaced_tokens(states, batch, head)
         return own + self.options.weight * self.doubt(tokens, batch)
@@ -88,7 +91,9 @@ class Electra(RTD):
     def replaced_tokens(self, states: Tensor, batch: Batch, head: Head) -> Tensor:
         """(B, N) tokens, those at the masked positions drawn from the generator; what is drawn for a row depends on its sample
         and the seed alone."""
+        positions = batch.positions
+        assert positions is not None
         summed = head.logits(states).float().softmax(-1).cumsum(-1)  # (M, V)
-        chance = uniform(batch, 2).float().flatten().index_select(0, batch.positions)[:, None]
+        chance = uniform(batch, 2).float().flatten().index_select(0, positions)[:, None]
         drawn = torch.searchsorted(summed, chance * summed[:, -1:])[:, 0].clamp_max(summed.shape[-1] - 1)
-        return batch.tokens.flatten().index_copy(0, batch.positions, drawn).view(batch.tokens.shape)
+        return batch.tokens.flatten().index_copy(0, positions, drawn).view(batch.tokens.shape)

@@ -24,7 +24,7 @@ from kernels.one_sided import two_sided
 from model.architectures.base import Architecture, check_words, flat_positions
 from model.batch import Batch
 from model.config import ModelConfig
-from model.layers import Block, by_layer, projected
+from model.layers import Blocks, by_layer, projected
 from model.neighbours import Near, SpanEnds, query_start
 
 
@@ -53,7 +53,7 @@ class Local(Architecture):
         super().__init__(config)
         o = self.options
         self.hidden_words = o.words
-        self.blocks = nn.ModuleList(Block(config) for _ in range(config.n_layers))
+        self.blocks = Blocks.of(config, config.n_layers)
         self.near = Near(config, o.near) if o.near else None
         self.ends = SpanEnds(config) if o.words else None
         self.taps = nn.Parameter(torch.zeros(2, o.taps, 2 * config.n_layers * config.d_model)) if o.taps else None

@@ -14,14 +14,14 @@ group to where queries start. Leave-one-out asks for a group of one position, or
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from kernels.attention import attention
 from model.architectures.base import Architecture, a_copy_for_each
 from model.batch import Batch
 from model.chance import uniform
 from model.config import ModelConfig
-from model.layers import Block
+from model.layers import Blocks
 from model.neighbours import Near, neighbours
 
 
@@ -48,7 +48,7 @@ class Partition(Architecture):
         self.encoder = self.options.encoder or config.n_layers // 2
         if not self.encoder < config.n_layers:
             raise ValueError(f"encoder is {self.encoder}; it must be less than the {config.n_layers} layers.")
-        self.blocks = nn.ModuleList(Block(config) for _ in range(config.n_layers))
+        self.blocks = Blocks.of(config, config.n_layers)
         self.near = Near(config, self.options.near) if self.options.near else None
 
     def predict(self, batch: Batch, positions: Tensor | None = None) -> Tensor:
@@ -72,7 +72,7 @@ class Partition(Architecture):
         content = self.embedding(batch.tokens, batch.documents)  # (B, N, D)
         query = self.embedding.queries(batch.tokens, batch.documents)
         if self.near is not None:
-            own, other = self._near(content, group, batch)
+            own, other = self._near(self.near, content, group, batch)
             content, query = content + own, query + other
         same = group[:, :, None] == group[:, None, :]
         for block in self.blocks[: self.encoder]:
@@ -87,15 +87,13 @@ class Partition(Architecture):
             query = block.update(query.expand_as(content), read, positions if i == last else None)
         return query
 
-    def _near(self, content: Tensor, group: Tensor, batch: Batch) -> tuple[Tensor, Tensor]:
+    def _near(self, near: Near, content: Tensor, group: Tensor, batch: Batch) -> tuple[Tensor, Tensor]:
         """What `near` reads of the own group, and of the other one: (B, N, D) each."""
         one, two = (
             neighbours(content.masked_fill(hidden[..., None], 0.0), batch.layout, self.options.near).flatten(2)
             for hidden in (~group, group)
         )
-        return self.near.mix(torch.where(group[..., None], one, two)), self.near.mix(
-            torch.where(group[..., None], two, one)
-        )
+        return near.mix(torch.where(group[..., None], one, two)), near.mix(torch.where(group[..., None], two, one))
 
     def leave_one_out(self, batch: Batch, positions: Tensor) -> tuple[Tensor, int]:
         """A copy for each position, alone in its group, or with its span."""

@@ -13,14 +13,14 @@ have them, for it would carry a token to positions of lower rank, and from there
 from dataclasses import dataclass, replace
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from kernels.attention import Spans, attention, two_stream_attention
 from model.architectures.base import Architecture, a_copy_for_each
 from model.batch import Batch
 from model.chance import uniform
 from model.config import ModelConfig
-from model.layers import Block
+from model.layers import Blocks
 from model.neighbours import Near
 
 
@@ -38,7 +38,7 @@ class Permuted(Architecture):
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__(config)
-        self.blocks = nn.ModuleList(Block(config) for _ in range(config.n_layers))
+        self.blocks = Blocks.of(config, config.n_layers)
         self.near = Near(config, self.options.near) if self.options.near else None
 
     def predict(self, batch: Batch, positions: Tensor | None = None) -> Tensor:
@@ -85,7 +85,7 @@ class Permuted(Architecture):
 
 def ranked(score: Tensor, batch: Batch) -> Tensor:
     """(B, N) int64: the rank of each position by `score` within its document; 0 at padding."""
-    if batch.layout is None:
+    if batch.layout is None or batch.documents is None:
         return score.argsort(1).argsort(1)
     rank = (score + 8.0 * batch.layout.start).argsort(1).argsort(1) - batch.layout.start
     return rank.masked_fill(batch.documents < 0, 0)

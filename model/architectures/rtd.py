@@ -14,6 +14,7 @@ tokens, and what it has learned is measured by fine-tuning. `encode` is the disc
 import dataclasses
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -24,7 +25,7 @@ from model.batch import Batch
 from model.chance import uniform
 from model.config import ModelConfig
 from model.head import Head
-from model.layers import Block, make_norm
+from model.layers import Blocks, make_norm
 
 
 class RTD(Architecture):
@@ -46,7 +47,7 @@ class RTD(Architecture):
                     f"{self.generator_layers} not be negative."
                 )
 
-    added_options = (("words", 0.0),)
+    added_options: tuple[tuple[str, Any], ...] = (("words", 0.0),)
 
     def __init__(self, config: ModelConfig) -> None:
         from model.architectures import architecture_class
@@ -66,7 +67,7 @@ class RTD(Architecture):
         self._build_discriminator(config)
 
     def _build_discriminator(self, config: ModelConfig) -> None:
-        self.blocks = nn.ModuleList(Block(config) for _ in range(config.n_layers))
+        self.blocks = Blocks.of(config, config.n_layers)
         self.judge = nn.Sequential(make_norm(config, config.d_model), nn.Linear(config.d_model, 1))
 
     def matrices(self) -> Iterator[nn.Parameter]:

@@ -13,12 +13,12 @@ how long what is hidden is.
 
 from dataclasses import dataclass
 
-from torch import Tensor, nn
+from torch import Tensor
 
 from model.architectures.base import Architecture, check_words, flat_positions
 from model.batch import Batch
 from model.config import ModelConfig
-from model.layers import Block, hoisted_keys_values
+from model.layers import Blocks, hoisted_keys_values
 from model.neighbours import SpanEnds
 
 
@@ -35,7 +35,7 @@ class TTA(Architecture):
     def __init__(self, config: ModelConfig) -> None:
         super().__init__(config)
         self.hidden_words = self.options.words
-        self.blocks = nn.ModuleList(Block(config) for _ in range(config.n_layers))
+        self.blocks = Blocks.of(config, config.n_layers)
         self.ends = SpanEnds(config) if self.options.words else None
 
     def predict(self, batch: Batch, positions: Tensor | None = None) -> Tensor:

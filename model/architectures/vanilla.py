@@ -11,7 +11,7 @@ changes but the cost, for nobody reads the other positions of the last layer: th
 
 from dataclasses import dataclass
 from functools import partial
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -21,15 +21,15 @@ from kernels.one_sided import two_sided
 from model.architectures.base import Architecture, a_copy_for_each
 from model.batch import Batch, PositionsByRow
 from model.config import ModelConfig
-from model.layers import Block
+from model.layers import Blocks
 from model.neighbours import Near
 
 
 class Vanilla(Architecture):
     without_self = False
     passes_each = True
-    added_options = (("narrow", 0), ("words", 0.0))
-    removed_options = (("grams", 0),)
+    added_options: tuple[tuple[str, Any], ...] = (("narrow", 0), ("words", 0.0))
+    removed_options: tuple[tuple[str, Any], ...] = (("grams", 0),)
 
     @dataclass(frozen=True)
     class Options:
@@ -61,13 +61,13 @@ class Vanilla(Architecture):
         self.masking = o.masking()
         o.masking(1.0)  # refuses a final rate that cannot be
         self.wide = o.narrow or config.n_layers - 1  # layers that carry all positions
-        self.blocks = nn.ModuleList(Block(config) for _ in range(config.n_layers))
+        self.blocks = Blocks.of(config, config.n_layers)
         # Masked tokens leak nothing, so both sides are convolved for every reader.
         self.near = Near(config, o.near) if o.near else None
         shape = (config.n_layers, 2, o.taps, 2 * config.d_model)
         self.taps = nn.Parameter(torch.zeros(shape)) if o.taps else None
 
-    def masking_at(self, fraction: float) -> Masking:
+    def masking_at(self, fraction: float) -> Masking | None:
         return self.options.masking(fraction)
 
     def predict(self, batch: Batch, positions: Tensor | None = None) -> Tensor:
@@ -77,8 +77,8 @@ class Vanilla(Architecture):
         if positions is None:
             every = PositionsByRow.of(torch.arange(shape.numel(), device=batch.tokens.device), *shape)
             return self.narrowed(batch.corrupted, batch, every).view(*shape, -1)
-        own = batch.by_row if positions is batch.positions else PositionsByRow.of(positions, *shape)
-        return self.narrowed(batch.corrupted, batch, own)
+        own = batch.by_row if positions is batch.positions else None
+        return self.narrowed(batch.corrupted, batch, own or PositionsByRow.of(positions, *shape))
 
     def encode(self, batch: Batch, *, with_self: bool = True) -> Tensor:
         if not with_self:

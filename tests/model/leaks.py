@@ -99,7 +99,7 @@ class OwnState(Bicausal):
     """Queries that start from their own forward state instead of the one before."""
 
     def starts(self, towers, batch) -> Tensor:
-        return self.begin(torch.cat([towers[0][-1], towers[1][-1]], -1))
+        return torch.cat([towers[0][-1], towers[1][-1]], -1)
 
 
 class SwappedTowers(Bicausal):

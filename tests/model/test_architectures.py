@@ -17,8 +17,9 @@ from model.architectures import REGISTRY, Architecture, architecture_class
 from model.batch import Batch, PositionsByRow
 from model.config import ModelConfig
 from model.flops import step_flops
-from model.layers import by_layer, projected, rotate
+from model.layers import by_layer, projected
 from model.neighbours import query_start
+from model.rotary import rotate
 from tests.conftest import LAYOUTS, random_batch
 from tests.model.models import tiny_config, tiny_model
 from tests.model.test_no_leak import masked_batch

@@ -4,7 +4,8 @@ import pytest
 import torch
 
 from model.config import ModelConfig, minimum_entropy_width
-from model.layers import document_positions, hoisted_keys_values, rotate
+from model.layers import hoisted_keys_values
+from model.rotary import document_positions, rotate
 from tests.conftest import MASK, VOCAB
 from tests.model.models import tiny_config, tiny_model
 

@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 
 from kernels.dispatch import use_backend
-from model import MaskedLM, layers
+from model import MaskedLM
 from model.architectures import REGISTRY
 from model.batch import Batch
 from model.config import minimum_entropy_width
@@ -84,7 +84,7 @@ def test_calling_the_model_gives_its_loss(architecture: str) -> None:
 
 
 def test_scoring_in_inference_mode_leaves_training_possible() -> None:
-    layers.rotary_table.cache_clear()
+    rotary.rotary_table.cache_clear()
     for architecture in REGISTRY:
         model, batch = tiny_model(architecture), masked_batch(random_batch("packed"))
         with torch.inference_mode():
