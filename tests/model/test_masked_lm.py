@@ -11,6 +11,7 @@ from model.architectures import REGISTRY
 from model.batch import Batch
 from model.config import minimum_entropy_width
 from model.layers import dropout_by_sample
+from model.rotary import rotary_table
 from tests.conftest import MASK, VOCAB, random_batch
 from tests.model.models import tiny_config, tiny_model
 from tests.model.test_no_leak import masked_batch
@@ -84,7 +85,7 @@ def test_calling_the_model_gives_its_loss(architecture: str) -> None:
 
 
 def test_scoring_in_inference_mode_leaves_training_possible() -> None:
-    rotary.rotary_table.cache_clear()
+    rotary_table.cache_clear()
     for architecture in REGISTRY:
         model, batch = tiny_model(architecture), masked_batch(random_batch("packed"))
         with torch.inference_mode():
