@@ -107,6 +107,7 @@ def _shipped(model: MaskedLM, state: dict[str, Tensor]) -> dict[str, Tensor]:
     found = {}
     for name, tensor in state.items():
         new = name.replace("architecture.", "model.", 1).removeprefix("head.")
+        new = new.replace("model.neighbours.", "model.near.", 1).replace("model.tap_weights", "model.taps", 1)
         new = new.replace("norm_in.", "model.final_norm.") if name.startswith("head.norm_in.") else new
         found["decoder.bias" if name == "head.bias" else new] = tensor
     taps = found.get("model.taps")

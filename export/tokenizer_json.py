@@ -8,7 +8,7 @@ have scores that differ by less than rounding either may come out.
 from typing import Any
 
 from sentencepiece import sentencepiece_model_pb2
-from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers, processors
+from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, pre_tokenizers, processors
 
 from data.vocabulary import Vocabulary
 
@@ -28,7 +28,10 @@ def converted(model: bytes, vocabulary: Vocabulary) -> Tokenizer:
     pieces = [(piece.piece, piece.score) for piece in proto.pieces]
     tokenizer = Tokenizer(models.Unigram(pieces, unk_id=vocabulary.unk_id, byte_fallback=True))
     dummy = "first" if proto.normalizer_spec.add_dummy_prefix else "never"
-    tokenizer.pre_tokenizer = pre_tokenizers.Metaspace(replacement=SPACE, prepend_scheme=dummy, split=True)
+    # Text that spells a byte's piece is no byte: SentencePiece knows that, a Unigram has to be kept from it.
+    spelt = pre_tokenizers.Split(Regex("<(?=0x[0-9A-F]{2}>)"), "merged_with_previous")
+    spaces = pre_tokenizers.Metaspace(replacement=SPACE, prepend_scheme=dummy, split=True)
+    tokenizer.pre_tokenizer = pre_tokenizers.Sequence([spaces, spelt])
     names = special_names(model, vocabulary)
     # The space before a [MASK] belongs to it, as it does to a word.
     tokenizer.add_special_tokens(

@@ -73,7 +73,7 @@ class Writer(nn.Module):
         architecture = model.architecture
         name = model.config.architecture
         if isinstance(architecture, Vanilla):
-            if architecture.near is not None or architecture.taps is not None:
+            if architecture.neighbours is not None or architecture.tap_weights is not None:
                 raise ValueError(
                     "vanilla with near or taps cannot write, since these read what comes next; take one without."
                 )
@@ -166,8 +166,8 @@ class _TwoStreams(Written):
     def __init__(self, model: MaskedLM, tokens: Tensor) -> None:
         self.model, self.architecture = model, model.architecture
         a = self.architecture
-        self.taps: Tensor | None = getattr(a, "taps", None)
-        self.near = getattr(a, "near", None)
+        self.taps: Tensor | None = getattr(a, "tap_weights", None)
+        self.near = getattr(a, "neighbours", None)
         self.reach = 0 if self.taps is None else self.taps.shape[1]
         self._position(tokens.shape[1] - 1)
         self.content = a.embedding(tokens)  # (B, n, D)

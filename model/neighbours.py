@@ -92,7 +92,7 @@ class Starting(Protocol):
     """An architecture with a query stream."""
 
     embedding: Embedding
-    near: Near | None
+    neighbours: Near | None
     ends: SpanEnds | None
 
 
@@ -102,4 +102,5 @@ def query_start(architecture: Starting, content: Tensor, batch: Batch) -> Tensor
     query = architecture.embedding.queries(batch.tokens, batch.documents)
     if architecture.ends is not None:
         query = query + architecture.ends(batch.spans)
-    return query if architecture.near is None else query + architecture.near(content, batch.layout, batch.spans)
+    near = architecture.neighbours
+    return query if near is None else query + near(content, batch.layout, batch.spans)

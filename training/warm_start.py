@@ -106,6 +106,6 @@ def means(table: Tensor, rows: list[list[int]]) -> Tensor:
 
 
 def part_of(name: str) -> str:
-    """`architecture.blocks.0.key.weight` -> `blocks.0`, `architecture.near.mix.weight` -> `near`."""
+    """`architecture.blocks.0.key.weight` -> `blocks.0`, `architecture.neighbours.mix.weight` -> `neighbours`."""
     parts = name.removeprefix("architecture.").split(".")
     return ".".join(parts[:2]) if parts[0] == "blocks" else parts[0]

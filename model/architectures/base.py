@@ -64,6 +64,7 @@ class Architecture(nn.Module):
         self.config = config
         self.options = self.parse_options(dict(config.options))
         self.embedding = Embedding(config)
+        self.register_load_state_dict_pre_hook(_renamed)
 
     @classmethod
     def parse_options(cls, given: dict[str, Any]) -> Any:
@@ -130,6 +131,13 @@ class Architecture(nn.Module):
             if isinstance(module, nn.Linear) and id(module) not in own and id(module.weight) not in seen:
                 seen.add(id(module.weight))
                 yield cast(nn.Parameter, module.weight)
+
+
+def _renamed(module: nn.Module, state: dict[str, Any], prefix: str, *_: Any) -> None:
+    """Reads checkpoints from before December 2026, where what `near` and `taps` make had the names of these options."""
+    for old, new in (("near.mix.weight", "neighbours.mix.weight"), ("taps", "tap_weights")):
+        if prefix + old in state:
+            state[prefix + new] = state.pop(prefix + old)
 
 
 def check_words(words: float) -> None:

@@ -78,10 +78,10 @@ class Bicausal(Architecture):
             raise ValueError(f"convolved is {n}; it must be from 1 to the {layers} layers (taps=0 convolves none).")
         self.hidden_words = o.words
         self.blocks = Blocks.of(config, layers)
-        self.near = Near(config, o.near) if o.near else None
+        self.neighbours = Near(config, o.near) if o.near else None
         self.ends = SpanEnds(config) if o.words else None
         self.convolved = n if o.taps else 0  # the first layers
-        self.taps = nn.Parameter(torch.zeros(2, o.taps, 2 * n * d)) if o.taps else None
+        self.tap_weights = nn.Parameter(torch.zeros(2, o.taps, 2 * n * d)) if o.taps else None
         self.begin: nn.Linear | None = None
         self.guess: nn.Linear | None = None
         self.keys_have_two_sources = bool(o.width)
@@ -192,10 +192,10 @@ class Bicausal(Architecture):
 
     def _of_side(self, raw: Tensor, n: int, side: str, towers: Towers | None, layout: Layout | None) -> Tensor:
         """raw (B, N, 2 L D), the channels of the layers that are convolved convolved, plus what the tower of this side says."""
-        if self.taps is not None:
+        if self.tap_weights is not None:
             width = self.convolved * self.config.d_model
             (k, k_rest), (v, v_rest) = (x.tensor_split([width], -1) for x in raw.chunk(2, -1))
-            k, v = one_sided(torch.cat([k, v], -1), self.taps[n], side, layout).chunk(2, -1)
+            k, v = one_sided(torch.cat([k, v], -1), self.tap_weights[n], side, layout).chunk(2, -1)
             raw = torch.cat([k, k_rest, v, v_rest], -1)
         return raw if towers is None else raw + self._wide(towers[n])
 

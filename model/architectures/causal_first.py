@@ -34,7 +34,7 @@ class CausalFirst(Vanilla):
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__(config)
-        if self.near is not None or self.taps is not None:
+        if self.neighbours is not None or self.tap_weights is not None:
             raise ValueError(
                 "near and taps read what stands after a position, which the causal part must not; leave them off."
             )

@@ -54,9 +54,11 @@ class Local(Architecture):
         o = self.options
         self.hidden_words = o.words
         self.blocks = Blocks.of(config, config.n_layers)
-        self.near = Near(config, o.near) if o.near else None
+        self.neighbours = Near(config, o.near) if o.near else None
         self.ends = SpanEnds(config) if o.words else None
-        self.taps = nn.Parameter(torch.zeros(2, o.taps, 2 * config.n_layers * config.d_model)) if o.taps else None
+        self.tap_weights = (
+            nn.Parameter(torch.zeros(2, o.taps, 2 * config.n_layers * config.d_model)) if o.taps else None
+        )
 
     def predict(self, batch: Batch, positions: Tensor | None = None) -> Tensor:
         return self.query_stream(batch, positions)
@@ -75,8 +77,8 @@ class Local(Architecture):
         if with_self:
             query = query + content
         kv = projected(self.blocks, content)
-        if self.taps is not None:
-            kv = two_sided(kv, self.taps, batch.layout)
+        if self.tap_weights is not None:
+            kv = two_sided(kv, self.tap_weights, batch.layout)
         beyond, last = f"{BEYOND}{self.options.taps}", len(self.blocks) - 1
         for i, (block, (k, v)) in enumerate(zip(self.blocks, by_layer(self.blocks, kv))):
             query = block(query, k, v, beyond, batch.layout, positions if i == last else None, batch.spans)

@@ -49,7 +49,7 @@ class Partition(Architecture):
         if not self.encoder < config.n_layers:
             raise ValueError(f"encoder is {self.encoder}; it must be less than the {config.n_layers} layers.")
         self.blocks = Blocks.of(config, config.n_layers)
-        self.near = Near(config, self.options.near) if self.options.near else None
+        self.neighbours = Near(config, self.options.near) if self.options.near else None
 
     def predict(self, batch: Batch, positions: Tensor | None = None) -> Tensor:
         low, high = self.options.low, self.options.high
@@ -61,8 +61,8 @@ class Partition(Architecture):
         if not with_self:
             raise ValueError("partition has no states without self that see all others; use with_self=True.")
         x = self.embedding(batch.tokens, batch.documents)
-        if self.near is not None:
-            x = x + self.near(x, batch.layout)
+        if self.neighbours is not None:
+            x = x + self.neighbours(x, batch.layout)
         for block in self.blocks:
             x = block.self_attention(x, "full", batch.layout)
         return x
@@ -71,8 +71,8 @@ class Partition(Architecture):
         """group: (B, N) bool, which of the two each position belongs to."""
         content = self.embedding(batch.tokens, batch.documents)  # (B, N, D)
         query = self.embedding.queries(batch.tokens, batch.documents)
-        if self.near is not None:
-            own, other = self._near(self.near, content, group, batch)
+        if self.neighbours is not None:
+            own, other = self._near(self.neighbours, content, group, batch)
             content, query = content + own, query + other
         same = group[:, :, None] == group[:, None, :]
         for block in self.blocks[: self.encoder]:

@@ -39,7 +39,7 @@ class Permuted(Architecture):
     def __init__(self, config: ModelConfig) -> None:
         super().__init__(config)
         self.blocks = Blocks.of(config, config.n_layers)
-        self.near = Near(config, self.options.near) if self.options.near else None
+        self.neighbours = Near(config, self.options.near) if self.options.near else None
 
     def predict(self, batch: Batch, positions: Tensor | None = None) -> Tensor:
         return self.two_streams(batch, ranked(uniform(batch), batch), positions)
@@ -56,8 +56,8 @@ class Permuted(Architecture):
     def two_streams(self, batch: Batch, rank: Tensor, positions: Tensor | None = None) -> Tensor:
         content = self.embedding(batch.tokens, batch.documents)  # (B, N, D)
         query = self.embedding.queries(batch.tokens, batch.documents)
-        if self.near is not None:
-            query = query + self.near(content, batch.layout, batch.spans)
+        if self.neighbours is not None:
+            query = query + self.neighbours(content, batch.layout, batch.spans)
         last = len(self.blocks) - 1
         for i, block in enumerate(self.blocks):
             k, v = block.keys_values(block.read(content))

@@ -63,9 +63,9 @@ class Vanilla(Architecture):
         self.wide = o.narrow or config.n_layers - 1  # layers that carry all positions
         self.blocks = Blocks.of(config, config.n_layers)
         # Masked tokens leak nothing, so both sides are convolved for every reader.
-        self.near = Near(config, o.near) if o.near else None
+        self.neighbours = Near(config, o.near) if o.near else None
         shape = (config.n_layers, 2, o.taps, 2 * config.d_model)
-        self.taps = nn.Parameter(torch.zeros(shape)) if o.taps else None
+        self.tap_weights = nn.Parameter(torch.zeros(shape)) if o.taps else None
 
     def masking_at(self, fraction: float) -> Masking | None:
         return self.options.masking(fraction)
@@ -87,10 +87,14 @@ class Vanilla(Architecture):
 
     def _start(self, tokens: Tensor, batch: Batch) -> Tensor:
         x = self.embedding(tokens, batch.documents)  # (B, N, D)
-        return x if self.near is None else x + self.near(x, batch.layout)
+        return x if self.neighbours is None else x + self.neighbours(x, batch.layout)
 
     def _mix(self, layer: int, batch: Batch):
-        return None if self.taps is None else partial(two_sided, weight=self.taps[layer], documents=batch.layout)
+        return (
+            None
+            if self.tap_weights is None
+            else partial(two_sided, weight=self.tap_weights[layer], documents=batch.layout)
+        )
 
     def stream(self, tokens: Tensor, batch: Batch, layers: int | None = None) -> Tensor:
         """All positions through all layers, or the first so many: (B, N, D)."""

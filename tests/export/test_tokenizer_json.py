@@ -31,6 +31,8 @@ TEXTS = st.one_of(
 @example(text="two  spaces   and one ")
 @example(text="line\nline\r\nline\ttab")
 @example(text="中文，和 English 混合。🙂")
+@example(text="<0x00>")
+@example(text="the byte <0x41> and a<0xFF>b")
 def test_ids_are_ours(text: str, tokenizer: Tokenizer, theirs) -> None:
     ours = tokenizer.encode(text)
     found = theirs.encode(text, add_special_tokens=False).ids
@@ -44,6 +46,8 @@ def score(tokenizer: Tokenizer, ids: list[int]) -> float:
 
 
 @settings(max_examples=100, deadline=None)
+@example(text="<0x00>")
+@example(text="a<0xFF>b <0x41>")
 @given(text=TEXTS.filter(lambda text: SPACE not in text))
 def test_decoding_gives_the_text(text: str, tokenizer: Tokenizer, theirs) -> None:
     assert theirs.decode(theirs.encode(text).ids) == tokenizer.decode(tokenizer.encode(text)) == text

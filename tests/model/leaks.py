@@ -114,7 +114,7 @@ class TooNear(Local):
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__(config)
-        torch.nn.init.normal_(self.taps)
+        torch.nn.init.normal_(self.tap_weights)
 
     def query_stream(self, batch: Batch, positions: Tensor | None = None, *, with_self: bool = False) -> Tensor:
         options, self.options = self.options, replace(self.options, taps=1)
@@ -129,7 +129,7 @@ class Spanned(Local):
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__(config)
-        torch.nn.init.normal_(self.taps)
+        torch.nn.init.normal_(self.tap_weights)
 
     def attended(self, spans: Spans) -> Spans:
         return spans
@@ -140,7 +140,7 @@ class Spanned(Local):
     def query_stream(self, batch: Batch, positions: Tensor | None = None, *, with_self: bool = False) -> Tensor:
         content = self.embedding(batch.tokens, batch.documents)
         query = query_start(self, content, replace(batch, spans=self.started(batch.spans)))
-        kv = two_sided(projected(self.blocks, content), self.taps, batch.layout)
+        kv = two_sided(projected(self.blocks, content), self.tap_weights, batch.layout)
         for block, (k, v) in zip(self.blocks, by_layer(self.blocks, kv)):
             query = block(query, k, v, "beyond_2", batch.layout, None, self.attended(batch.spans))
         return query

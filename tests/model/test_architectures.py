@@ -252,7 +252,7 @@ def test_both_sides_are_what_their_definition_says(layout: str) -> None:
     model, batch = tiny_model("local", options=(("near", 3),)), random_batch(layout)
     architecture, n = model.architecture, batch.tokens.shape[1]
     with torch.no_grad():
-        architecture.taps.normal_(generator=torch.Generator().manual_seed(0))
+        architecture.tap_weights.normal_(generator=torch.Generator().manual_seed(0))
         content = architecture.embedding(batch.tokens, batch.documents)
         raw = projected(architecture.blocks, content)
         ids = torch.zeros_like(batch.tokens) if batch.documents is None else batch.documents
@@ -260,7 +260,7 @@ def test_both_sides_are_what_their_definition_says(layout: str) -> None:
         for row, position, step in itertools.product(range(len(raw)), range(n), (-2, -1, 1, 2)):
             other = position + step
             if 0 <= other < n and ids[row, position] == ids[row, other] >= 0:
-                kv[row, position] += architecture.taps[int(step > 0), abs(step) - 1] * raw[row, other]
+                kv[row, position] += architecture.tap_weights[int(step > 0), abs(step) - 1] * raw[row, other]
         k, v = by_layer(architecture.blocks, kv)[0]
         start = query_start(architecture, content, batch)
         q = architecture.blocks[0].queries(start, content.shape[:2])

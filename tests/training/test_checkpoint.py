@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 
 from data import files
 from data.files import write_atomically
@@ -215,3 +216,21 @@ def test_a_manifest_that_names_nothing_is_no_checkpoint(tmp_path: Path) -> None:
         checkpoint.DamagedCheckpoint, match="does not name config.json, model.safetensors, tokenizer.model"
     ):
         checkpoint.verify(path)
+
+
+def test_a_checkpoint_with_the_old_names_of_near_and_taps_is_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = tiny_model("local")
+    path = checkpoint.save(tmp_path, 3, model, STATE, b"tokenizer")
+    file = path / "model.safetensors"
+    names = {
+        "architecture.neighbours.mix.weight": "architecture.near.mix.weight",
+        "architecture.tap_weights": "architecture.taps",
+    }
+    weights = load_file(file)
+    assert names.keys() <= weights.keys()
+    save_file({names.get(name, name): tensor for name, tensor in weights.items()}, file)
+    monkeypatch.setattr(checkpoint, "verify", lambda path: None)  # it was written so
+    loaded = checkpoint.load_model_from(path).state_dict()
+    assert all(torch.equal(ours, loaded[name]) for name, ours in model.state_dict().items())

@@ -46,7 +46,9 @@ def test_what_agrees_is_taken_and_the_rest_is_as_it_was(architecture: str, tmp_p
         count += p.numel() * taken
     assert begun.numbers == (count, model.parameter_count()) and {"embedding", "head", "blocks.0"} <= set(begun.taken)
     if architecture == "local":
-        assert begun.left == ("ends", "near", "taps") and "new: ends, near, taps" in str(begun)
+        assert begun.left == ("ends", "neighbours", "tap_weights") and "new: ends, neighbours, tap_weights" in str(
+            begun
+        )
 
 
 def test_a_deeper_model_takes_the_first_blocks(tmp_path: Path) -> None:
