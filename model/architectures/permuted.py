@@ -8,6 +8,9 @@ A document's positions are put in a random order, another one for each sample. W
 Content is deep, and of the others a position sees half on average. Leave-one-out asks for a position that comes last, and so
 needs a pass for each. `near` adds the neighbours' raw embeddings to where queries start, whatever their ranks; content must not
 have them, for it would carry a token to positions of lower rank, and from there back.
+
+`words=p`: a share p of the words stand in the order as wholes. Their tokens see those of the word that come before them there, so
+that the word is learnt by the chain rule in random orders; near reads beyond the word, and queries are told how far its ends are.
 """
 
 from dataclasses import dataclass, replace
@@ -16,23 +19,26 @@ import torch
 from torch import Tensor
 
 from kernels.attention import Spans, attention, two_stream_attention
-from model.architectures.base import Architecture, a_copy_for_each
+from model.architectures.base import Architecture, a_copy_for_each, check_words
 from model.batch import Batch
 from model.chance import uniform
 from model.config import ModelConfig
 from model.layers import Blocks
-from model.neighbours import Near
+from model.neighbours import Near, SpanEnds, query_start
 
 
 class Permuted(Architecture):
     without_self = False
     passes_each = True
+    added_options = (("words", 0.0),)
 
     @dataclass(frozen=True)
     class Options:
         near: int = 0
+        words: float = 0.0
 
         def __post_init__(self) -> None:
+            check_words(self.words)
             if self.near < 0:
                 raise ValueError(f"near is {self.near}; it must be 0 (off) or more.")
 
@@ -40,9 +46,14 @@ class Permuted(Architecture):
         super().__init__(config)
         self.blocks = Blocks.of(config, config.n_layers)
         self.neighbours = Near(config, self.options.near) if self.options.near else None
+        self.hidden_words = self.options.words
+        self.ends = SpanEnds(config) if self.options.words else None
 
     def predict(self, batch: Batch, positions: Tensor | None = None) -> Tensor:
-        return self.two_streams(batch, ranked(uniform(batch), batch), positions)
+        score = uniform(batch)
+        if batch.spans is not None:  # a word's score is its first token's, and its tokens come in an order of their own
+            score = score.gather(1, batch.spans.first.long()) + 1e-9 * score
+        return self.two_streams(batch, ranked(score, batch), positions)
 
     def encode(self, batch: Batch, *, with_self: bool = True) -> Tensor:
         """The content stream, every position seeing all."""
@@ -55,9 +66,7 @@ class Permuted(Architecture):
 
     def two_streams(self, batch: Batch, rank: Tensor, positions: Tensor | None = None) -> Tensor:
         content = self.embedding(batch.tokens, batch.documents)  # (B, N, D)
-        query = self.embedding.queries(batch.tokens, batch.documents)
-        if self.neighbours is not None:
-            query = query + self.neighbours(content, batch.layout, batch.spans)
+        query = query_start(self, content, batch)
         last = len(self.blocks) - 1
         for i, block in enumerate(self.blocks):
             k, v = block.keys_values(block.read(content))

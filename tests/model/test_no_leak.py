@@ -338,3 +338,37 @@ def test_the_model_that_they_were_made_from_does_not_leak(monkeypatch: pytest.Mo
     monkeypatch.setitem(REGISTRY, "leaking", Spanned)
     torch.manual_seed(0)
     certify_spans(MaskedLM(tiny_config("leaking")).eval(), with_spans(random_batch("packed")))
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_of_a_hidden_word_permuted_reads_what_comes_before_in_its_order(layout: str) -> None:
+    """The word is one block of the order: of any two of its positions one reads the other, and never itself; who is outside
+    reads all of it or nothing."""
+    model = tiny_model("permuted", options=(("near", 2), ("words", 0.5)))
+    batch = replace(with_spans(random_batch(layout)), samples=None)
+    ids = torch.zeros_like(batch.tokens) if batch.documents is None else batch.documents
+    rows, length = batch.tokens.shape
+    read = torch.zeros(rows, length, length, dtype=torch.bool)  # by position, of each token
+    with torch.no_grad():
+        for p in model.parameters():
+            p.copy_(0.3 * torch.randn(p.shape, generator=torch.Generator().manual_seed(p.numel())))
+        before = predict(model, batch)
+        for other in range(length):
+            tokens = batch.tokens.clone()
+            tokens[:, other] = 5 + (tokens[:, other] - 4) % (VOCAB - 5)
+            read[:, :, other] = (predict(model, replace(batch, tokens=tokens)) != before).any(-1)
+    first, last = batch.spans.first.tolist(), batch.spans.last.tolist()
+    words = {(row, a, b) for row in range(rows) for a, b in zip(first[row], last[row]) if b > a}
+    words = {
+        (row, a, b) for row, a, b in words if bool((ids[row, a : b + 1] == ids[row, a]).all()) and ids[row, a] >= 0
+    }
+    assert words
+    for row, a, b in words:
+        inside = read[row, a : b + 1, a : b + 1]
+        assert torch.equal(inside.sum(1).sort().values, torch.arange(b - a + 1))  # one reads none, one reads one, ...
+        near = {
+            i for i in range(length) if first[row][i] - 2 <= b and last[row][i] + 2 >= a
+        }  # they start from some of it
+        outside = [i for i in range(length) if i not in near and ids[row, i] == ids[row, a]]
+        told = read[row, outside, a : b + 1]
+        assert torch.equal(told.any(1), told.all(1))
