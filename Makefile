@@ -201,7 +201,7 @@ tune: $(RUN_STAMP) ## rates of learning and masking, near, taps, tower width, ch
 WIDTHS := 16 32 64 96 128
 PIECES := 2048 8192 32768
 
-widths: $(RACE_STAMP) ## how wide must the embedding be for how many pieces? CORPUS=path (a plot; 2 h)
+widths: $(RACE_STAMP) ## how wide must the embedding be for how many pieces? CORPUS=path (a plot; 1 h)
 	$(foreach pieces,$(PIECES),$(PY) pretrain.py $(call continued,widths-$(pieces),--vocab-size $(pieces) $(CHINESE) --architectures \
 		$(foreach width,$(WIDTHS),$(LOCAL)$(comma)d_embed=$(width) $(NARROW)$(comma)d_embed=$(width)) --budget $(or $(BUDGET),1e13flop) \
 		$(call options,SEEDS,seeds)) &&) $(PY) -m report.widths $(foreach pieces,$(PIECES),runs/widths-$(pieces))

@@ -90,7 +90,8 @@ def figure(curves: Sequence[Curve]) -> Figure:
     """A panel for each architecture, a line for each vocabulary; a dashed line where its width is predicted."""
     kinds = list(dict.fromkeys(curve.architecture for curve in curves))
     with plt.rc_context(plots.STYLE):
-        drawn, panels = plt.subplots(1, len(kinds), figsize=(4.6 * len(kinds), 3.6), sharey=False, squeeze=False)
+        size = (4.6 * len(kinds), 3.8)
+        drawn, panels = plt.subplots(1, len(kinds), figsize=size, squeeze=False, layout="constrained")
         for axes, kind in zip(panels[0], kinds):
             for colour, curve in zip(plots.COLOURS, (c for c in curves if c.architecture == kind)):
                 widths = list(curve.test)
@@ -102,8 +103,8 @@ def figure(curves: Sequence[Curve]) -> Figure:
             axes.set_xticks(widths, [str(width) for width in widths])
             axes.minorticks_off()
         panels[0][0].set_ylabel("whole words, bits a character")
-        panels[0][-1].legend()
-        drawn.tight_layout()
+        handles, names = panels[0][0].get_legend_handles_labels()
+        drawn.legend(handles, names, loc="outside upper center", ncols=len(names))
     return drawn
 
 
