@@ -185,3 +185,25 @@ def test_files_stay_short() -> None:
     listed = subprocess.run(["git", "ls-files", "*.py"], cwd=ROOT, capture_output=True, text=True).stdout.split()
     lengths = {name: len((ROOT / name).read_text().splitlines()) for name in listed if not name.startswith("tests/")}
     assert not {name: lines for name, lines in lengths.items() if lines > 320}
+
+
+def test_links_between_pages_lead_somewhere() -> None:
+    """Files and headings, as GitHub makes anchors of them."""
+
+    def prose(path: Path) -> str:
+        return re.sub(r"```.*?```", "", path.read_text(), flags=re.DOTALL)
+
+    def anchors(path: Path) -> set[str]:
+        headings = re.findall(r"^#+ (.*)$", prose(path), re.MULTILINE)
+        plain = (re.sub(r"\[([^\]]*)\]\([^)]*\)", r"\1", heading) for heading in headings)
+        return {re.sub(r"[^\w\- ]", "", heading.strip().lower()).replace(" ", "-") for heading in plain}
+
+    listed = subprocess.run(["git", "ls-files", "*.md"], cwd=ROOT, capture_output=True, text=True).stdout.split()
+    broken = []
+    for page in map(ROOT.joinpath, listed):
+        for link in re.findall(r"\]\(([^)\s]+)\)", prose(page)):
+            file, _, anchor = link.partition("#")
+            target = page.parent / file if file else page
+            if ":" not in link and (not target.exists() or (anchor and anchor not in anchors(target))):
+                broken.append(f"{page.relative_to(ROOT)}: {link}")
+    assert listed and not broken
