@@ -152,7 +152,9 @@ frontier: $(RUN_STAMP) ## what share of vanilla's budget two-stream needs, on to
 		$(NARROW) $(NARROW),near=3,learning_rate=4.5e-3 $(BY_WORDS) --seeds $(or $(SEEDS),0 1 2) --budget $(or $(BUDGET),2e13flop) \
 		--workers $(or $(WORKERS),0) $(call option,CORPUS,corpus) $(call option,SIZE,size) $(call option,NAME,name) $(ARGS)
 
-RIVALS := $(LOCAL) $(LOCAL),words=0.0 $(NARROW) $(BY_WORDS) causal_first:narrow=1,share=0.3 partition partition:near=2 rtd:generator=local electra permuted
+# As they were tuned (docs/rivals.md).
+RIVALS := $(LOCAL) $(LOCAL),words=0.0 $(NARROW) $(BY_WORDS) causal_first:narrow=1,share=0.15 partition:near=2,low=0.5 electra:learning_rate=6e-3 \
+	rtd:generator=local,learning_rate=4.5e-3 permuted:near=3,learning_rate=4.5e-3 permuted:near=3,words=0.25,learning_rate=4.5e-3
 
 rivals: $(RUN_STAMP) ## ours beside published ideas that make masked pretraining cheaper or denser; CORPUS=path (docs/rivals.md)
 	$(PY) pretrain.py --architectures $(RIVALS) --budget $(or $(BUDGET),1e13flop) --workers $(or $(WORKERS),0) --seeds $(or $(SEEDS),0 1 2) \
