@@ -231,6 +231,7 @@ FEATURES = [
         )
     ),
     ("permuted", {"near": 2}),
+    ("permuted", {"near": 2, "words": 0.25}),
     *(("partition", options) for options in ({"near": 2}, {"encoder": 1, "low": 0.5}, {"near": 3, "high": 0.2})),
     ("causal_first", {"narrow": 1}),
     *(("electra", options) for options in ({"generator_width": 1.0, "generator_layers": 3}, {"generator_width": 0.25})),
