@@ -1,32 +1,25 @@
 """The registry: an architecture is one file here and one line below; everything else picks it up."""
 
-from model.architectures.adaptive import AdaptiveLocal, AdaptiveVanilla
 from model.architectures.base import Architecture
 from model.architectures.bicausal import Bicausal
 from model.architectures.causal_first import CausalFirst
 from model.architectures.electra import Electra
 from model.architectures.local import Local
-from model.architectures.mixture import Mixture
 from model.architectures.partition import Partition
 from model.architectures.permuted import Permuted
 from model.architectures.rtd import RTD
 from model.architectures.tta import TTA
-from model.architectures.union import Union
 from model.architectures.vanilla import Vanilla
 
 REGISTRY: dict[str, type[Architecture]] = {
-    "adaptive_local": AdaptiveLocal,
-    "adaptive_vanilla": AdaptiveVanilla,
     "bicausal": Bicausal,
     "causal_first": CausalFirst,
     "electra": Electra,
     "local": Local,
-    "mixture": Mixture,
     "partition": Partition,
     "permuted": Permuted,
     "rtd": RTD,
     "tta": TTA,
-    "union": Union,
     "vanilla": Vanilla,
 }
 
