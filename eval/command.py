@@ -14,7 +14,7 @@ from data.files import user_path
 from data.tokenizer import Tokenizer
 from eval.foreign import PREFIX, open_foreign
 from model import MaskedLM
-from training.checkpoint import last_good, load_model_from
+from training.checkpoint import load_model_from, whole_checkpoint
 from training.machine import default_device, keep_freed_memory
 
 C = TypeVar("C")
@@ -100,10 +100,8 @@ def open_checkpoint(path: Path) -> tuple[MaskedLM, Tokenizer]:
     if is_foreign(path):
         foreign, theirs = open_foreign(str(path))
         return foreign.to(default_device()), cast(Tokenizer, theirs)
-    path = user_path(path)
-    model = load_model_from(path)
-    folder = path if (path / "tokenizer.model").exists() else last_good(path)[0]
-    assert folder is not None  # a model was loaded from it
+    folder = whole_checkpoint(user_path(path))
+    model = load_model_from(folder)
     tokenizer = Tokenizer.load(folder / "tokenizer.model")
     if tokenizer.vocab_size != model.config.vocab_size or tokenizer.mask_id != model.config.mask_id:
         raise ValueError(

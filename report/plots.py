@@ -3,7 +3,7 @@
 import base64
 import io
 import math
-from typing import Any, cast
+from typing import Any
 
 import matplotlib
 
@@ -50,15 +50,13 @@ def colours(results: Results) -> dict[str, str]:
 
 def markers(results: Results) -> dict[str, str]:
     """By label: contestants of one colour that are not one family have different ones."""
-    by_colour: dict[str, list[str]] = {}
+    family = {label: facts.get("family", label) for label, facts in results.facts["contestants"].items()}
+    of_colour: dict[str, dict[str, str]] = {}  # the families of each colour, with their markers
+    found = {}
     for label, colour in colours(results).items():
-        family = results.facts["contestants"][label].get("family", label)
-        if family not in by_colour.setdefault(colour, []):
-            by_colour[colour].append(family)
-    return {
-        label: MARKERS[by_colour[colour].index(results.facts["contestants"][label].get("family", label)) % len(MARKERS)]
-        for label, colour in colours(results).items()
-    }
+        families = of_colour.setdefault(colour, {})
+        found[label] = families.setdefault(family[label], MARKERS[len(families) % len(MARKERS)])
+    return found
 
 
 def curve_panel(axes: Axes, results: Results, axis: str, value: str) -> None:
@@ -83,19 +81,19 @@ def curve_panel(axes: Axes, results: Results, axis: str, value: str) -> None:
 def legend(figure: Figure, *panels: Axes) -> None:
     """Above the panels, where no label is too long; a line for each contestant whose label is. A contestant has one colour and
     marker in all panels, and one entry, by its label in the first that shows it."""
-    found: list[tuple[Any, str]] = list(zip(*panels[0].get_legend_handles_labels()))
-    for axes in panels[1:]:
-        for line, label in cast(list[tuple[Any, str]], list(zip(*axes.get_legend_handles_labels()))):
-            like = {handle.get_marker() for handle, _ in found if handle.get_color() == line.get_color()}
-            if not like & {line.get_marker(), "None"}:  # a line without markers stands for its colour
-                found.append((line, label))
+    found: list[tuple[Any, str]] = []
+    for axes in panels:
+        for handle, name in zip(*axes.get_legend_handles_labels()):
+            line: Any = handle  # Artist, says matplotlib
+            like = {other.get_marker() for other, _ in found if other.get_color() == line.get_color()}
+            if axes is panels[0] or not like & {line.get_marker(), "None"}:  # one without markers stands for its colour
+                found.append((line, name))
     if not found:  # nobody got as far as a first evaluation
         return
     handles, labels = zip(*found)
     columns = 1 if max(map(len, labels)) > 40 else min(4, len(labels))
-    figure.set_figheight(
-        figure.get_figheight() + 0.22 * (math.ceil(len(labels) / columns) - 1)
-    )  # not at the panels' cost
+    rows = math.ceil(len(labels) / columns)
+    figure.set_figheight(figure.get_figheight() + 0.22 * (rows - 1))  # not at the panels' cost
     figure.legend(handles, labels, loc="outside upper center", ncols=columns)
 
 

@@ -129,22 +129,29 @@ def last_good(directory: Path) -> tuple[Path | None, list[str]]:
     return None, damaged
 
 
+def whole_checkpoint(path: Path) -> Path:
+    """The checkpoint folder `path`, verified, or the newest good one in a folder of checkpoints.
+
+    Raises FileNotFoundError or DamagedCheckpoint.
+    """
+    if not path.exists():
+        raise FileNotFoundError(f"There is no checkpoint at {path}; give a folder that `pretrain.py` wrote.")
+    if (path / "manifest.json").exists():
+        verify(path)
+        return path
+    newest, damaged = last_good(path)
+    if newest is None:
+        raise FileNotFoundError(" ".join([f"No whole checkpoint lies in {path}.", *damaged]))
+    return newest
+
+
 def load_model_from(path: Path, device: torch.device | str = "cpu") -> MaskedLM:
     """The model of a checkpoint folder, or of the newest good one in a folder of checkpoints.
 
     Raises FileNotFoundError or DamagedCheckpoint; ValueError for one whose architecture has got options since, whose defaults
     need not be what it was trained with, or whose weights no longer fit.
     """
-    path = Path(path)
-    if not path.exists():
-        raise FileNotFoundError(f"There is no checkpoint at {path}; give a folder that `pretrain.py` wrote.")
-    if not (path / "manifest.json").exists():
-        newest, damaged = last_good(path)
-        if newest is None:
-            raise FileNotFoundError(" ".join([f"No whole checkpoint lies in {path}.", *damaged]))
-        path = newest
-    else:
-        verify(path)
+    path = whole_checkpoint(Path(path))
     config = ModelConfig.from_json((path / "config.json").read_text())
     architecture = architecture_class(config.architecture)
     told = dict(architecture.added_options) | dict(config.options)

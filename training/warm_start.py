@@ -15,7 +15,7 @@ from torch import Tensor
 from data.files import user_path
 from data.tokenizer import Tokenizer
 from model import MaskedLM
-from training.checkpoint import digest, last_good, load_model_from
+from training.checkpoint import digest, load_model_from, whole_checkpoint
 from training.sharding import like
 
 
@@ -52,10 +52,8 @@ def warm_start(model: MaskedLM, source: str, tokenizer: Tokenizer) -> WarmStart:
         raise ValueError(
             f"{source}: a race starts from checkpoints of this repository alone, which have its tokenizer."
         )
-    path = user_path(source)
-    given = load_model_from(path)
-    folder = path if (path / "manifest.json").exists() else last_good(path)[0]
-    assert folder is not None  # a model was loaded from it
+    folder = whole_checkpoint(user_path(source))
+    given = load_model_from(folder)
     theirs = Tokenizer.load(folder / "tokenizer.model")
     rows = None if theirs.hash == tokenizer.hash else spelling(tokenizer, theirs)
     found: dict[str, Tensor] = dict(given.named_parameters())

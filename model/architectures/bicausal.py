@@ -90,14 +90,7 @@ class Bicausal(Architecture):
 
     def _build_towers(self, config: ModelConfig) -> None:
         o, d, layers = self.options, config.d_model, config.n_layers
-        narrow: dict[str, Any] = {
-            "d_model": o.width,
-            "n_heads": o.heads,
-            "n_layers": o.depth,
-            "d_ff": 0,
-            "d_embed": 0,
-            "dropout": 0.0,
-        }
+        narrow = dict[str, Any](d_model=o.width, n_heads=o.heads, n_layers=o.depth, d_ff=0, d_embed=0, dropout=0.0)
         shape = dataclasses.replace(config, architecture="tower", options=(), **narrow)
         self.narrow = nn.Linear(d, o.width, bias=False)
         self.direction = nn.Parameter(torch.randn(2, o.width) * config.initializer_std)
