@@ -2,10 +2,8 @@
 
 Shapes: B batch, H heads, N positions, K head width. Queries, keys and values are (B, H, N, K); strided views such as
 `projection_BND.view(B, N, H, K).transpose(1, 2)` are taken as they are. Outputs are stored as (B, N, H, K) and returned
-as (B, H, N, K), so that `out.transpose(1, 2).reshape(B, N, H * K)` copies nothing. The log-sum-exp is natural, float32.
+as (B, H, N, K), so that `out.transpose(1, 2).reshape(B, N, H * K)` copies nothing.
 """
-
-from typing import Literal, overload
 
 import torch
 import torch.nn.functional as F
@@ -21,34 +19,6 @@ from .visibility import TWO_STREAM, is_visibility, takes_spans, unknown, visible
 DTYPES = (torch.float32, torch.float16, torch.bfloat16, torch.float64)
 
 
-@overload
-def attention(
-    q: Tensor,
-    k: Tensor,
-    v: Tensor,
-    visibility: str | Tensor = ...,
-    *,
-    documents: Tensor | Layout | None = ...,
-    rank: Tensor | None = ...,
-    spans: Spans | None = ...,
-    scale: float | None = ...,
-    return_lse: Literal[False] = ...,
-    backend: str | None = ...,
-) -> Tensor: ...
-@overload
-def attention(
-    q: Tensor,
-    k: Tensor,
-    v: Tensor,
-    visibility: str | Tensor = ...,
-    *,
-    documents: Tensor | Layout | None = ...,
-    rank: Tensor | None = ...,
-    spans: Spans | None = ...,
-    scale: float | None = ...,
-    return_lse: Literal[True],
-    backend: str | None = ...,
-) -> tuple[Tensor, Tensor]: ...
 def attention(
     q: Tensor,
     k: Tensor,
@@ -59,9 +29,8 @@ def attention(
     rank: Tensor | None = None,
     spans: Spans | None = None,
     scale: float | None = None,
-    return_lse: bool = False,
     backend: str | None = None,
-) -> Tensor | tuple[Tensor, Tensor]:
+) -> Tensor:
     """Attention of one stream of rows: row i attends to the keys its visibility allows.
 
     Args:
@@ -75,11 +44,10 @@ def attention(
         spans: for exclude_self and beyond_N, the span that is hidden from each row in place of the position alone; from
             `spans_of`.
         scale: multiplies q . k; K ** -0.5 by default.
-        return_lse: also return the log-sum-exp (B, H, N) of each row, float32. No gradient flows through it.
         backend: overrides the choice of `kernels.dispatch`.
 
     Returns:
-        (B, H, N, K) in the dtype of q. A row that sees nothing is exactly 0, its log-sum-exp -inf, its gradients 0.
+        (B, H, N, K) in the dtype of q. A row that sees nothing is exactly 0, and so are its gradients.
 
     Raises:
         ValueError: an argument that is not as above; the message names it.
@@ -87,14 +55,13 @@ def attention(
     if isinstance(visibility, Tensor):
         q, k, v = _autocast(q, k, v)
         _check(q, {"k": k, "v": v}, documents, rank, "a mask", spans)
-        return _masked(q, k, v, visibility, documents, scale, return_lse)
+        return _masked(q, k, v, visibility, documents, scale)
     if not is_visibility(visibility):
         raise ValueError(unknown(visibility))
     q, k, v = _autocast(q, k, v)
     _check(q, {"k": k, "v": v}, documents, rank, visibility, spans)
     scale = q.shape[-1] ** -0.5 if scale is None else float(scale)
-    outs, lses = _run(backend, (q,), (k, v), visibility, documents, rank, scale, return_lse, spans)
-    return (outs[0], lses[0]) if return_lse else outs[0]
+    return _run(backend, (q,), (k, v), visibility, documents, rank, scale, spans)[0]
 
 
 def two_stream_attention(
@@ -107,9 +74,8 @@ def two_stream_attention(
     documents: Tensor | Layout | None = None,
     rank: Tensor | None = None,
     scale: float | None = None,
-    return_lse: bool = False,
     backend: str | None = None,
-) -> tuple[Tensor, ...]:
+) -> tuple[Tensor, Tensor]:
     """Content and query rows over the same keys: content rows see inclusively, query rows strictly.
 
     Args:
@@ -118,7 +84,7 @@ def two_stream_attention(
         The others are those of `attention`.
 
     Returns:
-        content_out, query_out; with return_lse also content_lse, query_lse.
+        content_out, query_out.
 
     Raises:
         ValueError: as `attention`.
@@ -129,8 +95,8 @@ def two_stream_attention(
     _check(q_content, {"q_query": q_query, "k": k, "v": v}, documents, rank, visibility, first="q_content")
     scale = k.shape[-1] ** -0.5 if scale is None else float(scale)
     qs = (q_content, q_query)
-    outs, lses = _run(backend, qs, (k, v), visibility, documents, rank, scale, return_lse)
-    return (*outs, *lses) if return_lse else tuple(outs)
+    content, query = _run(backend, qs, (k, v), visibility, documents, rank, scale)
+    return content, query
 
 
 def union_attention(
@@ -143,9 +109,8 @@ def union_attention(
     documents: Tensor | Layout | None = None,
     spans: Spans | None = None,
     scale: float | None = None,
-    return_lse: bool = False,
     backend: str | None = None,
-) -> Tensor | tuple[Tensor, Tensor]:
+) -> Tensor:
     """One softmax over two sets of keys: row i sees the past keys j < i and the future keys j > i; with spans those before its
     span and those after it.
 
@@ -161,46 +126,40 @@ def union_attention(
     _check(q, others, documents, None, "union", spans)
     scale = q.shape[-1] ** -0.5 if scale is None else float(scale)
     kv = (k_past, v_past, k_future, v_future)
-    outs, lses = _run(backend, (q,), kv, "union", documents, None, scale, return_lse, spans)
-    return (outs[0], lses[0]) if return_lse else outs[0]
+    return _run(backend, (q,), kv, "union", documents, None, scale, spans)[0]
 
 
-def _run(
-    backend, qs, kv, visibility, documents, rank, scale, with_lse, spans=None
-) -> tuple[list[Tensor], list[Tensor]]:
+def _run(backend, qs, kv, visibility, documents, rank, scale, spans=None) -> list[Tensor]:
     """On the chosen backend; in compiled code the operator chooses when it runs. Of nothing the result is nothing, as SDPA's."""
     if not qs[0].numel():
-        return [q * 0 for q in qs], [q.new_full(q.shape[:3], float("-inf"), dtype=torch.float32) for q in qs]
+        return [q * 0 for q in qs]
     chosen = (backend or "") if torch.compiler.is_compiling() else choose_backend(qs[0].device, backend)
     if chosen != "reference":
-        return _fast(chosen, qs, kv, visibility, documents, rank, scale, with_lse, spans)
+        return _fast(chosen, qs, kv, visibility, documents, rank, scale, spans)
     _check_contents(documents, rank)
-    found = attend(chosen, qs, kv, visibility, documents, scale, True, rank, spans)
-    return [_as_stored(q, out) for q, out in zip(qs, found[0])], [lse.detach().float() for lse in found[1]]
+    outs = attend(chosen, qs, kv, visibility, documents, scale, rank, spans)
+    return [_as_stored(q, out) for q, out in zip(qs, outs)]
 
 
-def _masked(q, k, v, seen, documents, scale, return_lse) -> Tensor:
+def _masked(q, k, v, seen, documents, scale) -> Tensor:
     """Under a mask of the caller's own, (B, N, N) bool, inside the documents."""
     if seen.shape != (q.shape[0], q.shape[2], k.shape[2]) or seen.dtype != torch.bool:
         wanted = (q.shape[0], q.shape[2], k.shape[2])
         raise ValueError(f"the mask had shape {tuple(seen.shape)} and dtype {seen.dtype}; it must be {wanted} bool")
-    if return_lse:
-        raise ValueError("return_lse was True; a mask of one's own gives no log-sum-exp")
     if documents is not None:
         seen = seen & visible_BNN("full", reference.ids_of(q, documents))
     out = F.scaled_dot_product_attention(q, k, v, attn_mask=seen[:, None], scale=scale)
     return out.masked_fill(~seen.any(-1)[:, None, :, None], 0.0)
 
 
-def _fast(backend, qs, kv, visibility, documents, rank, scale, with_lse, spans) -> tuple[list[Tensor], list[Tensor]]:
+def _fast(backend, qs, kv, visibility, documents, rank, scale, spans) -> list[Tensor]:
     """On the torch or Triton backend. Rank is `before` once every document stands in the order of its ranks."""
     if not visibility.startswith("rank"):
-        return attend(backend, qs, kv, visibility, documents, scale, with_lse, spans=spans)
+        return attend(backend, qs, kv, visibility, documents, scale, spans=spans)
     order, slot = in_rank_order(rank, documents)
     qs, kv = [_Reorder.apply(q, order, slot) for q in qs], [_Reorder.apply(x, order, slot) for x in kv]
-    outs, lses = attend(backend, qs, kv, visibility.replace("rank", "before"), documents, scale, with_lse)
-    outs = [_Reorder.apply(out, slot, order) for out in outs]
-    return outs, [lse.gather(2, slot[:, None].expand_as(lse)) for lse in lses]
+    outs = attend(backend, qs, kv, visibility.replace("rank", "before"), documents, scale)
+    return [_Reorder.apply(out, slot, order) for out in outs]
 
 
 class _Reorder(torch.autograd.Function):

@@ -25,16 +25,13 @@ def is_clean(tensors: Sequence[Tensor]) -> bool:
         )
 
 
-def forward(qs, kv, visibility, documents, rank, scale, spans=None) -> tuple[list[Tensor], list[Tensor]]:
-    """Arguments and results of `reference.attention`."""
-    outs, lses = reference.attention(
-        [_clean(q) for q in qs], [_clean(x) for x in kv], visibility, documents, rank, scale, spans
-    )
-    for q, seen, out, lse in zip(qs, _seen(qs, visibility, documents, rank, spans), outs, lses):
-        bad = _bad_rows(q, kv, seen)
-        out.masked_fill_(bad[..., None], NAN)
-        lse.masked_fill_(bad, NAN)
-    return outs, lses
+def forward(qs, kv, visibility, documents, rank, scale, spans=None) -> list[Tensor]:
+    """Arguments of `reference.attention`; what each stream reads."""
+    clean = [_clean(q) for q in qs], [_clean(x) for x in kv]
+    outs, _ = reference.attention(*clean, visibility, documents, rank, scale, spans)
+    for q, seen, out in zip(qs, _seen(qs, visibility, documents, rank, spans), outs):
+        out.masked_fill_(_bad_rows(q, kv, seen)[..., None], NAN)
+    return outs
 
 
 def backward(grads, qs, kv, visibility, documents, rank, scale, spans=None) -> tuple[list[Tensor], list[Tensor]]:

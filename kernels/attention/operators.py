@@ -27,24 +27,20 @@ def attend(
     visibility: str,
     documents: Tensor | Layout | None,
     scale: float,
-    with_lse: bool,
     rank: Tensor | None = None,
     spans: Spans | None = None,
-) -> tuple[list[Tensor], list[Tensor]]:
+) -> list[Tensor]:
     """qs: (B, H, N, K) of each stream; kv: k, v or k_past, v_past, k_future, v_future; rank for the reference alone.
 
-    Two streams are named by what their query rows see. Returns outs and log-sum-exps, which may be missing unless
-    asked for.
+    Two streams are named by what their query rows see. Returns what each stream reads.
     """
     if torch.compiler.is_compiling() or operators_wanted():
         ranges = (*ranges_of(documents), *((None, None) if spans is None else (spans.first, spans.last)))
-        results = _operator(list(qs), list(kv), visibility, *ranges, scale, backend)
-    elif backend == "reference" and guarded.is_clean((*qs, *kv)):
-        return reference.attention(qs, kv, visibility, documents, rank, scale, spans)
-    else:
-        keep = torch.is_grad_enabled() and any(x.requires_grad for x in (*qs, *kv))
-        results = _Attend.apply(backend, len(qs), visibility, documents, rank, spans, scale, with_lse, keep, *qs, *kv)
-    return list(results[: len(qs)]), list(results[len(qs) :])
+        return _operator(list(qs), list(kv), visibility, *ranges, scale, backend)[: len(qs)]
+    if backend == "reference" and guarded.is_clean((*qs, *kv)):
+        return reference.attention(qs, kv, visibility, documents, rank, scale, spans)[0]
+    keep = torch.is_grad_enabled() and any(x.requires_grad for x in (*qs, *kv))
+    return list(_Attend.apply(backend, len(qs), visibility, documents, rank, spans, scale, keep, *qs, *kv))
 
 
 def in_rank_order(rank: Tensor, documents: Tensor | Layout | None) -> tuple[Tensor, Tensor]:
@@ -93,38 +89,35 @@ def _backend(name: str, device: torch.device):
 
 class _Attend(torch.autograd.Function):
     @staticmethod
-    def forward(ctx, backend, streams, visibility, documents, rank, spans, scale, with_lse, keep, *tensors):
+    def forward(ctx, backend, streams, visibility, documents, rank, spans, scale, keep, *tensors):
         qs, kv = tensors[:streams], tensors[streams:]
-        outs, lses, kept, module, layout = [], [], [], None, None
+        kept, module, layout = [], None, None
         if backend == "reference" or (backend == "torch" and not guarded.is_clean(tensors)):
-            outs, lses = guarded.forward(qs, kv, visibility, documents, rank, scale, spans)
+            outs = guarded.forward(qs, kv, visibility, documents, rank, scale, spans)
             if backend != "reference":
                 outs = [out.to(q.dtype).transpose(1, 2).contiguous().transpose(1, 2) for q, out in zip(qs, outs)]
-                lses = [lse.float() for lse in lses]
         else:
             module, layout = _backend(backend, qs[0].device), None if documents is None else layout_of(documents)
-            outs, lses, kept = module.forward(qs, kv, visibility, layout, scale, with_lse, keep, spans)
-        results = [*outs, *lses] if module is not None and module.KEEPS_RESULTS else []
+            outs, kept = module.forward(qs, kv, visibility, layout, scale, keep, spans)
+        results = outs if module is not None and module.READS_RESULTS else []
         ctx.save_for_backward(*qs, *kv, *results, *kept)
         ctx.call = module, streams, len(kv), len(results), visibility, layout, scale
         ctx.documents, ctx.rank, ctx.spans = documents, rank, spans
-        ctx.mark_non_differentiable(*lses)
-        return *outs, *lses
+        return tuple(outs)
 
     @staticmethod
     def backward(ctx, *grads):
         module, streams, sets, results, visibility, layout, scale = ctx.call
         saved = ctx.saved_tensors
-        qs, kv, results, kept = _split(saved, streams, sets, results)
-        grads, outs, lses = grads[:streams], results[:streams], results[streams:]
+        qs, kv, outs, kept = _split(saved, streams, sets, results)
         with torch.no_grad():
             if module is None or (module.CHECKS and not guarded.is_clean(grads)):
                 dqs, dkv = guarded.backward(grads, qs, kv, visibility, ctx.documents, ctx.rank, scale, ctx.spans)
                 dqs, dkv = ([g.to(x.dtype) for g, x in zip(found, xs)] for found, xs in ((dqs, qs), (dkv, kv)))
             else:
-                dqs, dkv = module.backward(grads, qs, kv, outs, lses, kept, visibility, layout, scale, ctx.spans)
+                dqs, dkv = module.backward(grads, qs, kv, outs, kept, visibility, layout, scale, ctx.spans)
         gradients = first_order_only("attention", [*dqs, *dkv], (*grads, *qs, *kv))
-        return (None,) * 9 + tuple(gradients)
+        return (None,) * 8 + tuple(gradients)
 
 
 @torch.library.custom_op("twostream::attention", mutates_args=())
@@ -139,10 +132,11 @@ def _operator(
     scale: float,
     backend: str,
 ) -> list[Tensor]:
+    """-> what each stream reads, then the log-sum-exps of its rows, which the CPU path does not make: NaN."""
     module = _backend(backend, qs[0].device)
     ranges = remembered(start, end), remembered_spans(first, last)
-    outs, lses, _ = module.forward(qs, kv, visibility, ranges[0], scale, True, False, ranges[1])
-    return outs + lses
+    outs, lses = module.forward(qs, kv, visibility, ranges[0], scale, False, ranges[1])
+    return outs + (lses or [q.new_full(q.shape[:3], float("nan"), dtype=torch.float32) for q in qs])
 
 
 @_operator.register_fake
@@ -166,8 +160,8 @@ def _operator_backward(
 ) -> list[Tensor]:
     outs, lses = results[: len(qs)], results[len(qs) :]
     module, layout = _backend(backend, qs[0].device), remembered(start, end)
-    spans = remembered_spans(first, last)
-    dqs, dkv = module.backward(grads, qs, kv, outs, lses, [], visibility, layout, scale, spans)
+    kept, spans = lses if module.READS_RESULTS else [], remembered_spans(first, last)
+    dqs, dkv = module.backward(grads, qs, kv, outs, kept, visibility, layout, scale, spans)
     return [*dqs, *dkv]
 
 

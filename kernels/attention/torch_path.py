@@ -7,7 +7,7 @@ beyond, the backward computes them again.
 
 float32 computes in float32; float16, for which processors have no products, too. bfloat16 takes all products in bfloat16
 and the softmax in float32 (inside PyTorch's own): scores rounded to bfloat16 cost a factor of 1.8 in error, as they do
-in plain PyTorch, and save a quarter of the time. Asked for the log-sum-exp, it keeps the scores in float32.
+in plain PyTorch, and save a quarter of the time.
 """
 
 from math import prod
@@ -21,21 +21,21 @@ from .tiles import Tile, plan
 from .visibility import TWO_STREAM
 from .workers import for_each, scratch
 
-KEEPS_RESULTS = False  # the backward does not read outputs or log-sum-exps
+READS_RESULTS = False  # the backward does not read the outputs
 CHECKS = True  # gradients that are not finite go to `guarded.py`
 KEEP = 2**25  # probabilities kept for one call: 128 MB in float32, 64 MB in bfloat16
 
 
-def forward(qs, kv, visibility: str, layout: Layout | None, scale: float, with_lse: bool, keep: bool, spans=None):
-    """See `operators.attend`. Returns outs, log-sum-exps if asked for, and what to hand to the backward."""
+def forward(qs, kv, visibility: str, layout: Layout | None, scale: float, keep: bool, spans=None):
+    """See `operators.attend`. Returns outs and what to hand to the backward: with `keep`, probabilities."""
     names = (visibility,) if len(qs) == 1 else TWO_STREAM[visibility]
     with exact_float32_products(qs[0]):
-        found = [_forward(q, kv, name, layout, scale, with_lse, keep, spans) for q, name in zip(qs, names)]
-    outs, lses, kept = zip(*found)
-    return list(outs), list(lses) if with_lse else [], list(kept) if kept[0] is not None else []
+        found = [_forward(q, kv, name, layout, scale, keep, spans) for q, name in zip(qs, names)]
+    outs, kept = zip(*found)
+    return list(outs), list(kept) if kept[0] is not None else []
 
 
-def backward(grads, qs, kv, outs, lses, kept, visibility: str, layout: Layout | None, scale: float, spans=None):
+def backward(grads, qs, kv, outs, kept, visibility: str, layout: Layout | None, scale: float, spans=None):
     """The gradients of qs and of kv."""
     names = (visibility,) if len(qs) == 1 else TWO_STREAM[visibility]
     kept = kept or [None] * len(qs)
@@ -46,50 +46,33 @@ def backward(grads, qs, kv, outs, lses, kept, visibility: str, layout: Layout | 
     return [dq for dq, _ in found], dkv
 
 
-def _forward(q, kv, visibility, layout, scale, with_lse, keep, spans) -> tuple[Tensor, Tensor | None, Tensor | None]:
+def _forward(q, kv, visibility, layout, scale, keep, spans) -> tuple[Tensor, Tensor | None]:
     b, h, n, width = q.shape
     out = q.new_empty(b, n, h, width).transpose(1, 2)
-    lse = q.new_empty(b, h, n, dtype=torch.float32) if with_lse else None
-    wide, narrow = _precisions(q.dtype, with_lse)
+    precision = _precision(q.dtype)
     steps = plan(b, h, n, visibility, layout, spans)
     offsets, total = _offsets(steps, h)
-    kept = q.new_empty(total, dtype=narrow) if keep and total <= KEEP else None
+    kept = q.new_empty(total, dtype=precision) if keep and total <= KEEP else None
 
     def chunk(rows: slice, tiles: tuple[Tile, ...], at: int) -> None:
-        q_c, k_c = _load("q", [q], rows, wide, scale), _load("k", kv[-2::-2], rows, wide)
-        v_c = _load("v", kv[-1::-2], rows, narrow)
+        q_c, k_c = _load("q", [q], rows, precision, scale), _load("k", kv[-2::-2], rows, precision)
+        v_c = _load("v", kv[-1::-2], rows, precision)
         for tile in tiles:
-            heads, columns = (-1, h, tile.r1 - tile.r0), slice(tile.lo, tile.hi)
             size = (q_c.shape[0], tile.r1 - tile.r0, tile.hi - tile.lo)
-            if kept is not None and narrow == wide:
-                s = kept[at : at + prod(size)].view(size)
-            else:
-                s = scratch("s", size, wide, q.device)
-            _scores(q_c, k_c, tile, s)
-            top = None if lse is None else s.amax(-1)
-            _softmax(s, tile)
-            if lse is not None and top is not None:  # the largest probability of a row is exp(top - lse)
-                found = top.sub_(s.amax(-1).log_()).view(heads)
-                if tile.empty is not None:
-                    found.masked_fill_(tile.empty[..., 0].to(s.device), float("-inf"))
-                lse[rows, :, tile.r0 : tile.r1] = found
-            if narrow != wide:
-                exact = s
-                s = kept[at : at + prod(size)].view(size) if kept is not None else scratch("p", size, narrow, q.device)
-                s.copy_(exact)
+            p = scratch("s", size, precision, q.device) if kept is None else kept[at : at + prod(size)].view(size)
             at += prod(size)
-            o = torch.bmm(s, v_c[:, columns], out=scratch("o", (*size[:2], width), narrow, q.device))
-            out[rows, :, tile.r0 : tile.r1] = o.view(*heads, width)
+            _softmax(_scores(q_c, k_c, tile, p), tile)
+            o = torch.bmm(p, v_c[:, tile.lo : tile.hi], out=scratch("o", (*size[:2], width), precision, q.device))
+            out[rows, :, tile.r0 : tile.r1] = o.view(-1, h, size[1], width)
 
     for_each(chunk, [(*step, at) for step, at in zip(steps, offsets)])
-    return out, lse, kept
+    return out, kept
 
 
 def _backward(grad_out, q, kv, visibility, kept, layout, scale, spans) -> tuple[Tensor, list[Tensor]]:
     b, h, n, width = q.shape
     dq, *dkv = [x.new_empty(b, n, h, width).transpose(1, 2) for x in (q, *kv)]
-    _, narrow = _precisions(q.dtype)
-    wide = _wide(q.dtype)
+    narrow, wide = _precision(q.dtype), _wide(q.dtype)
     steps = plan(b, h, n, visibility, layout, spans)
 
     def chunk(rows: slice, tiles: tuple[Tile, ...], at: int) -> None:
@@ -131,10 +114,9 @@ def _backward(grad_out, q, kv, visibility, kept, layout, scale, spans) -> tuple[
     return dq, dkv
 
 
-def _precisions(dtype: torch.dtype, exact: bool = False) -> tuple[torch.dtype, torch.dtype]:
-    """The dtypes of scores and probabilities, and of the operands of the other products."""
-    narrow = torch.bfloat16 if dtype == torch.bfloat16 else _wide(dtype)
-    return _wide(dtype) if exact else narrow, narrow
+def _precision(dtype: torch.dtype) -> torch.dtype:
+    """The dtype of scores, probabilities and the operands of products."""
+    return torch.bfloat16 if dtype == torch.bfloat16 else _wide(dtype)
 
 
 def _wide(dtype: torch.dtype) -> torch.dtype:

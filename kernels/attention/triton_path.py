@@ -14,14 +14,12 @@ from .triton_backward import backward_delta, backward_kv, backward_q
 from .triton_forward import forward as forward_kernel
 from .visibility import gap_of
 
-KEEPS_RESULTS = True  # the backward needs the outputs and log-sum-exps
+READS_RESULTS = True  # the backward needs the outputs and the log-sum-exps
 CHECKS = False  # whether a gradient is finite is not known without waiting for the device
 
 
-def forward(
-    qs, kv, visibility: str, layout: Layout | None, scale: float, with_lse: bool = True, keep: bool = True, spans=None
-):
-    """See `operators.attend`."""
+def forward(qs, kv, visibility: str, layout: Layout | None, scale: float, keep: bool = True, spans=None):
+    """See `operators.attend`. Returns outs and, for the backward, the log-sum-exps (B, H, N): natural, float32."""
     _check(qs, kv)
     qs, kv = _same_strides(qs), _paired(kv)
     outs = [_stored(q) for q in qs]
@@ -31,10 +29,10 @@ def forward(
         forward_kernel, "forward", (qs[0], qs[-1], *kv[:2], *kv[-2:], outs[0], outs[-1], lses[0], lses[-1]), outs[0],
         UNION=launch.union,
     )  # fmt: skip
-    return outs, lses, []
+    return outs, lses
 
 
-def backward(grads, qs, kv, outs, lses, kept, visibility: str, layout: Layout | None, scale: float, spans=None):
+def backward(grads, qs, kv, outs, lses, visibility: str, layout: Layout | None, scale: float, spans=None):
     """The gradients of qs and of kv, given those of the outputs."""
     qs, kv = _same_strides(qs), _paired(kv)
     grads = [g.transpose(1, 2).contiguous().transpose(1, 2) for g in grads]

@@ -1,6 +1,6 @@
 """The public functions: arguments are checked here, the work is done by the operators."""
 
-from typing import Literal, NamedTuple, overload
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -13,32 +13,6 @@ from .top_k import top_k_rows
 IGNORE_INDEX = -100
 
 
-@overload
-def linear_cross_entropy(
-    hidden: Tensor,
-    weight: Tensor,
-    targets: Tensor,
-    bias: Tensor | None = ...,
-    *,
-    ignore_index: int | None = ...,
-    reduction: str = ...,
-    return_lse: Literal[False] = ...,
-    chunk_bytes: int | None = ...,
-    backend: str | None = ...,
-) -> Tensor: ...
-@overload
-def linear_cross_entropy(
-    hidden: Tensor,
-    weight: Tensor,
-    targets: Tensor,
-    bias: Tensor | None = ...,
-    *,
-    ignore_index: int | None = ...,
-    reduction: str = ...,
-    return_lse: Literal[True],
-    chunk_bytes: int | None = ...,
-    backend: str | None = ...,
-) -> tuple[Tensor, Tensor]: ...
 def linear_cross_entropy(
     hidden: Tensor,
     weight: Tensor,
@@ -47,10 +21,9 @@ def linear_cross_entropy(
     *,
     ignore_index: int | None = IGNORE_INDEX,
     reduction: str = "mean",
-    return_lse: bool = False,
     chunk_bytes: int | None = None,
     backend: str | None = None,
-) -> Tensor | tuple[Tensor, Tensor]:
+) -> Tensor:
     """Cross-entropy of hidden @ weight.T + bias against targets, without the (T, V) logits in memory.
 
     Args:
@@ -63,12 +36,11 @@ def linear_cross_entropy(
         reduction: "mean" over the rows not ignored (0 if there are none), "sum", or "none" for (T,) with 0 where
             ignored. "mean" and "sum" make the gradients in the forward, while a chunk's logits are in cache; "none"
             computes the logits again in the backward.
-        return_lse: also return the log-sum-exp (T,), detached, 0 where ignored.
         chunk_bytes: memory for one chunk of logits; None chooses by device.
         backend: "reference", "torch" or "triton"; None leaves it to `kernels.dispatch`.
 
     Returns:
-        the loss in fp32 (fp64 for fp64 input), or (loss, lse).
+        the loss in fp32 (fp64 for fp64 input).
 
     Raises:
         ValueError: a wrong shape, dtype, device, range or target, named in the message.
@@ -76,23 +48,17 @@ def linear_cross_entropy(
     _check(hidden, weight, targets, bias)
     if reduction not in ("mean", "sum", "none"):
         raise ValueError(f"reduction was {reduction!r}; it must be 'mean', 'sum' or 'none'")
-    ignored = operators.NOTHING_IGNORED if ignore_index is None else ignore_index
-    execution = (_compute_dtype(hidden), _checked_chunk_bytes(chunk_bytes), _backend(hidden, backend))
+    ignored, execution = _execution(hidden, ignore_index, chunk_bytes, backend)
     if execution[-1] == "reference":
-        operators.kept_rows(targets, ignored, len(weight))  # refuses a target that is no token
-        loss, lse = linear_cross_entropy_reference(hidden, weight, targets, bias, ignored, reduction)
-        wide = torch.promote_types(hidden.dtype, torch.float32)
-        return (loss.to(wide), lse.detach().to(wide)) if return_lse else loss.to(wide)
+        return _reference(hidden, weight, targets, bias, ignored, reduction)[0]
     needs = [torch.is_grad_enabled() and p is not None and p.requires_grad for p in (hidden, weight, bias)]
     if reduction != "none" and any(needs):
-        loss, lse, *_ = operators.loss_and_gradients(
-            hidden, weight, targets, bias, ignored, reduction == "mean", needs, *execution
-        )
-        return (loss, lse) if return_lse else loss
-    loss, lse = operators.losses(hidden, weight, targets, bias, ignored, *execution)
-    if reduction != "none":
-        loss = loss.sum() / ((targets != ignored).sum().clamp(min=1) if reduction == "mean" else 1)
-    return (loss, lse) if return_lse else loss
+        mean = reduction == "mean"
+        return operators.loss_and_gradients(hidden, weight, targets, bias, ignored, mean, needs, *execution)[0]
+    loss, _ = operators.losses(hidden, weight, targets, bias, ignored, *execution)
+    if reduction == "none":
+        return loss
+    return loss.sum() / ((targets != ignored).sum().clamp(min=1) if reduction == "mean" else 1)
 
 
 @torch.no_grad()
@@ -110,17 +76,11 @@ def linear_nll(
 
     Arguments and errors as in `linear_cross_entropy`; nothing is differentiable.
     """
-    return linear_cross_entropy(
-        hidden,
-        weight,
-        targets,
-        bias,
-        ignore_index=ignore_index,
-        reduction="none",
-        return_lse=True,
-        chunk_bytes=chunk_bytes,
-        backend=backend,
-    )
+    _check(hidden, weight, targets, bias)
+    ignored, execution = _execution(hidden, ignore_index, chunk_bytes, backend)
+    if execution[-1] == "reference":
+        return _reference(hidden, weight, targets, bias, ignored, "none")
+    return operators.losses(hidden, weight, targets, bias, ignored, *execution)
 
 
 class TopK(NamedTuple):
@@ -193,6 +153,20 @@ def _check(hidden: Tensor, weight: Tensor, targets: Tensor, bias: Tensor | None)
     ):
         if found != expected:
             raise ValueError(f"{name} had {found} {source.split(',')[0]}; it must have {expected} {source}")
+
+
+def _execution(hidden, ignore_index, chunk_bytes, backend) -> tuple[int, tuple[torch.dtype, int, str]]:
+    """The target that is ignored, and the last arguments of an operator: dtype of products, bytes of a chunk, backend."""
+    ignored = operators.NOTHING_IGNORED if ignore_index is None else ignore_index
+    return ignored, (_compute_dtype(hidden), _checked_chunk_bytes(chunk_bytes), _backend(hidden, backend))
+
+
+def _reference(hidden, weight, targets, bias, ignored: int, reduction: str) -> tuple[Tensor, Tensor]:
+    """The specification's loss and log-sum-exps, in fp32 or wider."""
+    operators.kept_rows(targets, ignored, len(weight))  # refuses a target that is no token
+    loss, lse = linear_cross_entropy_reference(hidden, weight, targets, bias, ignored, reduction)
+    wide = torch.promote_types(hidden.dtype, torch.float32)
+    return loss.to(wide), lse.to(wide)
 
 
 def _compute_dtype(hidden: Tensor) -> torch.dtype:

@@ -36,8 +36,8 @@ def loss_and_gradients(
     compute_dtype: torch.dtype,
     chunk_bytes: int,
     backend: str,
-) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
-    """-> loss (), lse (T,), dhidden (T, E), dweight (V, E), dbias (V,); a gradient not needed is empty.
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """-> loss (), dhidden (T, E), dweight (V, E), dbias (V,); a gradient not needed is empty.
 
     The gradients are fp32 or wider, whatever the parameters are: a loss scale arrives in the backward, and what fp16 had
     rounded away before would stay lost.
@@ -61,20 +61,20 @@ def loss_and_gradients(
         swept.loss_T.new_empty(0) if gradient is None else gradient
         for gradient in (dhidden_TE, swept.dweight_VE, swept.dbias_V)
     )
-    return swept.loss_T.sum() * scale, _all_rows(swept.lse_T, kept, len(targets)), dhidden, dweight, dbias
+    return swept.loss_T.sum() * scale, dhidden, dweight, dbias
 
 
 @loss_and_gradients.register_fake
 def _(hidden, weight, targets, bias, ignore_index, mean, needs, compute_dtype, *_):
     wide = torch.promote_types(compute_dtype, torch.float32)
     shapes = [p.shape if needed and p is not None else (0,) for needed, p in zip(needs, (hidden, weight, bias))]
-    return tuple(hidden.new_empty(shape, dtype=wide) for shape in ((), (len(targets),), *shapes))
+    return tuple(hidden.new_empty(shape, dtype=wide) for shape in ((), *shapes))
 
 
 def _save_gradients(ctx, inputs, output):
-    _, lse, *gradients = output
+    _, *gradients = output
     ctx.save_for_backward(inputs[0], inputs[1], inputs[3], *gradients)
-    ctx.mark_non_differentiable(lse, *gradients)
+    ctx.mark_non_differentiable(*gradients)
     ctx.set_materialize_grads(False)  # or the backward would be handed zeros the size of every gradient
     ctx.needs = inputs[6]
 

@@ -169,8 +169,8 @@ def test_spans_that_cannot_be():
 def test_sizes_of_0_give_nothing(shape):
     q, k, v = (torch.randn(shape, requires_grad=True) for _ in range(3))
     for visibility in ("full", "exclude_self", "before", "beyond_2"):
-        out, lse = attention(q, k, v, visibility, scale=1.0, return_lse=True)
-        assert out.shape == shape and lse.shape == shape[:3]
+        out = attention(q, k, v, visibility, scale=1.0)
+        assert out.shape == shape
         out.sum().backward()
     content, query = two_stream_attention(q, q, k, v, "before", scale=1.0)
     assert content.shape == query.shape == shape

@@ -28,11 +28,9 @@ def test_compiles_without_a_graph_break(kind, lengths):
 
     compiled = torch.compile(traced, backend="aot_eager", fullgraph=True)
     inputs = {name: x.detach().clone().requires_grad_() for name, x in p.inputs.items()}
-    results = compiled(inputs)
-    streams = len(p.grads)
-    gradients = torch.autograd.grad(results[:streams], list(inputs.values()), p.grads)
-    wanted = run(p, "torch")
-    for x, y in zip((*results, *gradients), wanted.values()):
+    outs = compiled(inputs)
+    gradients = torch.autograd.grad(outs, list(inputs.values()), p.grads)
+    for x, y in zip((*outs, *gradients), run(p, "torch").values(), strict=True):
         assert error(x.detach(), y) < 2e-6
 
 
@@ -77,7 +75,7 @@ def test_autocast_casts_as_it_does_for_sdpa(kind, backend):
     inputs = {name: x.detach().clone().requires_grad_() for name, x in p.inputs.items()}
     with torch.autocast("cpu", torch.bfloat16):
         results = call(p, backend, inputs)
-    assert results[0].dtype == torch.bfloat16 and results[-1].dtype == torch.float32
+    assert all(x.dtype == torch.bfloat16 for x in results)
     by_hand = call(p.to(torch.bfloat16), backend)
     assert all(torch.equal(x, y) for x, y in zip(results, by_hand))
     results[0].float().sum().backward()
@@ -102,13 +100,6 @@ def test_checkpointing(backend):
     found = torch.autograd.grad(out, inputs, p.grads)
     wanted = run(p, backend)
     assert all(torch.equal(x, wanted[name]) for x, name in zip(found, ("d_q", "d_k", "d_v")))
-
-
-@pytest.mark.parametrize("backend", FAST)
-def test_the_log_sum_exp_is_no_road_for_gradients(backend):
-    p = problem("before", n=14)
-    out, lse = call(p, backend, {name: x.requires_grad_() for name, x in p.inputs.items()})
-    assert out.requires_grad and not lse.requires_grad
 
 
 def test_only_one_stream_may_be_used():
