@@ -50,7 +50,7 @@ from training.run import Run
 class Command:
     config: Annotated[PretrainConfig, tyro.conf.arg(name="")] = field(default_factory=PretrainConfig)
     resume: Path | None = None
-    """Continue the run in this folder with its own configuration."""
+    """Continue the run in this folder, with the configuration that it was started with."""
     dry_run: bool = False
     """Print parameters, FLOPs per token, memory and the expected steps, and train nothing."""
 

@@ -31,30 +31,30 @@ class DataConfig:
     """A named corpus, a file, a folder, a quoted glob (.txt .jsonl .parquet, the first two also .gz .zst), or
     hf:owner/name[:config[:column]]."""
     vocab_size: int | None = None
-    """Pieces of the tokenizer that is made of the training part; the default is 4,096, and 8,192 with --lang zh."""
+    """Vocabulary of the tokenizer that is trained on the training part; the default is 4,096, or 8,192 with --lang zh."""
     lang: Literal["en", "zh"] = "en"
-    """zh sets for Chinese what you leave unset: a vocabulary of 8,192 and --words jieba."""
+    """zh: for Chinese. Sets a vocabulary of 8,192 and --words jieba, unless you give these yourself."""
     tokenizer_kind: Literal["subwords", "words", "characters"] = "subwords"
-    """What the tokenizer that is made consists of: subwords (SentencePiece's unigram), or of Chinese words or characters."""
+    """Units of the trained tokenizer: subwords (SentencePiece's unigram model), Chinese words, or Chinese characters."""
     words: Literal["spaces", "jieba"] | None = None
-    """What a word is when words are masked, hidden or scored whole: spaces, what stands between them (the default), or jieba,
-    what its dictionary cuts Chinese into."""
+    """How words are found, to be masked, hidden or scored whole. spaces (the default): between spaces. jieba: Chinese words of
+    its dictionary."""
     dictionary: Path | None = None
-    """Instead of jieba's another dictionary, a file of lines `word frequency`."""
+    """A dictionary to use instead of jieba's: a file with `word frequency` on each line."""
     validation: str | None = None
     """Another corpus to validate on; without one, whole documents of the corpus are held out."""
     tokenizer: Path | None = None
     """A SentencePiece .model file to use instead of training one, whatever vocab_size says."""
     column: str = "text"
-    """Where .jsonl, .parquet and hub rows keep their text."""
+    """The column that holds the text in .jsonl, .parquet and hub rows."""
     held_out: float = 0.02
-    """The share of the text that is held out; more, up to a tenth, until it is 16 documents."""
+    """Share of the text to hold out. If that is fewer than 16 documents more is held out, up to a tenth of the text."""
     max_characters: int | None = None
-    """Read no more of the corpus than this."""
+    """Stop reading the corpus after this many characters."""
     cache: Path | None = None
-    """For downloads and shards; the default is $TWOSTREAM_CACHE or ~/.cache/twostream."""
+    """Folder for downloads and shards; the default is $TWOSTREAM_CACHE or ~/.cache/twostream."""
     threads: int | None = None
-    """To encode with, None for as many as there are cores; the result does not depend on them."""
+    """Threads that encode; None takes one for each core. The result does not depend on their number."""
 
     def __post_init__(self):
         check_types(self)

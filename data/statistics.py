@@ -28,7 +28,7 @@ class Spread:
 def clustered_mean(sums: Sequence[float], counts: Sequence[int]) -> tuple[float, float | None]:
     """Mean over all positions, and its standard error from the spread between documents (None for a single one).
 
-    sums, counts: over the positions of each document; neighbours in a document are no independent witnesses. A ratio of
+    sums, counts: over the positions of each document; neighbours in a document are not independent. A ratio of
     sums: var = G/(G-1) sum_c (sum_c - mean count_c)^2 / count^2 (Cochran 1977, section 2.11).
     """
     total = sum(counts)

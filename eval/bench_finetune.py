@@ -40,11 +40,11 @@ class BenchConfig:
 
     architectures: tuple[str, ...] = ("local", "tta", "vanilla")
     size: Literal[size_names()] = "small"  # type: ignore[valid-type]
-    """Width and depth of all rivals."""
+    """Width and depth of all models."""
     rows: int = 1024
-    """Rows of an epoch."""
+    """Rows in an epoch."""
     median: int = 24
-    """Tokens of the row in the middle."""
+    """Median length of a row, in tokens."""
     batch_size: int = 32
     rounds: int = 3
     out: Path = Path("runs/bench-finetune.json")

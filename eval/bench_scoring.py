@@ -36,19 +36,19 @@ class BenchConfig:
     """Sentences a second by length."""
 
     architectures: tuple[str, ...] = ("tta", "local", "vanilla")
-    """With options of the architecture and the model, as in tta:d_embed=auto. The first is compared with all others."""
+    """Architectures, with options if wanted, as in tta:d_embed=auto. The first is compared with all others."""
     size: Literal[size_names()] = "small"  # type: ignore[valid-type]
-    """Width and depth of all rivals."""
+    """Width and depth of all models."""
     vocab_size: int = 8192
     lengths: tuple[int, ...] = (5, 10, 20, 40, 80, 120)
-    """Tokens of a sentence, BOS and EOS not counted."""
+    """Lengths of sentences in tokens, without BOS and EOS."""
     seconds: float = 1.0
-    """Of each measurement, at least; a sentence or batch is finished."""
+    """Least duration of each measurement; the last sentence or batch is finished."""
     rounds: int = 3
     rivals: bool = True
-    """transformers and minicons too."""
+    """Measure transformers and minicons too."""
     out: Path = Path("runs/bench-scoring")
-    """results.json and scoring.png go there."""
+    """Folder for results.json and scoring.png."""
 
     def __post_init__(self) -> None:
         check_types(self)

@@ -25,13 +25,13 @@ class ChatConfig:
     checkpoint: Path
     """A checkpoint that `python -m eval.seq2seq` fine-tuned on rows with turns."""
     top_k: int = 5
-    """Answers are drawn from so many of the likeliest tokens at each step; 0 is all."""
+    """At each step, draw from this many of the likeliest tokens; 0 is all."""
     top_p: float = 1.0
-    """And from the fewest that hold so much of the probability."""
+    """Of these, draw from the fewest that together have this probability."""
     longest: int = 40
-    """Tokens of an answer."""
+    """Most tokens in an answer."""
     seed: int = 0
-    """Of the draws."""
+    """Seed of the draws."""
 
     def __post_init__(self) -> None:
         check_types(self)

@@ -32,19 +32,19 @@ class CorrectConfig:
     checkpoint: Path
     """A folder of checkpoints that pretrain.py wrote."""
     input: Path | None = None
-    """A text file, a text on each line."""
+    """A file with one text on each line."""
     pairs: Path | None = None
-    """Wrong and right texts with a tab between, to be measured on."""
+    """A file to measure on: on each line a wrong text, a tab, and the right text."""
     dev: Path | None = None
-    """The same, to sweep the margin on."""
+    """A file of the same kind, to choose the margin on."""
     margin: float = 4.0
-    """Nats by which another token must be likelier."""
+    """By how many nats another token must be likelier."""
     similar: float = 0.0
-    """Least likeness of spelling of what may stand instead, 0 (any) to 1."""
+    """Least similarity of spelling between a token and its replacement, from 0 (any) to 1."""
     confusions: Path | None = None
-    """A confusion set: on each line a character, and after a space or tab those that it is taken for."""
+    """A confusion set: on each line a character, a space or tab, and the characters that it is confused with."""
     out: Path = Path("runs/correct")
-    """Where corrected.txt, doubts.jsonl, report.html and results.json go."""
+    """Folder for corrected.txt, doubts.jsonl, report.html and results.json."""
 
     def __post_init__(self) -> None:
         check_types(self)

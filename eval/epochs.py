@@ -15,7 +15,7 @@ T = TypeVar("T")
 
 
 class Diverged(ValueError):
-    """A fine-tuning whose loss or gradients became no numbers: it has no result."""
+    """A fine-tuning whose loss or gradients became NaN or infinite: it has no result."""
 
 
 @dataclass(frozen=True)
@@ -69,9 +69,9 @@ def best_epoch(
                 progress(step / steps, f"loss {loss.item():.3f}")
             worst = torch.maximum(worst, torch.stack([loss.detach(), norm]).abs())
         seconds += time.perf_counter() - started
-        if not torch.isfinite(worst).all():  # a norm that is no number has made the weights none
+        if not torch.isfinite(worst).all():  # a norm that is not a number has made the weights none
             raise Diverged(
-                f"{what} has diverged in epoch {epoch} (loss or gradient is no number); take a lower learning rate."
+                f"{what} has diverged in epoch {epoch} (the loss or a gradient is not a number); take a lower learning rate."
             )
         score = judge()
         progress(step / steps, f"epoch {epoch}: {score:.1f}")

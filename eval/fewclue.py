@@ -41,15 +41,15 @@ class FewShotConfig:
     checkpoints: Annotated[tuple[Path, ...], tyro.conf.arg(aliases=["--checkpoint"])]
     """Folders of checkpoints that pretrain.py wrote."""
     data: Path
-    """The folder that holds a folder for each task: FewCLUE's, or GLUE's."""
+    """A folder with one folder for each task, of FewCLUE or of GLUE."""
     tasks: tuple[str, ...] = ()
-    """Which; none named: all whose folder is there."""
+    """Tasks to run; by default all that have a folder there."""
     splits: tuple[int, ...] = (0, 1, 2, 3, 4)
-    """Which few rows."""
+    """Splits to use: each has its own few rows."""
     methods: tuple[Method, ...] = ("zero", "linear", "pet", "ipet")
     recipe: FewShotRecipe = field(default_factory=FewShotRecipe)
     out: Path = Path("runs/fewclue")
-    """Where results.jsonl goes, and is continued."""
+    """Folder of results.jsonl; results that are there are kept and not run again."""
 
     def __post_init__(self) -> None:
         check_types(self)

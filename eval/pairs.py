@@ -36,13 +36,13 @@ class PairsConfig:
     checkpoints: Annotated[tuple[Path, ...], tyro.conf.arg(aliases=["--checkpoint"])]
     """Folders of checkpoints that pretrain.py wrote."""
     data: tuple[Path, ...]
-    """Files, folders or archives of pairs."""
+    """Files, folders or archives with minimal pairs."""
     variant: Variant = "original"
-    """What a token is predicted from; see eval/score.py."""
+    """What each token is predicted from; see eval/score.py."""
     limit: int = 0
-    """Pairs of each paradigm; 0 takes all."""
+    """Most pairs of each paradigm; 0 takes all."""
     out: Path = Path("runs/pairs")
-    """Where results.jsonl goes."""
+    """Folder for results.jsonl."""
 
     def __post_init__(self) -> None:
         check_types(self)

@@ -24,13 +24,13 @@ def hub_rows(name: str, dataset: tuple[str, ...], split: str) -> Iterable[dict[s
 
 
 def number_of(found: Any, where: str) -> float:
-    """Raises ValueError for what is no number, NaN and infinity among it."""
+    """Raises ValueError for what is not a number, NaN and infinity among it."""
     try:
         value = float(found)
     except (TypeError, ValueError):
         value = math.nan
     if not math.isfinite(value):
-        raise ValueError(f"{where}: the score {found!r} is no number.")
+        raise ValueError(f"{where}: the score {found!r} is not a number.")
     return value
 
 

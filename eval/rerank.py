@@ -34,19 +34,20 @@ class RerankConfig:
     checkpoints: Annotated[tuple[Path, ...], tyro.conf.arg(aliases=["--checkpoint"])]
     """Folders of checkpoints that pretrain.py wrote."""
     dev: str
-    """Lists that weight and bonus are swept on."""
+    """Lists to choose weight and bonus on."""
     dev_references: tuple[str, ...]
-    """Their references."""
+    """References of these lists."""
     test: str = ""
-    """Lists to choose from with what was best on dev."""
+    """Lists to choose from, with the weight and bonus that were best on dev."""
     test_references: tuple[str, ...] = ()
-    """Their references; without them, choices are written and not measured."""
+    """References of the test lists; without them the choices are written and not measured."""
     metric: Literal["wer", "cer", "gleu"] = "wer"
-    """wer and cer: edits over the reference's words or characters. gleu: the first hypothesis is the learner's sentence."""
+    """wer, cer: edits divided by the words or characters of the reference. gleu: for correction; the first hypothesis is the
+    learner's sentence."""
     variant: Variant = "original"
-    """What a token is predicted from; see score.py."""
+    """What each token is predicted from; see eval/score.py."""
     out: Path = Path("runs/rerank")
-    """Where results.jsonl and the chosen texts go."""
+    """Folder for results.jsonl and the chosen texts."""
 
     def __post_init__(self) -> None:
         check_types(self)

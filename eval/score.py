@@ -43,13 +43,13 @@ class ScoreConfig:
     checkpoint: Path
     """A folder of checkpoints that pretrain.py wrote."""
     input: Annotated[str, tyro.conf.arg(aliases=["-i"])] = "-"
-    """A text file with a sentence on each line; - reads standard input."""
+    """A text file with one sentence on each line; - is standard input."""
     output: str = "-"
-    """Where the JSON lines go; - is standard output."""
+    """File for the JSON lines; - is standard output."""
     variant: Variant = "original"
-    """What a token is predicted from; see above."""
+    """What each token is predicted from; see above."""
     per_token: bool = False
-    """Tokens and their log-probabilities too, not only the totals."""
+    """Write the tokens and their log-probabilities too, not only the totals."""
 
     def __post_init__(self) -> None:
         check_types(self)
@@ -96,7 +96,7 @@ def run(config: ScoreConfig, console: Console) -> None:
                     record |= {"pieces": found.tokens, "log_probs": found.log_probs}
                 if not math.isfinite(found.total):
                     raise ValueError(
-                        f"{name}, line {index + 1}: its likelihood is no number; the checkpoint has diverged."
+                        f"{name}, line {index + 1}: its likelihood is not a number; the checkpoint has diverged."
                     )
                 written.write(to_json(record) + "\n")
                 index += 1

@@ -51,22 +51,22 @@ class Seq2SeqConfig:
     checkpoints: Annotated[tuple[Path, ...], tyro.conf.arg(aliases=["--checkpoint"])]
     """Folders of checkpoints of local, tta or vanilla."""
     data: Path
-    """Rows to train on."""
+    """File of rows to train on."""
     dev: Path | None = None
-    """Rows to choose the epoch on and to measure; without them a tenth of the rows, drawn by seed 0, at most 500."""
+    """File of rows to choose the epoch on and to measure on. Without it: a tenth of the rows, at most 500, drawn by seed 0."""
     seeds: tuple[int, ...] = (0,)
-    """Order of the rows, for each."""
+    """Seeds of fine-tuning: each decides the order of the rows."""
     recipe: WritingRecipe = field(default_factory=WritingRecipe)
     beams: int = 4
     """Width of the beam search."""
     written: int = 200
-    """Rows of dev for which something is written; the NLL is of all."""
+    """How many rows of dev to write for; the NLL is measured on all."""
     longest: int = 128
-    """Tokens of source and target together; sources are cut at their ends."""
+    """Most tokens of source and target together; a longer source loses its end."""
     longest_target: int = 32
-    """Tokens of a target."""
+    """Most tokens of a target."""
     out: Path = Path("runs/seq2seq")
-    """Where results go, and are continued."""
+    """Folder for results; results that are there are kept and not run again."""
 
     def __post_init__(self) -> None:
         check_types(self)

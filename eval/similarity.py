@@ -41,15 +41,15 @@ class SimilarityConfig:
     checkpoints: Annotated[tuple[Path, ...], tyro.conf.arg(aliases=["--checkpoint"])]
     """Folders of checkpoints that pretrain.py wrote."""
     data: tuple[str, ...]
-    """Files or folders of pairs, names of sets that the hub has, or hub for all of these."""
+    """Files or folders of pairs, names of sets on the hub, or `hub` for all of these sets."""
     layer: int = -1
-    """Whose states; see above."""
+    """The layer whose states are used; see above."""
     encode: Literal["with_self", "without_self"] = "with_self"
-    """Whether a state may see its own token. Vanilla has states with it only."""
+    """Whether states may see their own token. Vanilla has only states that do."""
     whiten: bool = False
-    """See above."""
+    """Whiten the vectors; see above."""
     out: Path = Path("runs/similarity")
-    """Where results.jsonl goes."""
+    """Folder for results.jsonl."""
 
     def __post_init__(self) -> None:
         check_types(self)
@@ -87,7 +87,7 @@ def run(config: SimilarityConfig, console: Console) -> int:
                 states, cut = embed(model, tokenizer, texts, layer=config.layer, encode=config.encode)
                 seconds, count = seconds + time.perf_counter() - started, count + len(texts)
                 if not torch.isfinite(states).all():
-                    raise ValueError(f"{label}: its states are no numbers; the checkpoint has diverged.")
+                    raise ValueError(f"{label}: its states are not numbers; the checkpoint has diverged.")
                 states = whitened(states) if config.whiten else states
                 likeness = torch.nn.functional.cosine_similarity(states[::2], states[1::2]).tolist()
                 found = measure(("pearson", "spearman"), pairs.scores, likeness)

@@ -56,24 +56,24 @@ class SoftMaskedConfig:
     checkpoints: Annotated[tuple[Path, ...], tyro.conf.arg(aliases=["--checkpoint"])]
     """Folders of checkpoints that pretrain.py wrote, on Chinese characters."""
     corpus: str
-    """Chinese text: that of the pretraining, of which the held-out part is for dev and test."""
+    """The Chinese text of the pretraining; its held-out part is used for dev and test."""
     held_out: float = 0.02
-    """The share that the pretraining held out."""
+    """The share that pretraining held out."""
     sighan: tuple[Path, Path] | None = None
-    """SIGHAN's test texts and their truth."""
+    """SIGHAN's two test files: texts, and their truth."""
     train: int = 20_000
-    """Sentences to train on, each with errors of its own in half of the cases."""
+    """Sentences to train on; half of them get errors."""
     dev: int = 300
-    """Sentences for the margin and the epoch."""
+    """Sentences to choose the margin and the epoch on."""
     test: int = 1_000
-    """Sentences to be measured on."""
+    """Sentences to measure on."""
     rate: float = 0.15
-    """Share of the characters that are replaced in a sentence with errors."""
+    """Share of the characters to replace in a sentence with errors."""
     seeds: tuple[int, ...] = (0, 1, 2)
-    """Of the trained ones: detector, order. The errors are the same for all."""
+    """Seeds of training: each decides the detector's weights and the order of sentences. The errors are the same for all."""
     recipe: CorrectorRecipe = field(default_factory=CorrectorRecipe)
     out: Path = Path("runs/soft-masked")
-    """Where results.jsonl goes, and is continued."""
+    """Folder of results.jsonl; results that are there are kept and not run again."""
 
     def __post_init__(self) -> None:
         check_types(self)

@@ -45,21 +45,21 @@ class WordsConfig:
     checkpoints: Annotated[tuple[Path, ...], tyro.conf.arg(aliases=["--checkpoint"])]
     """Folders of checkpoints, or hf:NAME."""
     corpus: str
-    """A file, a folder, or any other corpus that pretrain.py takes."""
+    """A file, a folder, or another corpus that pretrain.py can read."""
     segmenter: Literal["spaces", "jieba"] = "spaces"
-    """What a word is: letters and digits between other characters, or Chinese as jieba's dictionary cuts it."""
+    """How words are found. spaces: letters and digits between other characters. jieba: Chinese words of its dictionary."""
     dictionary: Path | None = None
-    """Instead of jieba's another dictionary, a file of lines `word frequency`."""
+    """A dictionary to use instead of jieba's: a file with `word frequency` on each line."""
     held_out: float = 0.02
-    """The share that the runs held out; 0 for a text that no checkpoint was trained on."""
+    """The share that the runs held out; 0 for a text that no checkpoint has trained on."""
     words: int = 2048
-    """How many to draw."""
+    """How many words to draw."""
     characters: int = 120
-    """Of an excerpt: what a model sees around a word."""
+    """Length of an excerpt in characters: what a model sees around a word."""
     seed: int = 0
-    """Of the draw."""
+    """Seed of the draw."""
     out: Path = Path("runs/words")
-    """Where results.jsonl goes."""
+    """Folder for results.jsonl."""
 
     def __post_init__(self) -> None:
         check_types(self)
@@ -130,7 +130,7 @@ def run(config: WordsConfig, console: Console) -> int:
             scores[label] = score = words.measure(model)
             if not np.isfinite(score.bits_per_character):
                 del scores[label]
-                raise ValueError("a word's probability is no number: the checkpoint has diverged.")
+                raise ValueError("a word's probability is not a number: the checkpoint has diverged.")
             store.add(
                 {
                     "checkpoint": label,

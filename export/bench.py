@@ -31,11 +31,11 @@ class BenchConfig:
     """Compare a checkpoint with its exports."""
 
     checkpoint: Path
-    """A folder of checkpoints that pretrain.py wrote, of a two-stream model."""
+    """A folder of checkpoints that pretrain.py wrote, of a two-stream architecture."""
     input: Path
     """A text file with a sentence on each line."""
     sentences: int = 500
-    """How many of its lines are scored."""
+    """How many of its lines to score."""
 
     def __post_init__(self) -> None:
         check_types(self)

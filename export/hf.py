@@ -31,16 +31,17 @@ FOLDER = Path(__file__).parent / "folder"
 
 @dataclass(frozen=True)
 class ExportConfig:
-    """Write a checkpoint as others read it."""
+    """Write a checkpoint in the formats that other software reads."""
 
     checkpoint: Path
     """A folder of checkpoints that pretrain.py wrote."""
     out: Path
-    """The folder to write; it must not exist, or be empty. Give it a plain name: transformers makes a module of it."""
+    """The folder to write. It must be empty, or not exist. Use letters, digits, - and _ in its name: transformers makes a
+    module of it."""
     to: Literal["hf", "onnx"] = "hf"
-    """hf: the Hugging Face folder alone; onnx: the scorer as model.onnx too."""
+    """hf: a Hugging Face folder. onnx: the same, with the scorer as model.onnx."""
     quantise: bool = False
-    """With --to onnx: model.int8.onnx beside it, its matrices in eight bits."""
+    """With --to onnx: write model.int8.onnx too, with matrices in eight bits."""
 
     def __post_init__(self) -> None:
         check_types(self)

@@ -31,19 +31,19 @@ class EvaluationConfig:
     """How often, and on how much held-out text, models are measured."""
 
     tokens: int = 4096
-    """Tokens of the held-out test half that each model's final score is read on; vanilla needs a pass for each. As many
-    of the dev half, for choosing settings."""
+    """How many tokens of the held-out test half the final score is measured on, and as many of the dev half. Vanilla needs a
+    pass for each."""
     curve_tokens: int = 1024
-    """The first of the dev half's, scored at each point of the curve."""
+    """How many of the dev half's tokens are scored at each point of the curve."""
     words: int = 1024
-    """Words of the test half scored whole, all their tokens hidden together: the number that compares tokenizers. As many of
-    the dev half. 0 scores none."""
+    """How many words of the test half are scored whole, with all of their tokens hidden together, and as many of the dev half.
+    This measure compares tokenizers. 0 scores none."""
     points: int = 16
     """Evaluations along the budget, denser at its start, where the curves fall fastest."""
     positions: int = 16
     """Scored tokens in each window."""
     seed: int = 0
-    """Which windows and positions: the same for every run, unless you change it."""
+    """Seed that chooses the windows and positions: the same in every run, unless you change it."""
 
     def __post_init__(self) -> None:
         check_types(self)
@@ -71,51 +71,54 @@ class PretrainConfig:
         tuple[str, ...],
         tyro.conf.arg(help_behavior_hint="(default: local with two layers, and the best vanilla of each measure)"),
     ] = DEFAULT
-    """Who competes: names, each with options if wanted, as in `vanilla:masking_rate=0.4,learning_rate=2e-3` or
-    `tta:budget=0.25`, which has a quarter of the budget, annealed to its end."""
+    """The models to train: names of architectures, with options if wanted, as in `vanilla:masking_rate=0.4,learning_rate=2e-3`,
+    or `tta:budget=0.25`, which gets a quarter of the budget, annealed to its end."""
     budget: str = "3m"
-    """What each model may use: wall-clock (90s, 5m, 2h), arithmetic (2e13flop) or tokens (20Mtok)."""
+    """The budget of each model: wall-clock (90s, 5m, 2h), arithmetic (2e13flop) or tokens (20Mtok)."""
     seeds: tuple[int, ...] = (0,)
-    """One model of each architecture for each seed (weights and data order); several give mean and spread."""
+    """Seeds of weights and data order: one model of each architecture for each seed. Several give a mean and a deviation."""
     data: Annotated[DataConfig, tyro.conf.arg(name="")] = field(default_factory=DataConfig)
     size: Literal[size_names()] = "tiny"  # type: ignore[valid-type]
     """Width and depth: tiny 128x4, small 256x4, medium 512x6, base 768x12, large 1024x24."""
     preset: Literal["modern", "bert"] = "modern"
-    """The block: modern (pre-norm, rotary, gated, direct head) or bert (post-norm, learned positions, erf-GELU, dense head)."""
+    """The kind of block: modern (pre-norm, rotary, gated, direct head) or bert (post-norm, learned positions, erf-GELU, dense
+    head)."""
     dropout: float = 0.0
-    """Of embeddings and of what enters the residual stream."""
+    """Dropout of the embeddings and of what is added to the residual stream."""
     d_embed: int | Literal["auto"] = 0
-    """Width of the embedding table; 0 is the model's, auto what the vocabulary needs (8.33 ln V)."""
+    """Width of the embedding table. 0: the width of the model. auto: what the vocabulary needs (8.33 ln V)."""
     sequence_length: int = 128
     """Tokens in a window."""
     batch_size: int = 8
     """Windows in a batch. Small models on small budgets gain more from many steps than from large batches."""
     accumulate: int = 1
-    """Batches whose gradients are added up before a step."""
+    """Batches whose gradients are summed for one step."""
     optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
     evaluation: EvaluationConfig = field(default_factory=EvaluationConfig)
     precision: Literal["auto", "fp32", "bf16"] = "auto"
     """auto is bf16 (by autocast; weights stay fp32) where the machine multiplies it in hardware, else fp32."""
     compile: bool = False
-    """torch.compile the loss, as one graph, before the clock starts. On 2 CPU cores it takes half a minute and gains 1 to 2%;
-    on GPUs nobody has measured it yet."""
+    """Compile the loss with torch.compile, as one graph, before the clock starts. On 2 CPU cores this takes half a minute and
+    gains 1 to 2%; on GPUs it has not been measured."""
     workers: int = 1
-    """How many contestants train side by side, each in a process with its share of the cores; 0 is one for each core.
-    For FLOP and token budgets on a CPU: small models gain little from a second core, and a second model all of it."""
+    """How many models train side by side, each in its own process with its share of the cores; 0 is one for each core. Only
+    with FLOP and token budgets on a CPU. A small model gains little from a second core."""
     slice_seconds: float = 4.0
-    """How long one model trains before the next has its turn: a noisy machine hits all alike."""
+    """Seconds that one model trains before the next has its turn. Turns are short, so that other work on the machine slows all
+    models alike."""
     save_seconds: float = 60.0
-    """Wall-clock between checkpoints of a model."""
+    """Seconds between checkpoints of a model."""
     shard: bool = False
-    """Under torchrun: weights, gradients and optimiser states in shards (FSDP2), for models that do not fit on one device."""
+    """With torchrun: keep weights, gradients and optimiser states in shards (FSDP2), for models that do not fit on one
+    device."""
     track: Literal["", "wandb", "trackio"] = ""
-    """Send scalars to this tracker too, if it is installed; TensorBoard has them in any case."""
+    """Send scalars to this tracker too; it must be installed. TensorBoard always gets them."""
     device: str = "auto"
-    """auto is a GPU if there is one, else the CPU."""
+    """auto takes a GPU if there is one, else the CPU."""
     runs: Path = Path("runs")
-    """Where run folders are made."""
+    """The folder in which run folders are made."""
     name: str = ""
-    """The run's folder under `runs`; by default corpus, budget and time."""
+    """Name of the run's folder; by default made of corpus, budget and time."""
 
     def __post_init__(self) -> None:
         check_types(self)

@@ -127,7 +127,7 @@ class Contestant:
     def train(self, seconds: float, until: float) -> None:
         """Train for a slice of wall-clock, or until the share `until` of the budget is spent; at least one step.
 
-        A loss that is no number any more ends the contestant's training: `progress.diverged`.
+        A loss that is no longer a number ends the contestant's training: `progress.diverged`.
         """
         progress, config = self.progress, self.optimizer_config
         before, first, clock = progress.spent, progress.step, Clock()

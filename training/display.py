@@ -118,7 +118,7 @@ class Display:
             parts.append(f"{last['tokens_per_second']:,.0f} tokens/s")
         lost = contestant.progress.diverged
         state = "done" if contestant.finished else f"{clock(left)} left in all"
-        parts.append(state if lost is None else f"diverged at {lost:.0%} of its budget: its loss is no number any more")
+        parts.append(state if lost is None else f"diverged at {lost:.0%} of its budget: its loss is no longer a number")
         numbers = "  ".join(parts)
         self.bars.update(self.tasks[id(contestant)], completed=min(1.0, contestant.fraction), numbers=numbers)
         if not self.console.is_terminal and (time.monotonic() - self.printed > PLAIN_SECONDS or contestant.finished):

@@ -27,7 +27,7 @@ window too, from where a model could copy what stands between them."""
 
 @dataclass(frozen=True)
 class Clusters:
-    """Sums over the scored positions of each document; neighbours in a document are no independent witnesses."""
+    """Sums over the scored positions of each document; neighbours in a document are not independent."""
 
     documents: list[int]
     counts: list[int]

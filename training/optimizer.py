@@ -22,22 +22,22 @@ class OptimizerConfig:
     name: Literal["muon", "adamw"] = "muon"
     """muon (Jordan et al. 2024) serves the architecture's matrices and AdamW the rest; adamw serves all."""
     learning_rate: float | None = None
-    """The plateau's height; by default what each architecture was tuned to (docs/tuning.md). One rate serves both
-    optimisers, since Muon's steps are made as long as AdamW's."""
+    """The peak learning rate; by default the one that each architecture was tuned to (docs/tuning.md). Both optimisers use it,
+    since Muon's steps are scaled to the length of AdamW's."""
     weight_decay: float = 0.05
-    """Of weights that multiply activations; norms, biases and tables are not decayed."""
+    """Weight decay of the matrices; norms, biases and tables are not decayed."""
     regulariser: Literal["weight_decay", "weissi"] = "weight_decay"
     """What `weight_decay` shrinks: each matrix, or the product of two that are used as a product alone (weissi.py)."""
     betas: tuple[float, float] = (0.9, 0.98)
-    """AdamW's averages."""
+    """Decay rates of AdamW's two running averages."""
     momentum: float = 0.95
-    """Muon's."""
+    """Momentum of Muon."""
     warmup: float = 0.02
-    """Share of the budget over which the rate rises."""
+    """Share of the budget in which the learning rate rises."""
     decay: float = 0.5
-    """Share of the budget over which it falls to zero, at the end."""
+    """Share of the budget, at its end, in which the learning rate falls to zero."""
     clip: float = 1.0
-    """Gradient norm above which gradients are scaled down; 0 never does."""
+    """Gradients with a larger norm are scaled down to this one; 0 turns this off."""
 
     def __post_init__(self) -> None:
         check_types(self)

@@ -36,25 +36,25 @@ class PlanConfig:
     """Memory, arithmetic, days and communication of a run that does not begin."""
 
     plan: bool = True
-    """What this command is."""
+    """Print a plan: what a large run will need."""
     architectures: tuple[str, ...] = ("local", "vanilla:narrow=1", "vanilla")
-    """As in a race; options of architecture and model act."""
+    """Architectures, as in a run; options of the architecture and of the model are used."""
     size: Literal[size_names()] = "base"  # type: ignore[valid-type]
-    """As in a race."""
+    """Width and depth, as in a run."""
     vocab_size: int = 32_768
-    """Pieces."""
+    """Vocabulary size."""
     sequence_length: int = 512
     """Tokens in a window."""
     batch_size: int = 32
     """Windows in a micro-batch of one device."""
     accumulate: int = 0
-    """Micro-batches of a step, all devices together; 0 is one for each device."""
+    """Micro-batches in a step, of all devices together; 0 is one for each device."""
     tokens: str = "100B"
     """Tokens to read: 20M, 100B, 1T."""
     gpu: Literal["a100", "h100"] = "h100"
-    """Which data sheet."""
+    """The GPU whose data sheet is used."""
     count: Annotated[int, tyro.conf.arg(aliases=["--gpus"])] = 8
-    """Devices."""
+    """Number of devices."""
     optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
 
     def __post_init__(self) -> None:

@@ -13,7 +13,7 @@ class Progress:
     """What a contestant has done; all of it is in its checkpoint.
 
     sessions: for each process that trained it, the machine it ran on and the step at which it took over.
-    diverged: the share of the budget that was spent when its loss was no number any more, or None.
+    diverged: the share of the budget that was spent when its loss was no longer a number, or None.
     suspended: seconds that the process stood still while it trained, which are not charged.
     """
 

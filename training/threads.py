@@ -23,7 +23,7 @@ def available_cores(group: Path = Path("/sys/fs/cgroup")) -> int:
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     with contextlib.suppress(OSError, ValueError):
         quota, period = (group / "cpu.max").read_text().split()
-        cores = min(cores, max(1, round(int(quota) / int(period))))  # "max" is no number: there is no quota
+        cores = min(cores, max(1, round(int(quota) / int(period))))  # "max" is not a number: there is no quota
     return cores
 
 

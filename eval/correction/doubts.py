@@ -74,7 +74,7 @@ def doubts(
         positions = torch.arange(batch.tokens.shape[1], device=device).expand(batch.tokens.shape)
         scored = model.leave_one_out(batch, positions, k)
         if not torch.isfinite(scored.nll[batch.documents >= 0] if batch.documents is not None else scored.nll).all():
-            raise ValueError("a token's likelihood is no number: the checkpoint has diverged.")
+            raise ValueError("a token's likelihood is not a number: the checkpoint has diverged.")
         nll, top, log_p = scored.nll.tolist(), scored.top.tolist(), scored.log_probabilities.tolist()
         for r, (i, w) in enumerate(group):
             for at in range(w.first, w.last):

@@ -31,15 +31,15 @@ class CorrectorRecipe:
     """How a corrector is trained."""
 
     epochs: int = 3
-    """Passes over the training sentences; the one that is best on dev counts."""
+    """Passes over the training sentences; the result is that of the best epoch on dev."""
     batch_size: int = 32
     """Sentences in a batch."""
     learning_rate: float = 1e-3
-    """The plateau's height, for AdamW."""
+    """The peak learning rate, for AdamW."""
     weight: float = 0.8
-    """Of the corrector's loss; the detector has the rest."""
+    """Weight of the corrector's loss; the detector's has the rest."""
     width: int = 64
-    """Of the detector's GRU, each direction."""
+    """Width of the detector's GRU, in each direction."""
 
     def __post_init__(self) -> None:
         check_types(self)

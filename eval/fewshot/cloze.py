@@ -127,6 +127,6 @@ def all_scores(
         with precision(device, autocast):
             scores = label_scores(model, tokenizer, [clozes[i] for i in numbers]).float().cpu()
         if scores.isnan().any():
-            raise ValueError("a label's likelihood is no number: the model has diverged.")
+            raise ValueError("a label's likelihood is not a number: the model has diverged.")
         found[numbers, : scores.shape[1]] = scores
     return found

@@ -30,7 +30,7 @@ class FewShotRecipe:
     batch_size: int = 8
     learning_rate: float = 2e-3
     pseudo: int = 4
-    """Rows without labels that ipet adds, for each labelled one."""
+    """Unlabelled rows that ipet adds for each labelled one."""
 
     def __post_init__(self) -> None:
         check_types(self)

@@ -161,7 +161,7 @@ def _questions(task: FewShotTask, file: Path, words: dict[str, str], labelled: b
             label = None
         elif task.choices:
             if not isinstance(told, int) or not 0 <= told < len(own):
-                raise ValueError(f"{where}: the answer {told!r} is no number of {len(own)} candidates.")
+                raise ValueError(f"{where}: the answer {told!r} is not a number from 0 to {len(own) - 1}.")
             label = told
         elif str(told) not in words:
             raise ValueError(f"{where}: the label {told!r} is none of {', '.join(labels[:20])}.")

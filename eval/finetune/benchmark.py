@@ -45,24 +45,25 @@ class BenchmarkConfig:
     """Fine-tune checkpoints on the tasks of a benchmark, with one recipe, and compare them."""
 
     checkpoints: Annotated[tuple[Path, ...], tyro.conf.arg(aliases=["--checkpoint"])]
-    """Folders of checkpoints that pretrain.py wrote, as runs/NAME/checkpoints/tta-seed0."""
+    """Folders of checkpoints that pretrain.py wrote, such as runs/NAME/checkpoints/tta-seed0."""
     data: str = HUB
-    """The folder that holds a folder for each task, or `hub`, which downloads them."""
+    """A folder with one folder for each task, or `hub` to download them."""
     tasks: tuple[str, ...] = ()
-    """Which tasks; none named: all whose data is there."""
+    """Tasks to run; by default all whose data is there."""
     seeds: tuple[int, ...] = (0, 1, 2)
-    """Order of the rows, dropout and the new layer's weights, for each."""
+    """Seeds of fine-tuning: each decides the order of the rows, dropout, and the new layer's weights."""
     recipe: Recipe = field(default_factory=Recipe)
     train: str = "train"
-    """The split that is trained on."""
+    """The split to train on."""
     probe: bool = False
-    """Train nothing of the model: a linear model reads its pooled states. Minutes on a CPU; one seed is all there is."""
+    """Leave the model as it is and fit a linear model to its pooled states. Takes minutes on a CPU; the seed changes
+    nothing."""
     out: Path = Path("runs/benchmark")
-    """Where results go, and are continued."""
+    """Folder for results; results that are there are kept and not run again."""
     baselines: bool = True
-    """Majority and bag of words beside the checkpoints."""
+    """Show the majority's answer and a bag of words beside the checkpoints."""
     dry_run: bool = False
-    """Read the data and say what would be run."""
+    """Read the data, say what would be run, and stop."""
 
     def __post_init__(self) -> None:
         check_types(self)

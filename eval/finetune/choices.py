@@ -92,7 +92,7 @@ class ChID(Task):
                 label = known.get(blank[0], row.get("answer"))
                 if label is not None and not (isinstance(label, int) and 0 <= label < len(choices)):
                     raise ValueError(
-                        f"{where}: the answer {label!r} of {blank[0]} is no number of {len(choices)} choices."
+                        f"{where}: the answer {label!r} of {blank[0]} is not a number from 0 to {len(choices) - 1}."
                     )
                 before, after = (_IDIOM.sub("…", part) for part in (passage[: blank.start()], passage[blank.end() :]))
                 text = before[-CHID_REACH:] + BLANK + after[:CHID_REACH]

@@ -39,14 +39,14 @@ OF_TEXTS = ("em", "span_f1")
 def measure(names: Sequence[str], truth: Sequence, predicted: Sequence) -> dict[str, float]:
     """Each metric of predictions against the truth, x 100.
 
-    Raises ValueError for no predictions at all, and for such as are no numbers: a model that diverged.
+    Raises ValueError for no predictions at all, and for such as are not numbers: a model that diverged.
     """
     if not len(truth):
         raise ValueError("there is nothing to measure: no rows; expected the official split.")
     if not set(names) & set(OF_TEXTS):
         numbers = np.asarray(predicted)
         if numbers.dtype.kind == "f" and not np.isfinite(numbers).all():
-            raise ValueError("predictions are no numbers: the model has diverged.")
+            raise ValueError("predictions are not numbers: the model has diverged.")
     return {name: 100.0 * float(METRICS[name](truth, predicted)) for name in names}
 
 

@@ -65,7 +65,7 @@ def probe(
     read, cut = features(model, tokenizer, train, recipe, autocast)
     cuts = {"train": cut}
     if not torch.isfinite(read).all():
-        raise Diverged(f"{task.name}: the checkpoint's states are no numbers; it has diverged.")
+        raise Diverged(f"{task.name}: the checkpoint's states are not numbers; it has diverged.")
     estimator.fit(read, targets(train))
     tokens = sum(map(len, tokenizer.encode_batch([text for example in train for text in example.texts])))
     speed = tokens / (time.perf_counter() - started)

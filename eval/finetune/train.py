@@ -35,31 +35,32 @@ class Recipe:
     batch_size: int = 32
     """Rows in a batch."""
     learning_rate: float = 5e-4
-    """The plateau's height, for AdamW. Small models want it ten times as high as BERT-base does."""
+    """The peak learning rate, for AdamW. Small models need one ten times as high as BERT-base."""
     weight_decay: float = 0.01
-    """Of matrices."""
+    """Weight decay of the matrices."""
     warmup: float = 0.1
-    """Share of the steps over which the rate rises; then it falls to zero at the end."""
+    """Share of the steps in which the learning rate rises; after them it falls, to zero at the end."""
     patience: int = 0
-    """Epochs without a better dev score after which training stops; 0 goes on to the end. The best epoch counts either way."""
+    """Stop after this many epochs without a better score on dev; 0 never stops early. The result is always that of the best
+    epoch."""
     dropout: float = 0.1
-    """Of the pooled state."""
+    """Dropout of the pooled state."""
     encode: Literal["with_self", "without_self"] = "with_self"
-    """Whether a state may see its own token. Vanilla has states with it only."""
+    """Whether states may see their own token. Vanilla has only states that do."""
     pool: Literal["mean", "first"] = "mean"
-    """Of the positions' states, what represents the text: their mean without specials, or the state of BOS."""
+    """What represents a text: the mean of its states without special tokens, or the state of BOS."""
     pair: Literal["joint", "apart"] = "joint"
-    """A pair as one sequence, BOS a EOS b EOS, or each text by itself, answered from both states, their difference and their
-    product (Reimers and Gurevych 2019). Choices and spans are always joint."""
+    """How a pair is read. joint: one sequence, BOS a EOS b EOS. apart: each text by itself; the answer is made from both
+    states, their difference and their product (Reimers and Gurevych 2019). Choices and spans are always joint."""
     loss: Literal["ce", "focal", "class_balanced", "logit_adjusted", "accuracy", "dice"] = "ce"
-    """For classes of unequal size; see losses.py."""
+    """The loss of classification; most are for classes of unequal size, see losses.py."""
     max_rows: int = 0
-    """Train on no more than so many rows, drawn by the seed; 0 takes all."""
+    """Most rows to train on, drawn by the seed; 0 takes all."""
     imbalance: float = 1.0
-    """Thin the training rows of each class until the largest has so many times the rows of the smallest, in steps of equal ratio
-    (Cao et al. 2019, arXiv 1906.07413): a task to tell losses apart. 1 leaves them as they are."""
+    """Thin the classes of the training rows, by equal ratios, until the largest has this many times the rows of the smallest
+    (Cao et al. 2019, arXiv 1906.07413). This shows how losses differ. 1 leaves the rows as they are."""
     max_length: int = 0
-    """Tokens of a row; longer ones are cut, and their number is reported. 0 is the longest that the model reads."""
+    """Most tokens in a row. Longer rows are cut, and their number is reported. 0: as many as the model can read."""
 
     def __post_init__(self) -> None:
         check_types(self)
@@ -270,7 +271,7 @@ def _answers(
             outputs = classifier(batch).float()
         if not torch.isfinite(outputs).all():
             raise Diverged(
-                "the fine-tuning has diverged: what the model answers is no number; take a lower learning rate."
+                "the fine-tuning has diverged: what the model answers is not a number; take a lower learning rate."
             )
         for i, answer in zip(numbers, form.read(outputs, own)):
             found[i] = answer

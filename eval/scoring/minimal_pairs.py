@@ -128,14 +128,14 @@ def unique_names(paradigms: Sequence[Paradigm], names: Sequence[str]) -> list[Pa
 
 def right(model: MaskedLM, tokenizer: Tokenizer, pairs: Sequence[tuple[str, str]], variant: Variant) -> list[float]:
     """1 where the good sentence is likelier, 0 where the bad one is, 1/2 for a tie: by no more than rounding (TIE a token), or of
-    equal sentences. Each sentence is scored once. Raises ValueError for a likelihood that is no number."""
+    equal sentences. Each sentence is scored once. Raises ValueError for a likelihood that is not a number."""
     texts = list(dict.fromkeys(text for pair in pairs for text in pair))
     known = dict(zip(texts, score(model, tokenizer, texts, variant)))
     found = []
     for pair in pairs:
         good, bad = (known[text] for text in pair)
         if not (math.isfinite(good.total) and math.isfinite(bad.total)):
-            raise ValueError("a sentence's likelihood is no number: the checkpoint has diverged.")
+            raise ValueError("a sentence's likelihood is not a number: the checkpoint has diverged.")
         near = abs(good.total - bad.total) <= TIE * max(len(good.tokens), len(bad.tokens))
         found.append(0.5 if near else float(good.total > bad.total))
     return found

@@ -51,7 +51,7 @@ def likelihoods(model: MaskedLM, tokenizer: Tokenizer, lists: Sequence[NBest], v
     texts = list(dict.fromkeys(text for entry in lists for text in entry.texts))
     known = dict(zip(texts, (found.total for found in score(model, tokenizer, texts, variant))))
     if not np.isfinite(list(known.values())).all():
-        raise ValueError("a hypothesis has a likelihood that is no number: the checkpoint has diverged.")
+        raise ValueError("a hypothesis has a likelihood that is not a number: the checkpoint has diverged.")
     return [np.array([known[text] for text in entry.texts]) for entry in lists]
 
 

@@ -22,13 +22,13 @@ class WritingRecipe:
     """How a checkpoint is fine-tuned to write."""
 
     epochs: int = 5
-    """Passes over the training rows; the one that is best on dev counts."""
+    """Passes over the training rows; the result is that of the best epoch on dev."""
     batch_size: int = 16
     """Rows in a batch."""
     learning_rate: float = 1e-3
-    """The plateau's height, for AdamW."""
+    """The peak learning rate, for AdamW."""
     warmup: float = 0.1
-    """Share of the steps over which the rate rises; then it falls to zero at the end."""
+    """Share of the steps in which the learning rate rises; after them it falls, to zero at the end."""
 
     def __post_init__(self) -> None:
         check_types(self)

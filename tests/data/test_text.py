@@ -39,8 +39,8 @@ def test_bytes_that_are_no_text_are_named_with_their_line(tmp_path: Path) -> Non
 @pytest.mark.parametrize(
     ("text", "sentence"),
     [
-        ('{"a": NaN}', "NaN is no number"),
-        ("[Infinity]", "Infinity is no number"),
+        ('{"a": NaN}', "NaN is not a number"),
+        ("[Infinity]", "Infinity is not a number"),
         ('{"a": "\\ud83d"}', r"half a character \(\\ud83d\)"),
         ('{"a": 1, "a": 2}', "'a' stands twice in one object"),
         ("{", "not JSON"),

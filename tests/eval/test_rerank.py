@@ -71,7 +71,7 @@ def test_the_sweep_finds_the_weight_that_is_needed() -> None:
     ("files", "sentence"),
     [
         ({"l.tsv": "id\tscore\nu\t1\n"}, r"l\.tsv, line 1: no column text; found id, score"),
-        ({"l.tsv": "id\ttext\tscore\nu\ta\tx\n"}, r"line 2: the score 'x' is no number"),
+        ({"l.tsv": "id\ttext\tscore\nu\ta\tx\n"}, r"line 2: the score 'x' is not a number"),
         ({"l.tsv": "id\ttext\nu\n"}, r"line 2: 1 columns, expected 2"),
         ({"l.tsv": "id\ttext\nv\ta\n"}, r"1 utterances have no reference, the first is 'v'"),
         ({"l.json": "{"}, r"l\.json: not JSON"),

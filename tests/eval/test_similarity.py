@@ -63,7 +63,7 @@ def test_files_of_pairs(tmp_path: Path) -> None:
     [official] = read(tmp_path)
     assert official.name == f"{tmp_path.name}/news" and official.texts == [("a", "b"), ("e", "f"), ("g", "h")]
     tsv.write_text("sentence1\tsentence2\tscore\na\tb\tx\n")
-    with pytest.raises(ValueError, match=r"dev\.tsv, line 2: the score 'x' is no number"):
+    with pytest.raises(ValueError, match=r"dev\.tsv, line 2: the score 'x' is not a number"):
         read(tsv)
     with pytest.raises(FileNotFoundError, match="There is no .*nowhere"):
         read(tmp_path / "nowhere")
@@ -81,7 +81,7 @@ def test_layouts_without_a_header(tmp_path: Path) -> None:
     [found] = read(tmp_path / "zh.txt")
     assert found.scores == [5.0, 0.0, 3.0] and found.texts[2] == ("戊", "己")
     (tmp_path / "nan.tsv").write_text("sentence1\tsentence2\tscore\na\tb\t1\na\tb\tnan\n")
-    with pytest.raises(ValueError, match=r"nan\.tsv, line 3: the score 'nan' is no number"):
+    with pytest.raises(ValueError, match=r"nan\.tsv, line 3: the score 'nan' is not a number"):
         read(tmp_path / "nan.tsv")
     (tmp_path / "tab.tsv").write_text("sentence1\tsentence2\tscore\na\tb\tc\t1\n")
     with pytest.raises(ValueError, match=r"tab\.tsv, line 2: 4 columns, expected 3"):

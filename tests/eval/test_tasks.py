@@ -60,7 +60,7 @@ BAD = {
     "label": ("SST-2/dev.tsv", "sentence\tlabel\na\t0\nb\t7\n", r"dev\.tsv, line 3: the label '7' is none of 0, 1"),
     "columns": ("SST-2/dev.tsv", "sentence\tlabel\na\n", r"dev\.tsv, line 2: 1 columns, expected 2 with tabs"),
     "header": ("SST-2/dev.tsv", "text\tlabel\na\t0\n", r"line 1: no column sentence; found text, label"),
-    "score": ("STS-B/dev.tsv", "sentence1\tsentence2\tscore\na\tb\tx\n", r"line 2: the score 'x' is no number"),
+    "score": ("STS-B/dev.tsv", "sentence1\tsentence2\tscore\na\tb\tx\n", r"line 2: the score 'x' is not a number"),
     "json": ("SST-2/dev.jsonl", '{"sentence": "a", "label": 0}\n{', r"dev\.jsonl, line 2: not JSON"),
     "list": ("SST-2/dev.jsonl", "[1]", r"line 1: a JSON list; expected one object a line"),
     "class": ("SST-2/dev.jsonl", '{"sentence": "a", "label": 3}', r"line 1: the label 3 is none of the numbers 0 to 1"),
@@ -211,7 +211,7 @@ def test_rows_that_a_line_break_cuts_are_left_out_of_qqp_and_said(tmp_path: Path
 def test_labels_that_are_no_numbers_are_refused(value: str, tmp_path: Path) -> None:
     (tmp_path / "STS-B").mkdir()
     (tmp_path / "STS-B" / "dev.jsonl").write_text(f'{{"sentence1": "a", "sentence2": "b", "label": {value}}}\n')
-    with pytest.raises(ValueError, match=r"dev\.jsonl, line 1: .*no number"):
+    with pytest.raises(ValueError, match=r"dev\.jsonl, line 1: .*not a number"):
         GLUE["STS-B"].read(str(tmp_path), "dev")
 
 
