@@ -7,9 +7,9 @@
     python pretrain.py --plan --size base --tokens 100B --gpu h100 --count 64       what a large run would need (--plan --help)
     torchrun --nproc-per-node=2 pretrain.py --accumulate 2      the same run over several processes or devices
 
-The method: every model gets the same budget, data order, tokenizer and held-out tokens. They train in turns of a few
-seconds, so that whatever else the machine does hits all alike; whoever has spent the smallest share of its budget is
-next. Along the way each is measured with the same yardstick, leave-one-out prediction of held-out tokens.
+The method: every model gets the same budget, data order, tokenizer and held-out tokens. They train in turns of a few seconds,
+so that other work on the machine slows all alike; next is always the one that has spent the smallest share of its budget. Along
+the way each is measured with the same yardstick, leave-one-out prediction of held-out tokens.
 """
 
 import os
@@ -160,7 +160,7 @@ def options_beside_resume(arguments: list[str]) -> list[str]:
 
 
 def stopped(run: Run, console: Console, errors: Console) -> int:
-    """Say that the run stopped, and which contestants are not saved, if any: whoever says "saved" has looked."""
+    """Say that the run stopped, and which contestants are not saved, after checking each."""
     lost = [f"{c.label} (seed {c.seed})" for c in run.contestants if not run.saved(c)]
     with contextlib.suppress(Exception):
         write_progress(run.folder, refreshed=False)

@@ -1,4 +1,4 @@
-"""What `pip install .` meets: a sentence. The folders here have names (data, model) that no site-packages should hold."""
+"""Answers `pip install .` with a sentence. The folders here have names (data, model) that do not belong in site-packages."""
 
 SENTENCE = (
     "twostream is run from its folder, not installed: `make pretrain` and `make test` build an environment of their own; "

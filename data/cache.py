@@ -46,7 +46,7 @@ def building(target: Path) -> Iterator[Path | None]:
 
 
 def discard(target: Path) -> None:
-    """Remove what was built, because it is no longer whole."""
+    """Remove what was built, since it has been damaged."""
     with _locked(target):
         _remove(target)
 

@@ -1,9 +1,10 @@
-"""Chinese words, which are not written with spaces: where they begin, and vocabularies of words or of characters.
+"""Words of Chinese text, which has no spaces: where they begin, and vocabularies of words or of characters.
 
-A dictionary of words with frequencies f (jieba's, or one's own) is a unigram model: the best segmentation of a stretch of Chinese
-has the largest sum of log f - log total over its words. `jieba.cut(HMM=False)` computes just that, so a SentencePiece model with
-these words and scores cuts alike, several times as fast, and needs no jieba. Words as tokens follow WoBERT (Su Jianlin, 2020):
-the frequent words, the characters for all others, bytes for what is left.
+A dictionary of words with frequencies f (jieba's, or your own) is a unigram model: the best segmentation of a stretch of
+Chinese has the largest sum of log f - log total over its words. This is what `jieba.cut(HMM=False)` computes. So a
+SentencePiece model with these words and scores cuts text in the same way, several times as fast, and does not need jieba. Words
+as tokens follow WoBERT (Su Jianlin, 2020): frequent words are tokens, other words are spelt in characters, and other characters
+in bytes.
 """
 
 import math
@@ -33,9 +34,10 @@ Dictionary = dict[str, int]
 
 
 def read_dictionary(path: Path | None = None) -> Dictionary:
-    """Words and their frequencies, of a file of lines `word frequency` (more after a space is not read); by default jieba's.
+    """Words and their frequencies, from a file with `word frequency` on each line (what follows is ignored); by default
+    jieba's.
 
-    Raises FileNotFoundError, or ValueError: jieba is not installed, or the first line that is none of these.
+    Raises FileNotFoundError, or ValueError: jieba is not installed, or a line is not of this form.
     """
     if path is None:
         needs("jieba", "a dictionary of Chinese words", "requirements-more.txt")
@@ -56,7 +58,8 @@ def read_dictionary(path: Path | None = None) -> Dictionary:
 
 
 class Segmenter:
-    """Text to words, by a dictionary. Of other scripts a word is a run of letters and digits; a space belongs to what follows."""
+    """Cuts text into words by a dictionary. In other scripts a word is a run of letters and digits. A space belongs to what
+    follows."""
 
     def __init__(self, dictionary: Dictionary):
         self.total = sum(dictionary.values())
@@ -69,7 +72,7 @@ class Segmenter:
         return math.log(max(1, frequency)) - math.log(self.total)
 
     def words(self, text: str, threads: int = 1) -> Iterator[tuple[int, str]]:
-        """(where it begins, the word), of Chinese and of other letters and digits; all else is in between."""
+        """(position, word) for each word of Chinese or of other letters and digits; punctuation is left out."""
         found = [(match.start(), match[0], bool(match[1])) for match in _STRETCH.finditer(text)]
         cut = iter(
             self._processor.encode([s for _, s, han in found if han], out_type=str, num_threads=threads)
@@ -82,7 +85,7 @@ class Segmenter:
                 begin += len(word)
 
     def starts(self, text: str, threads: int = 1) -> np.ndarray:
-        """(characters,) bool: where a word begins. What is no letter and no digit is a word of its own."""
+        """(characters,) bool: where a word begins. Any character but letters and digits is a word of its own."""
         starts = np.ones(len(text) + 1, bool)
         for begin, word in self.words(text, threads):
             starts[begin + 1 : begin + len(word)] = False
@@ -94,11 +97,12 @@ class Segmenter:
 def vocabulary(
     lines: Iterable[str], vocab_size: int, kind: Literal["words", "characters"], segmenter: Segmenter
 ) -> Tokenizer:
-    """A tokenizer of at most `vocab_size` pieces: bytes, the frequent characters of `lines` (with kind = "words" in at most half
-    of the pieces), and then their most frequent words, of which kind = "characters" takes those of other scripts alone.
+    """A tokenizer of at most `vocab_size` pieces: bytes, the frequent characters of `lines`, and their most frequent words.
+    With kind = "words" characters take at most half of the pieces; with kind = "characters" only words of other scripts are
+    taken.
 
-    Words are chosen by their frequency in `lines` and scored by that of the dictionary, so that text is cut as by the dictionary.
-    Raises ValueError where `lines` are hardly Chinese, or the size is too small.
+    Words are chosen by their frequency in `lines` and scored by their frequency in the dictionary, so that text is cut as by
+    the dictionary. Raises ValueError if `lines` hold hardly any Chinese, or the size is too small.
     """
     check_vocabulary(vocab_size)
     lines = list(lines)
@@ -122,7 +126,7 @@ def vocabulary(
 
 
 def unigram(scores: dict[str, float], dummy: bool) -> bytes:
-    """A unigram model of these pieces behind the specials and the bytes. dummy: a space is put before a text."""
+    """A unigram model of the specials, the bytes and these pieces. dummy: whether a space is put before a text."""
     model = proto.ModelProto()
     kinds = proto.ModelProto.SentencePiece
     model.pieces.add(piece=SPECIALS[0], type=kinds.CONTROL)
@@ -142,7 +146,7 @@ def unigram(scores: dict[str, float], dummy: bool) -> bytes:
 
 
 def token_starts(tokenizer: Tokenizer, ids: np.ndarray, starts: np.ndarray) -> np.ndarray:
-    """(tokens,) bool: which tokens of an encoded text begin where a word begins. starts: of its characters, `Segmenter.starts`.
+    """(tokens,) bool: which tokens of an encoded text begin at the beginning of a word. starts: the text's `Segmenter.starts`.
 
     A token that reaches into the next word joins both: the next token begins no word unless one begins there.
     """

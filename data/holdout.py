@@ -10,9 +10,9 @@ import numpy as np
 from data.corpora import Corpus
 
 MINIMUM = 16_000  # bytes of the held-out part: about four thousand tokens of English, and of Chinese too
-DOCUMENTS = 16  # that are held out at least, eight for choosing and eight for the result, if that is no more than
+DOCUMENTS = 16  # held out at least, eight for dev and eight for test, unless this is more than
 _FOR_DOCUMENTS = 0.1  # of the corpus
-_LARGEST_SHARE = 0.2  # of the corpus; beyond that it is too small to be split
+_LARGEST_SHARE = 0.2  # of the corpus; if more would be needed it is too small to be split
 _BUCKETS = 1 << 16
 _CUT = 1 << 16  # characters of a document
 
@@ -54,11 +54,11 @@ class Split:
 
 
 def find_split(corpus: Corpus, fraction: float) -> Split:
-    """Hold out `fraction` of the bytes of `corpus`, 0 for none, and at least MINIMUM; O(1) memory, at most two passes.
+    """Hold out `fraction` of the bytes of `corpus` (0: nothing), and at least MINIMUM; O(1) memory, at most two passes.
 
-    More is held out until it is DOCUMENTS documents, or a tenth of the corpus: errors come from the spread between documents.
-    Whole documents are held out if that comes to less than a fifth of the corpus. Otherwise it has too few documents,
-    as one long book, and parts of documents are, if need be smaller ones.
+    If this is fewer than DOCUMENTS documents more is held out, up to a tenth of the corpus, since errors are estimated from the
+    spread between documents. Whole documents are held out if they are less than a fifth of the corpus. Otherwise it has too
+    few of them, as in one long book, and parts of documents are held out, smaller ones if need be.
 
     Raises ValueError for a corpus that is too small to be split.
     """

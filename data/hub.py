@@ -1,4 +1,4 @@
-"""Corpora of the Hugging Face hub, streamed: nothing but the text column of what is needed is downloaded."""
+"""Corpora of the Hugging Face hub, streamed: only the text column is downloaded, and only as much as is needed."""
 
 import re
 from collections.abc import Callable, Iterable, Iterator
@@ -21,9 +21,9 @@ class HubCorpus:
     characters: int | None = None
 
     def stream(self, column: str) -> Iterator[str]:
-        """The documents; `column` is what to read where the corpus does not say.
+        """The documents; `column` is read unless the corpus names its own.
 
-        Raises ConnectionError or ValueError with one sentence, whatever the many layers below raise.
+        Raises ConnectionError or ValueError with one sentence, whatever the libraries below raise.
         """
         return self.documents(self._rows(self.column or column))
 

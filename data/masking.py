@@ -1,4 +1,4 @@
-"""What a masked model reads in place of the text, and which tokens it predicts."""
+"""Masking: what a masked model reads instead of the text, and which tokens it predicts."""
 
 from dataclasses import dataclass
 from typing import Literal

@@ -33,7 +33,7 @@ class MeasureConfig:
 
 
 def write_text(path: Path, megabytes: int, seed: int = 0) -> None:
-    """A text in which hardly a line repeats: made-up words, their frequencies those of a natural language.
+    """Write a text of made-up words with the frequencies of a natural language, in which hardly any line repeats.
 
     200,000 words of one to five syllables drawn from Zipf's law (Zipf, 1949), every hundredth a number or a word never
     seen before, in sentences, paragraphs and documents of random length.

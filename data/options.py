@@ -1,4 +1,4 @@
-"""Values of dataclass fields against the types that the fields declare: an annotation alone checks nothing."""
+"""Checks the values of dataclass fields against their declared types, since an annotation alone checks nothing."""
 
 import ast
 import dataclasses
@@ -26,7 +26,7 @@ def expected(annotation: Any) -> str:
 
 
 def fits(value: Any, annotation: Any) -> bool:
-    """Whether a value is of the declared type; a whole number is a number too, and NaN and infinity are none."""
+    """Whether a value is of the declared type. An int is accepted as a float; NaN and infinity are not."""
     origin, arguments = get_origin(annotation), get_args(annotation)
     if annotation is Any:
         return True
@@ -50,7 +50,7 @@ def fits(value: Any, annotation: Any) -> bool:
 
 
 def check_types(made: T) -> T:
-    """A dataclass whose fields hold what they declare, returned as it is. Raises ValueError for the first that differs."""
+    """Return a dataclass if its fields hold what they declare. Raises ValueError for the first that does not."""
     for name, annotation in get_type_hints(type(made)).items():
         if name in {f.name for f in dataclasses.fields(cast(Any, made))} and not fits(getattr(made, name), annotation):
             found = getattr(made, name)
@@ -59,7 +59,7 @@ def check_types(made: T) -> T:
 
 
 def convert(text: str, annotation: Any, name: str) -> Any:
-    """What a word on the command line means for a field. Raises ValueError with what was expected."""
+    """The value that a word on the command line stands for. Raises ValueError with what was expected."""
     origin, arguments = get_origin(annotation), get_args(annotation)
     candidates: list[Any] = []
     for kind in arguments if origin in (Union, types.UnionType) else (annotation,):

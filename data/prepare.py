@@ -121,7 +121,7 @@ class CorpusInfo:
 
 @dataclass(frozen=True)
 class PreparedCorpus:
-    """key: a hash of all that decides the tokens. notes: what was left out of the corpus, a sentence each."""
+    """key: a hash of everything that determines the tokens. notes: sentences on what was left out of the corpus."""
 
     tokenizer: Tokenizer
     train: Shards
@@ -132,7 +132,7 @@ class PreparedCorpus:
 
 
 def prepare(config: DataConfig) -> PreparedCorpus:
-    """The corpus of `config`, split, tokenized and encoded; what an earlier run prepared from the same bytes is used.
+    """The corpus of `config`, split, tokenized and encoded. If an earlier run prepared the same bytes its result is used.
 
     Several processes may call this at once: one prepares, the others wait and share.
 

@@ -35,7 +35,7 @@ class Part(NamedTuple):
 def kind(path: Path) -> str:
     """The suffix that says how to read `path`, without the packing: "corpus.jsonl.gz" is ".jsonl", "corpus.gz" text.
 
-    Raises ValueError for a suffix that no reader is for.
+    Raises ValueError for a suffix that no reader handles.
     """
     suffixes = [suffix.lower() for suffix in path.suffixes]
     packed = bool(suffixes) and suffixes[-1] in PACKED
@@ -80,8 +80,8 @@ def _text_parts(path: Path, cut: int) -> Iterator[Part]:
                     yield Part(part, first)
                     first = False
             first = True
-        # Bounded memory: what is over-long already is given away before its end has been read. White space at the end is
-        # kept: with what comes next it may be a blank line. Of a line of spaces a single one says as much.
+        # Bounded memory: parts of a document that is too long are yielded before its end has been read. White space at the end
+        # is kept: with what comes next it may be a blank line. Of a line of spaces a single one says as much.
         body = pending.rstrip()
         space = pending[len(body) :]
         *ready, pending = _cut(body, cut)
@@ -183,7 +183,7 @@ def _lines(path: Path) -> Iterator[str]:
 
 
 def _text_blocks(path: Path) -> Iterator[str]:
-    """The file as text with "\\n" line ends. Raises ValueError with the byte offset for what is no UTF-8 text."""
+    """The file as text with "\\n" line ends. Raises ValueError with the byte offset for bytes that are not UTF-8 text."""
     decoder = codecs.getincrementaldecoder("utf-8-sig")()
     offset = 0  # bytes read before this block
     held = ""  # a final "\r", until it is known whether a "\n" follows

@@ -65,7 +65,7 @@ class ShardHeader:
 
     @classmethod
     def read(cls, path: Path) -> "ShardHeader":
-        """Raises ValueError for a file that is no shard or not a whole one."""
+        """Raises ValueError for a file that is not a shard, or not a complete one."""
         advice = f"delete the folder {path.parent.parent} and run again"
         with open(path, "rb") as file:
             header = file.read(_HEADER)
@@ -153,7 +153,7 @@ class Shards:
     def _gathered(
         self, starts: np.ndarray, length: int, dtype: type, read: Callable[[int, int, int], np.ndarray]
     ) -> np.ndarray:
-        """read: of a shard what stands from one position to another, as far as it goes."""
+        """read: gives the content of a shard from one position to another, as far as the shard goes."""
         starts = starts % self.tokens
         windows: np.ndarray = np.empty((len(starts), length), dtype)
         shards = np.searchsorted(self._first_tokens, starts, side="right") - 1

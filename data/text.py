@@ -1,8 +1,8 @@
-"""One way to read text that somebody else wrote: bytes to lines, and lines to JSON.
+"""The one way in which other people's text is read: bytes to lines, and lines to JSON.
 
 Lines end with \\n or \\r\\n and with nothing else: a line separator of Unicode, a form feed or a lone \\r inside a line is text.
-A byte order mark at the beginning is none. What is not UTF-8, half a character of UTF-16 and a number that is none (NaN,
-Infinity) are refused in a sentence that names the file and the line.
+A byte order mark at the beginning is dropped. Bytes that are not UTF-8, half of a UTF-16 pair, and NaN and Infinity are refused
+with a sentence that names the file and the line.
 """
 
 import json
@@ -25,7 +25,7 @@ def decoded(content: bytes, name: str) -> str:
 
 
 def lines_of(text: str) -> list[str]:
-    """The lines of a text without their ends; an end of a line at the end begins no other one."""
+    """The lines of a text without their ends. A line end at the end of the text does not begin another line."""
     found = text.split("\n")
     if not found[-1]:
         found.pop()
@@ -45,7 +45,8 @@ def read_lines(path: Path) -> list[str]:
 
 
 def parsed(text: str, where: str, *, file_names: bool = False) -> Any:
-    """A JSON value. Raises ValueError that begins with `where` for what is none, or holds what no text and no number is.
+    """A JSON value. Raises ValueError, which begins with `where`, for anything else, and for half of a UTF-16 pair, NaN or
+    Infinity in it.
 
     file_names: it may hold names of files, which need not be text: Python writes their odd bytes as halves of characters.
     """

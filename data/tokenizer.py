@@ -121,7 +121,7 @@ class Tokenizer:
         return self.encode(text)
 
     def starts_of(self, texts: list[str]) -> list[np.ndarray]:
-        """Of each text's tokens which begin a word, what stands between spaces."""
+        """For each text: which of its tokens begin a word, words being separated by spaces."""
         found = [self.starts_word[np.array(ids, dtype=np.int64)] for ids in self.encode_batch(texts)]
         for starts in found:
             starts[:1] = True
@@ -210,7 +210,7 @@ class Tokenizer:
 
 
 def check_vocabulary(vocab_size: int) -> None:
-    """Raises ValueError for a vocabulary that could not even spell."""
+    """Raises ValueError for a vocabulary that is too small to spell."""
     if vocab_size < _SMALLEST:
         raise ValueError(
             f"a vocabulary of {vocab_size} is too small: {len(SPECIALS)} specials and 256 bytes are in it, "
@@ -219,7 +219,7 @@ def check_vocabulary(vocab_size: int) -> None:
 
 
 def sample_lines(documents: Iterable[str], size: int) -> Iterator[str]:
-    """About _SAMPLE bytes of lines of `documents`, which hold `size` bytes in all.
+    """About _SAMPLE bytes of lines, drawn from `documents`, which hold `size` bytes in all.
 
     A line is taken or not by a hash of its text: the same text gives the same sample, and memory stays bounded.
     """
@@ -244,7 +244,7 @@ def alphabet(counts: Counter, room: int) -> list[str]:
 
 
 def _coverage(lines: list[str], vocab_size: int) -> float:
-    """Of the characters of the lines: those that may fill half of the vocabulary."""
+    """The share of the lines' characters that the characters of half a vocabulary cover."""
     counts: Counter[str] = Counter()
     for line in lines:
         counts.update(line)

@@ -1,4 +1,4 @@
-"""Ids of the special tokens, for those who need nothing else of a tokenizer."""
+"""Ids of the special tokens, for code that needs nothing else of a tokenizer."""
 
 from dataclasses import dataclass
 

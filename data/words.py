@@ -1,8 +1,9 @@
-"""Words as stretches of tokens: which tokens belong together, and what a training pass hides of them.
+"""Words as spans of tokens: which tokens belong together, and which words a training pass hides.
 
-A word is what stands between spaces, or what `--words jieba` found in Chinese when the corpus was prepared. Where nothing tells
-words apart, what would be a word is a sentence; a stretch of more than LONGEST tokens is therefore cut at random, into spans of
-geometric length (SpanBERT, Joshi et al. 2020, arXiv 1907.10529).
+Words are separated by spaces,
+or were found in Chinese by `--words jieba` when the corpus was prepared. In text without either a whole sentence would be one
+word; so a stretch of more than LONGEST tokens is cut at random into spans of geometric length (SpanBERT, Joshi et al. 2020,
+arXiv 1907.10529).
 """
 
 from dataclasses import dataclass

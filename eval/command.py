@@ -1,4 +1,4 @@
-"""What every command of this folder does alike: read its options, open checkpoints, say what went wrong and go on."""
+"""What all commands of this folder share: read options, open checkpoints, report what failed, and go on."""
 
 import traceback
 from collections.abc import Callable, Iterator, Sequence
@@ -23,8 +23,8 @@ C = TypeVar("C")
 def command(kind: type[C], description: str, run: Callable[[C, Console], int | None]) -> int:
     """`run` with a `kind` made from the command line; its exit code, or 2 after one sentence.
 
-    What a user can cause is a ValueError or an OSError. Anything else is a mistake of ours: it is said in a sentence too, and its
-    traceback is kept in a file that the sentence names.
+    Errors that a user can cause are a ValueError or an OSError. Any other exception is our bug: it is reported in a sentence
+    too, and its traceback is written to a file that the sentence names.
     """
     config = None
     try:
@@ -38,7 +38,7 @@ def command(kind: type[C], description: str, run: Callable[[C, Console], int | N
 
 
 def told(error: Exception, out: Path | None) -> str:
-    """The sentence of an error; of one that is nobody's input, with the file that holds its traceback."""
+    """The sentence for an error. For a bug of ours it names the file that holds the traceback."""
     sentence = " ".join(str(error).split()) or type(error).__name__
     if isinstance(error, ValueError | OSError) and not isinstance(error, UnicodeError):
         return sentence
@@ -55,7 +55,7 @@ def told(error: Exception, out: Path | None) -> str:
 
 @contextmanager
 def barrier(what: str, failed: list[str], out: Path | None = None) -> Iterator[None]:
-    """Around one task, file or contestant: whatever it raises is a sentence in `failed`, and the others go on."""
+    """Around one task, file or checkpoint: an exception becomes a sentence in `failed`, and the others go on."""
     try:
         yield
     except Exception as error:
@@ -75,7 +75,7 @@ def note(sentence: str, console: Console) -> None:
 
 
 def open_checkpoints(paths: Sequence[Path]) -> dict[str, tuple[MaskedLM, Tokenizer]]:
-    """By the path as it was given. Raises ValueError where one folder is named twice, in whatever words."""
+    """Checkpoints by their path as given. Raises ValueError if one folder is named twice, even by different paths."""
     found: dict[str, tuple[MaskedLM, Tokenizer]] = {}
     known: dict[Path, str] = {}
     for path in paths:

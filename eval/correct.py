@@ -7,8 +7,8 @@ of spelling, or by a confusion set (for Chinese: characters taken for each other
     --pairs FILE    instead of texts, wrong and right ones (a tab between): detection and correction, precision, recall and F1.
                     The margin is swept on --dev, a file of the same kind, if there is one.
 
-An edit is a stretch of words, or of characters where words have no spaces, that differs. Detected: the stretch is one that
-differs from the right text; corrected: and what stands instead is right too.
+An edit is a stretch of words that differs (of characters, where words have no spaces). It is detected if the stretch differs
+from the right text, and corrected if its replacement is right too.
 """
 
 import sys

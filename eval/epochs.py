@@ -43,7 +43,7 @@ def best_epoch(
     what: str = "the fine-tuning",
     progress: Callable[[float, str], None] = lambda share, text: None,
 ) -> Best:
-    """Train `module` and leave it with the weights of its best epoch. Nothing waits for the device but every 20th step.
+    """Train `module` and leave it with the weights of its best epoch. Only every 20th step waits for the device.
 
     batches: of one epoch, in its order; steps: of all epochs together. patience: epochs without a better one after which it
     stops, 0 never. later_of_equals: of epochs that are judged alike the last counts, otherwise the first.
@@ -69,7 +69,7 @@ def best_epoch(
                 progress(step / steps, f"loss {loss.item():.3f}")
             worst = torch.maximum(worst, torch.stack([loss.detach(), norm]).abs())
         seconds += time.perf_counter() - started
-        if not torch.isfinite(worst).all():  # a norm that is not a number has made the weights none
+        if not torch.isfinite(worst).all():  # a norm that is not a number has spoilt the weights
             raise Diverged(
                 f"{what} has diverged in epoch {epoch} (the loss or a gradient is not a number); take a lower learning rate."
             )

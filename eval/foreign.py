@@ -1,8 +1,8 @@
-"""Everybody's masked models in our evaluation: `hf:PATH` or `hf:NAME` where a checkpoint is asked for.
+"""Masked models of transformers in our evaluation: `hf:PATH` or `hf:NAME` in place of a checkpoint.
 
 Any `AutoModelForMaskedLM` with a fast tokenizer. Predicting a position takes a copy of the sentence with [MASK] there, as for
-vanilla; words are its tokenizer's own (`word_ids`); fine-tuning and similarity read its last states. What `eval/` asks of a model
-and of a tokenizer is what the two classes here offer.
+vanilla; words are its tokenizer's own (`word_ids`); fine-tuning and similarity read its last states. The two classes here have
+the methods that `eval/` calls on a model and on a tokenizer.
 """
 
 import hashlib
@@ -101,7 +101,8 @@ class ForeignTokenizer:
         return self.theirs.decode([int(i) for i in ids], skip_special_tokens=True)
 
     def text_of(self, ids: list[int]) -> str:
-        """The text of `ids` inside a sentence. Of a piece that only continues a word nothing: alone it is no text."""
+        """The text of `ids` inside a sentence. Empty for a piece that only continues a word, since it is not a text by
+        itself."""
         pieces = self.pieces(ids)
         if pieces and pieces[0].startswith("##"):
             return ""
@@ -164,7 +165,7 @@ class ForeignArchitecture(nn.Module):
 
 
 class ForeignHead(nn.Module):
-    """Of logits that are there."""
+    """A head for states that are logits already."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -205,7 +206,7 @@ class ForeignLM(MaskedLM):
 
 
 def longest(theirs: Any, tokenizer: ForeignTokenizer) -> int:
-    """Tokens that it reads at most: of its positions those that RoBERTa spends on padding are none."""
+    """The most tokens that it can read: its positions, without those that RoBERTa reserves for padding."""
     count = getattr(theirs.config, "max_position_embeddings", 512)
     for name, module in theirs.named_modules():
         if isinstance(module, nn.Embedding) and name.endswith("position_embeddings") and module.padding_idx is not None:
@@ -214,7 +215,7 @@ def longest(theirs: Any, tokenizer: ForeignTokenizer) -> int:
 
 
 def open_foreign(name: str) -> tuple[ForeignLM, ForeignTokenizer]:
-    """`hf:...`: a folder, or a name on the hub. Raises ValueError for what is no masked model."""
+    """`hf:...`: a folder, or a name on the hub. Raises ValueError if it is not a masked model."""
     needs("transformers", name)
     from transformers import AutoModelForMaskedLM, AutoTokenizer
     from transformers.utils import logging

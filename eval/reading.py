@@ -1,4 +1,4 @@
-"""Rows of files that other people wrote, and of the hub: each a value, or one sentence that names file and line."""
+"""Reads rows of other people's files, and of the hub. An error is one sentence that names file and line."""
 
 import math
 from collections.abc import Iterable, Iterator
@@ -24,7 +24,7 @@ def hub_rows(name: str, dataset: tuple[str, ...], split: str) -> Iterable[dict[s
 
 
 def number_of(found: Any, where: str) -> float:
-    """Raises ValueError for what is not a number, NaN and infinity among it."""
+    """Raises ValueError for anything that is not a finite number."""
     try:
         value = float(found)
     except (TypeError, ValueError):
@@ -51,7 +51,7 @@ def whole_json(path: Path) -> Any:
 
 
 def parquet(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
-    """Raises ValueError that names the file where it is none, or damaged."""
+    """Raises ValueError, with the file's name, if it is not a Parquet file or is damaged."""
     import pyarrow
     import pyarrow.parquet
 

@@ -56,7 +56,7 @@ class ScoreConfig:
 
 
 def chunks(lines: Iterable[bytes], name: str, size: int = LINES) -> Iterator[list[str]]:
-    """Raises ValueError that names the line for what is no text."""
+    """Raises ValueError, with the line number, for bytes that are not text."""
     group: list[str] = []
     for number, line in enumerate(lines, start=1):
         try:

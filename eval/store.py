@@ -1,8 +1,8 @@
-"""Results on disk: one line for each, found again by all that made it.
+"""Results on disk: one line for each, found again by everything that determines it.
 
 A record's key is a digest of everything that decides its numbers: the weights, the rows of every split that was read, method,
-recipe, seed, and FORMAT. What a command shows, averages or submits are the records of its own keys; what else the file holds,
-of another command, of weights that are no more, or of an older version, stays there and is not shown.
+recipe, seed, and FORMAT. A command shows, averages and submits only the records of its own keys. Other records in the file, of
+other commands, of weights that are gone, or of an older version, stay there and are not shown.
 
 Writing appends a line under a lock, so that two commands on one folder lose nothing. A line that is damaged is named and moved
 to results.damaged.jsonl.
@@ -35,7 +35,7 @@ def key_of(**parts: Any) -> str:
 
 
 def digest_of(rows: Sequence[Any]) -> str:
-    """Of rows, all of them and whatever they hold, by how they are written out."""
+    """A digest of rows, from their written form."""
     digest = hashlib.sha256(str(len(rows)).encode())
     for row in rows:
         digest.update(repr(row).encode("utf-8", "backslashreplace"))
@@ -43,7 +43,7 @@ def digest_of(rows: Sequence[Any]) -> str:
 
 
 def digest_of_model(model: torch.nn.Module, tokenizer: Tokenizer) -> str:
-    """Of the weights, the configuration and the tokenizer: another checkpoint under the same name is another model."""
+    """A digest of the weights, the configuration and the tokenizer: another checkpoint with the same name is another model."""
     digest = hashlib.sha256(f"{model.config}{tokenizer.hash}".encode())
     for name, tensor in model.state_dict().items():
         digest.update(name.encode())
@@ -65,7 +65,7 @@ class Store:
         return next((record for record in self.records() if record.get("key") == key), None)
 
     def own(self, keys: Sequence[str]) -> list[Record]:
-        """Of these keys, in their order; those that are not there are left out."""
+        """The records of these keys, in their order; missing ones are left out."""
         known = {record.get("key"): record for record in self.records()}
         return [known[key] for key in dict.fromkeys(keys) if key in known]
 

@@ -3,8 +3,8 @@
     python -m eval.words --checkpoints A B --corpus FILE                    words between spaces (make words)
     python -m eval.words --checkpoints A hf:bert-base-chinese --corpus FILE --segmenter jieba
 
-A token is no unit for tokenizers to be compared in: a piece whose neighbours belong to the same word is easy, and the easier the
-finer the pieces. Here a word of the text is hidden with all of its tokens, and its bits are divided by its characters:
+Tokenizers cannot be compared by the token: a piece whose neighbours belong to the same word is easy to predict, and the finer
+the pieces, the easier. Here a word of the text is hidden with all of its tokens, and its bits are divided by its characters:
 
     together   each of its tokens is predicted while all are hidden, and these are added up
     chain      each is predicted from what stands outside of the word and the word's tokens before it: the word's probability

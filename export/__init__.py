@@ -1,1 +1,1 @@
-"""Models as others read them: a Hugging Face folder, and ONNX."""
+"""Models in the formats of other software: a Hugging Face folder, and ONNX."""

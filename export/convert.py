@@ -1,4 +1,4 @@
-"""A model of ours in the words of transformers: its configuration, and its weights by their names there."""
+"""Converts a model to transformers: its configuration, and its weights by their names there."""
 
 from typing import Any
 

@@ -28,7 +28,7 @@ def converted(model: bytes, vocabulary: Vocabulary) -> Tokenizer:
     pieces = [(piece.piece, piece.score) for piece in proto.pieces]
     tokenizer = Tokenizer(models.Unigram(pieces, unk_id=vocabulary.unk_id, byte_fallback=True))
     dummy = "first" if proto.normalizer_spec.add_dummy_prefix else "never"
-    # Text that spells a byte's piece is no byte: SentencePiece knows that, a Unigram has to be kept from it.
+    # Text that spells the name of a byte's piece is not a byte. SentencePiece knows that; a Unigram has to be told.
     spelt = pre_tokenizers.Split(Regex("<(?=0x[0-9A-F]{2}>)"), "merged_with_previous")
     spaces = pre_tokenizers.Metaspace(replacement=SPACE, prepend_scheme=dummy, split=True)
     tokenizer.pre_tokenizer = pre_tokenizers.Sequence([spaces, spelt])

@@ -67,9 +67,9 @@ class Batch:
 
     @cached_property
     def positions(self) -> Tensor | None:
-        """(M,) int64, the positions that a pass predicts, counted through the batch, row by row; None: every position.
+        """(M,) int64, the positions that a pass predicts, as indices into the flattened batch; None: every position.
 
-        The masked ones, or without a mask all that are no padding. Made once, as `layout` is.
+        The masked ones; without masking, all but padding. Made once, as `layout` is.
         """
         if self.masked is not None:
             return self.masked.flatten().nonzero()[:, 0]
@@ -86,8 +86,7 @@ class Batch:
         return PositionsByRow.of(self.positions, *self.tokens.shape)
 
     def hiding(self, first: Tensor, last: Tensor) -> "Batch":
-        """The same with what each position must not see, first_i .. last_i (B, N); see `spans_of`, which refuses what cannot
-        be."""
+        """The same batch with hidden spans first_i .. last_i (B, N); see `spans_of`, which checks them."""
         return replace(self, spans=spans_of(first, last).to(self.tokens.device))
 
     @property
@@ -96,7 +95,8 @@ class Batch:
         return self.tokens.numel() if self.positions is None else len(self.positions)
 
     def to(self, device: torch.device | str) -> "Batch":
-        """On `device`, with what was made of its contents: nothing there has to read them again, and so to wait."""
+        """On `device`, together with what was made of its contents, so that the device need not wait for them to be read
+        again."""
         _ = self.layout, self.positions, self.by_row
         if torch.device(device) == self.tokens.device:
             return self
@@ -119,7 +119,7 @@ class Batch:
 
 
 def padded(rows: Sequence[Sequence[int]], pad_id: int) -> Batch:
-    """Rows of their own lengths, each a document, as one batch with padding at their ends."""
+    """Rows of different lengths, each a document, as one batch with padding at their ends."""
     length = max(map(len, rows))
     tokens = torch.full((len(rows), length), pad_id)
     documents = torch.full((len(rows), length), -1, dtype=torch.int32)

@@ -1,4 +1,4 @@
-"""Numbers drawn for each sample: what is drawn for a row depends on its number in the data, not on the batch it stands in."""
+"""Random numbers for each sample: they depend on the sample's number in the data, not on the batch that it is in."""
 
 import torch
 from torch import Tensor

@@ -36,7 +36,7 @@ PRESETS: dict[str, dict[str, Any]] = {
 
 
 REMOVED = {"zero_head": False, "softcap": 0.0}
-"""Fields that are no more, with the value that means what a model is without them."""
+"""Fields that were removed, with the value that means the same as not having them."""
 
 
 def size_names() -> tuple[str, ...]:

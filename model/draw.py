@@ -1,7 +1,7 @@
 """The picture of docs/architectures.md, measured from the models: `python -m model.draw docs/architectures.png`.
 
 For each architecture with random weights: on which raw embeddings the keys of its last layer depend (one panel for each set of
-keys that it has), and on which a prediction does. A derivative that is exactly zero is no dependence.
+keys that it has), and on which a prediction does. A derivative of exactly zero counts as no dependence.
 """
 
 import sys

@@ -1,4 +1,4 @@
-"""What a training step costs, counted by PyTorch as the model runs: no architecture writes its own formula.
+"""FLOPs of a training step, counted by PyTorch as the model runs: no architecture writes its own formula.
 
 A multiply-add counts two. Matrix products and attention count, forward and backward; norms, softmax and other elementwise
 work do not, nor what a kernel computes a second time instead of keeping it (Kaplan et al. 2020, arXiv 2001.08361).

@@ -1,4 +1,4 @@
-"""A masked language model that writes: source and target as one text, of which the target is read from left to right.
+"""Generation with a masked language model: source and target are one text, and the target is written from left to right.
 
 After UniLM (Dong et al. 2019, arXiv 1905.03197): the source sees the source, the target the source and its own past.
 

@@ -90,8 +90,8 @@ class Embedding(nn.Module):
     def queries(self, tokens: Tensor, documents: Tensor | None = None) -> Tensor:
         """Where every query stream starts: [MASK] plus position, whatever the tokens are. (B, N) -> (B, N, D)
 
-        Where positions do not enter here (rotary positions) and nothing is dropped, all are one vector: (1, 1, D), which
-        stands for (B, N, D) and costs the first layer's norm and queries next to nothing.
+        With rotary positions and without dropout all positions start from one vector. Then it is returned once, (1, 1, D), and
+        the first layer's norm and queries cost next to nothing.
         """
         if self.positions is None and not (self.training and self.config.dropout):
             tokens, documents = tokens[:1, :1], None
@@ -139,7 +139,7 @@ class Block(nn.Module):
         self.dropout = Dropout(config.dropout)
 
     def read(self, x: Tensor) -> Tensor:
-        """What attention sees of a stream of this depth: normalised in pre-norm, as it is in post-norm."""
+        """What attention reads of a stream: normalised in pre-norm, unchanged in post-norm."""
         return self.norm_attention(x) if self.pre_norm else x
 
     def heads(self, x: Tensor, rotary: bool = False) -> Tensor:  # (B, N, D) -> (B, H, N, K), a view
@@ -211,7 +211,7 @@ class Block(nn.Module):
     def update(self, x: Tensor, attended: Tensor, positions: Tensor | None = None) -> Tensor:
         """The rest of the layer, given what the rows' attention returned: (B, N, D), (B, H, N, K) -> (B, N, D).
 
-        positions: (M,) int64, counted through the batch: only these rows are computed, (M, D). For a last layer of which
+        positions: (M,) int64, indices into the flattened batch: only these rows are computed, (M, D). For a last layer of which
         only some positions are read.
         """
         attended = rearrange(attended, "b h n k -> b n (h k)")

@@ -42,7 +42,7 @@ class MaskedLM(nn.Module):
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
         self.architecture = architecture_class(config.architecture)(config)
-        # Every option is written out, so that a checkpoint outlives a change of defaults.
+        # Every option is written out, so that a change of defaults does not change old checkpoints.
         options = tuple(asdict(self.architecture.options).items())
         self.config = config = replace(config, options=options)
         self.head = Head(config, self.architecture.embedding.table)

@@ -41,7 +41,7 @@ class Benchmark:
 
     @classmethod
     def load(cls, folder: Path) -> "Benchmark":
-        """What the last command on this folder showed. Raises FileNotFoundError or ValueError if there is none."""
+        """What the last command on this folder showed. Raises FileNotFoundError or ValueError if nothing was shown."""
         path, shown = folder / "results.jsonl", folder / "shown.json"
         if not path.exists() or not shown.exists():
             raise FileNotFoundError(f"{folder} holds no results; give the OUT folder of make glue or make clue.")

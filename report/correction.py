@@ -1,4 +1,4 @@
-"""A page of texts with their doubtful words marked: pressing one shows what else could stand there. One file, opens offline."""
+"""A page of texts with doubtful words marked; a click on one shows its alternatives. One file, opens offline."""
 
 import html
 import math

@@ -111,7 +111,7 @@ def machines(results: Results) -> list[str]:
 
 
 def setting(results: Results) -> list[tuple[str, str]]:
-    """What was run, where."""
+    """What was run, and on which machine."""
     config, corpus = results.config, results.facts["corpus"]
     side_by_side = f"side by side, {config['workers'] or 'as many as cores'} at a time"
     how = side_by_side if config["workers"] != 1 else f"trained in turns of {config['slice_seconds']:g} s"
@@ -140,7 +140,7 @@ def setting(results: Results) -> list[tuple[str, str]]:
 
 
 def suspended(results: Results) -> list[str]:
-    """What a contestant was not charged for."""
+    """Time that was not counted for a contestant."""
     ends = [(label, seed, curve[-1]) for label, own in results.curves.items() for seed, curve in own.items() if curve]
     return [
         f"{label} (seed {seed}) was suspended or stalled for {end['suspended']:.0f} s, which are not charged."
@@ -228,7 +228,7 @@ PAGE = """<!doctype html>
 
 
 def html_page(results: Results, examples: list[dict[str, Any]], every: int = 0) -> str:
-    """every: seconds after which a browser reads the page again, while the race runs."""
+    """every: seconds after which a browser reloads the page, while the run trains."""
     e = html.escape
     rows = results.rows()
     shown = []
@@ -263,7 +263,7 @@ def html_page(results: Results, examples: list[dict[str, Any]], every: int = 0) 
 
 
 def write_progress(folder: Path, *, refreshed: bool = True) -> None:
-    """report.html of a race that runs, or has been stopped: what is known so far. refreshed: a browser reads it again."""
+    """Write report.html of an unfinished run: what is known so far. refreshed: whether a browser reloads it."""
     write_atomically(folder / "report.html", html_page(Results.load(folder), [], every=REFRESH if refreshed else 0))
 
 

@@ -80,7 +80,7 @@ def curve_panel(axes: Axes, results: Results, axis: str, value: str) -> None:
 
 def legend(figure: Figure, *panels: Axes) -> None:
     """Above the panels, where no label is too long; a line for each contestant whose label is. A contestant has one colour and
-    marker in all panels, and one entry, by its label in the first that shows it."""
+    marker in all panels, and one entry in the legend."""
     found: list[tuple[Any, str]] = []
     for axes in panels:
         for handle, name in zip(*axes.get_legend_handles_labels()):
@@ -88,7 +88,7 @@ def legend(figure: Figure, *panels: Axes) -> None:
             like = {other.get_marker() for other, _ in found if other.get_color() == line.get_color()}
             if axes is panels[0] or not like & {line.get_marker(), "None"}:  # one without markers stands for its colour
                 found.append((line, name))
-    if not found:  # nobody got as far as a first evaluation
+    if not found:  # no contestant has been evaluated yet
         return
     handles, labels = zip(*found)
     columns = 1 if max(map(len, labels)) > 40 else min(4, len(labels))

@@ -7,9 +7,9 @@ from typing import Any, Protocol
 from data.text import parsed, read_lines, read_text
 
 OLDER = {"evaluation.positions": "evaluation.places"}
-"""Settings that had another name once."""
+"""Settings that were renamed: by their old name the new one."""
 LATER = {"optimizer": {"regulariser": "weight_decay"}}
-"""Settings that came later, with what runs without them had."""
+"""Settings that were added later, with the value that older runs had."""
 
 CONFIG: tuple[str, ...] = (
     "sequence_length",
@@ -26,7 +26,7 @@ FACTS = ("identity", "precision", "yardstick.dev.tokens", "yardstick.test.tokens
 
 
 def read_records(path: Path) -> list[dict[str, Any]]:
-    """The lines of a results.jsonl. Raises ValueError that names file and line for what is no record."""
+    """The lines of a results.jsonl. Raises ValueError, with file and line, for a line that is not a record."""
     records = []
     for number, line in enumerate(read_lines(path), start=1):
         if not line.strip():
@@ -57,7 +57,7 @@ def read_json(path: Path, *needed: str) -> dict[str, Any]:
 
 
 class Recorded(Protocol):
-    """A run as its files say."""
+    """A run, as read from its files."""
 
     @property
     def facts(self) -> dict[str, Any]: ...

@@ -76,7 +76,7 @@ class Fit:
 
 
 def all_points(runs: Sequence[Results]) -> dict[str, list[Point]]:
-    """By kind, every finished shape and budget, seeds of all runs together; a shape is what it is, however it was spelt.
+    """By kind, every finished shape and budget, seeds of all runs together. Equal shapes are joined, however they were written.
 
     Raises ValueError for runs of different text, tokenizer, yardstick, batch or precision.
     """

@@ -15,7 +15,7 @@ from report.records import read_json, read_records
 class Row:
     """A contestant at the end of its budget, or what became of it.
 
-    state: "finished", "unfinished", or "diverged". Numbers of one that is not finished are None.
+    state: "finished", "unfinished" or "diverged". If it is not finished its numbers are None.
     behind: the paired difference to the best row; words_behind: on whole words, to the row that is best on these on dev.
     sooner: the share of the baseline's budget, on the run's own axis, after which this contestant's *curve*, at its rate then,
     had fallen to the baseline's final value; None for the baseline, and where it never did.
@@ -104,7 +104,7 @@ class Results:
 
     @property
     def baselines(self) -> list[str]:
-        """All of them, best first."""
+        """All vanilla contestants with the whole budget, best first."""
         vanilla = [
             label
             for label in self.finished
@@ -300,7 +300,7 @@ class Results:
 def first_reached(curve: list[tuple[float, float]], target: float) -> float | None:
     """Where a curve of (x, value) first falls to `target`, linear between its points; None if it never does.
 
-    Before the first point nothing is known, so a target already met there counts as reached at the first point.
+    A target that is already met at the first point counts as reached there, since nothing is known before it.
     """
     previous: tuple[float, float] | None = None
     for x, value in curve:

@@ -1,6 +1,7 @@
 """Which settings are best: `python -m report.tuning runs/tune [runs/more ...]` prints a table of each kind, best first.
 
-A kind is an architecture; vanilla with near is one of its own, being another baseline. Settings are chosen by their NLL on the
+A kind is an architecture; vanilla with near is a kind of its own, since it is another baseline. Settings are chosen by their
+NLL on the
 dev half of the held-out documents, and the difference to the best of the kind is paired there, ± half of its 95% interval; the
 test half stands beside it, and whole words beside tokens. Several runs of one corpus, size and budget are read as one.
 """

@@ -1,1 +1,2 @@
-"""The machinery behind pretrain.py: budgets, optimisers, checkpoints, the race of contestants, and its yardstick."""
+"""What pretrain.py is made of: budgets, optimisers, checkpoints, the training of several models in turns, and their
+evaluation."""

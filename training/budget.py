@@ -1,4 +1,5 @@
-"""A budget is what a comparison holds equal: wall-clock, arithmetic or tokens. Schedules follow the share spent."""
+"""A budget is what a comparison holds equal: wall-clock time, arithmetic or tokens. Schedules follow the share that is
+spent."""
 
 import re
 from dataclasses import dataclass

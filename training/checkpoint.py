@@ -1,4 +1,4 @@
-"""Checkpoints that a kill at any moment cannot harm: written beside, synced, then renamed; verified when read.
+"""Checkpoints that a kill at any moment cannot damage: written under another name, synced, then renamed; verified when read.
 
 DIRECTORY/step-00001234/   model.safetensors   weights
                            config.json         the ModelConfig
@@ -40,7 +40,7 @@ def digest(path: Path) -> str:
 def save(directory: Path, step: int, model: MaskedLM, training: dict[str, Any], tokenizer: bytes) -> Path:
     """Write a checkpoint and drop all but the newest two. Raises OSError, with the earlier ones intact.
 
-    A step that is there and whole is not written again: it is the same state.
+    A step that is saved already is not written again: its state is the same.
     """
     final = directory / f"step-{step:08d}"
     if final.exists() and is_whole(final):
@@ -80,13 +80,13 @@ def is_whole(path: Path) -> bool:
 
 
 def sweep(directory: Path) -> None:
-    """Remove what killed saves left behind. For the one process that writes here."""
+    """Remove what killed saves left behind. Only for the one process that writes here."""
     for left in directory.glob(".step-*.tmp"):
         shutil.rmtree(left, ignore_errors=True)
 
 
 def complete(directory: Path) -> list[Path]:
-    """Checkpoint folders that were renamed into position, oldest first. A copy that somebody made under another name is none."""
+    """Complete checkpoint folders, oldest first. Copies under other names are not counted."""
     found = [path for path in directory.glob("step-*") if re.fullmatch(r"step-\d{8,}", path.name) and path.is_dir()]
     return sorted(found, key=lambda path: int(path.name.removeprefix("step-")))
 

@@ -89,13 +89,13 @@ class Contestant:
 
     @property
     def predicted_per_step(self) -> int:
-        """Positions that a step predicts, as asked for by the masking rate now; short documents may have fewer."""
+        """Positions that a step is asked to predict, by the masking rate now; in short documents there may be fewer."""
         masking = self.model.architecture.masking_at(self.fraction)
         length, rows = self.batches.sequence_length, self.tokens_per_step // self.batches.sequence_length
         return self.tokens_per_step if masking is None else rows * max(1, round(masking.rate * length))
 
     def flops_of(self, predicted: int, fraction: float | None = None) -> float:
-        """Of a batch that predicts so many positions, when this share of the budget is spent; now, if none is given."""
+        """FLOPs of a batch that predicts this many positions, when this share of the budget is spent (by default: now)."""
         fraction = self.fraction if fraction is None else fraction
         shape = self.batches.batch_size, self.batches.sequence_length
         return step_flops(self.model.config, *shape, self.model.architecture.phase(fraction))(predicted)
@@ -163,7 +163,7 @@ class Contestant:
         }
 
     def diverge(self) -> None:
-        """Remember that the model is lost, at this share of its budget."""
+        """Record that the model diverged, at this share of its budget."""
         self.progress.diverged = self.fraction
         self.last = {}
 
@@ -237,8 +237,8 @@ class Contestant:
         self.ahead = step, [batch.to(self.device) for batch in batches]
 
     def save(self, directory: Path, tokenizer: bytes) -> None:
-        """A checkpoint, which rank 0 writes and all gather; of a diverged model only the note that it is, so that its last sound
-        checkpoint stays."""
+        """Write a checkpoint: all ranks gather it, rank 0 writes. For a diverged model only this fact is noted, and its last
+        sound checkpoint stays."""
         if self.progress.diverged is not None:
             if not self.ranks.first:
                 return
@@ -251,7 +251,7 @@ class Contestant:
             checkpoint.save(directory, self.progress.step, model, state, tokenizer)
 
     def _made(self) -> dict[str, Any]:
-        """What a checkpoint belongs to: corpus and tokenizer, seed, order of the data, optimiser."""
+        """What a checkpoint depends on: corpus and tokenizer, seed, order of the data, optimiser."""
         batches = [self.batches.batch_size, self.accumulate, self.batches.sequence_length]
         optimizer = dataclasses.asdict(self.optimizer_config)
         return {**self.identity, "seed": self.seed, "batches": batches, "optimizer": optimizer}

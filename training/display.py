@@ -1,4 +1,4 @@
-"""What a run shows while it works: a live bar for each model on a terminal, plain lines elsewhere."""
+"""Progress of a run: a live bar for each model on a terminal, plain lines elsewhere."""
 
 import contextlib
 import io
@@ -23,7 +23,7 @@ def clock(seconds: float) -> str:
 
 
 class Steady(io.TextIOBase):
-    """A stream that never fails: what it cannot show is lost, and whoever prints goes on.
+    """A stream that never fails: what it cannot show is dropped, and the run goes on.
 
     A closed pipe, a full disk under the log, a terminal that is gone: from the first failure on, all goes nowhere. Characters
     that the terminal lacks are spelt out.

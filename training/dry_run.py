@@ -1,6 +1,6 @@
-"""`pretrain.py --dry-run`: what a run would take, without reading the corpus and without training.
+"""`pretrain.py --dry-run`: what a run would need. It neither reads the corpus nor trains.
 
-What a run refuses for its options a dry run refuses too; what only the corpus can show, it cannot know.
+It refuses the same options as a run. Errors in the corpus it cannot see.
 """
 
 import time

@@ -1,4 +1,4 @@
-"""A contestant as it is named on the command line."""
+"""A contestant (a model in a run), as it is given on the command line."""
 
 import dataclasses
 import re

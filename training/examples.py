@@ -1,4 +1,4 @@
-"""Held-out text with one token hidden, and what each model would write there: the numbers made visible."""
+"""Held-out text with one token hidden, and what each model would write there."""
 
 import dataclasses
 from typing import Any

@@ -45,7 +45,7 @@ def facts_of(run: Any) -> dict[str, Any]:
 
 
 def begun_from(run: Any, contestant: Contestant) -> dict[str, Any]:
-    """The checkpoint that it started from; of a run that goes on, what facts.json says."""
+    """The checkpoint that it started from; for a run that is resumed, as facts.json has it."""
     if (begun := run.warm_starts.get(contestant.label)) is not None:
         return dataclasses.asdict(begun)
     path = run.folder / "facts.json"

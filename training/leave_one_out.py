@@ -107,7 +107,7 @@ class Yardstick:
         return self.positions.numel()
 
     def first(self, tokens: int) -> "Yardstick":
-        """As many of the first windows as hold this many positions."""
+        """The first windows that together have this many positions."""
         windows = -(-tokens // self.positions.shape[1])
         documents = None if self.documents is None else self.documents[:windows]
         return replace(
@@ -168,7 +168,7 @@ def rows_of(tokens: Tensor, documents: Tensor | None, rows: slice) -> Batch:
 
 
 def kinds_of(batch: Batch, positions: Tensor, begins: np.ndarray, special_ids: tuple[int, ...]) -> dict[str, Tensor]:
-    """For each of KINDS which of the positions (W, P) are of it. begins: (W, N) bool, which tokens begin a word."""
+    """For each of KINDS, which of the positions (W, P) are of this kind. begins: (W, N) bool, which tokens begin a word."""
     tokens = batch.tokens.numpy()
     documents = None if batch.documents is None else batch.documents.numpy()
     starts = word_starts(tokens, begins, special_ids, documents)

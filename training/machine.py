@@ -113,7 +113,7 @@ def processor_name() -> str:
 
 
 def git_revision() -> str:
-    """Of this code's own repository, with a mark where it was changed; not of one that it happens to be unpacked in."""
+    """The commit of this code, marked if files were changed. Empty if the code is not in a repository of its own."""
     root = Path(__file__).resolve().parents[1]
     surroundings = {name: value for name, value in os.environ.items() if not name.startswith("GIT_")}
     try:

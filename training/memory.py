@@ -18,7 +18,7 @@ def training_memory_bytes(contestant: Contestant) -> int:
     Counted rather than read from the process, because contestants share it. Workspace inside operators is not seen.
     """
     model = contestant.model
-    if is_sharded(model):  # a whole twin: this rank looks alone
+    if is_sharded(model):  # a copy that is not sharded: this rank measures alone
         model = MaskedLM(model.config).to(contestant.device)
     batch = contestant.batches.at(0, model.architecture.masking_at(0.0)).to(contestant.device)
     with contestant.precision():

@@ -1,4 +1,4 @@
-"""What a contestant has done and spent, and the clock that charges it for its time."""
+"""What a contestant has done and spent, and the clock that measures its training time."""
 
 import dataclasses
 import time
@@ -14,7 +14,7 @@ class Progress:
 
     sessions: for each process that trained it, the machine it ran on and the step at which it took over.
     diverged: the share of the budget that was spent when its loss was no longer a number, or None.
-    suspended: seconds that the process stood still while it trained, which are not charged.
+    suspended: seconds for which the process was stopped while it trained; they are not counted.
     """
 
     step: int = 0
@@ -34,7 +34,7 @@ class Progress:
 
 
 class Clock:
-    """Seconds since it was made, less those in which the process stood still: suspended, or stalled for whole seconds."""
+    """Seconds since it was made, without those in which the process was suspended or stalled for whole seconds."""
 
     STILL = 2.0  # seconds without work between two ticks that are taken for a stop
 
@@ -44,7 +44,7 @@ class Clock:
         self.suspended, self.longest = 0.0, 0.0
 
     def tick(self) -> float:
-        """Call it after each step; a step that takes long without working is charged as the longest before it."""
+        """Call it after each step. A step that took long without using the CPU counts as long as the longest before it."""
         now, work = time.perf_counter(), time.process_time()
         took, worked = now - self.last, work - self.work
         if took - worked > self.STILL and took > 10 * max(self.longest, worked):

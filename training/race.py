@@ -1,8 +1,8 @@
-"""Two ways to train the contestants of a run to the ends of their budgets, with the same records at the end.
+"""Two ways to train the contestants of a run to the ends of their budgets, with the same records.
 
-In turns: in this process, a few seconds each, so that whatever else the machine does hits all alike. For wall-clock.
-Side by side: in processes of their own, with a share of the cores each. For budgets of arithmetic or tokens, where time
-decides nothing: two small models on two cores finish a third sooner than one after the other.
+In turns: in this process, a few seconds each, so that other work on the machine slows all alike. For wall-clock budgets.
+Side by side: each in its own process, with a share of the cores. For budgets of arithmetic or tokens, where time does not matter:
+two small models on two cores finish a third sooner than one after the other.
 """
 
 import contextlib
@@ -41,7 +41,7 @@ class Interrupt:
 
 
 class Unfinished(ValueError):
-    """Some contestants failed; the others went on to their ends and are saved."""
+    """Some contestants failed; the others trained to the end and are saved."""
 
 
 def race(run: Run, display: Display, interrupt: Interrupt, on_records: Callable[[], None] = lambda: None) -> bool:
@@ -58,7 +58,7 @@ def race(run: Run, display: Display, interrupt: Interrupt, on_records: Callable[
 
 
 def in_turns(run: Run, display: Display, interrupt: Interrupt, on_records: Callable[[], None]) -> bool:
-    """Whoever has spent the smallest share of its budget is next."""
+    """Next is always the contestant that has spent the smallest share of its budget."""
     failed: dict[int, str] = {}
     for contestant in run.contestants:
         with _barrier(run, contestant, failed):
@@ -87,8 +87,8 @@ def in_turns(run: Run, display: Display, interrupt: Interrupt, on_records: Calla
 
 @contextlib.contextmanager
 def _barrier(run: Run, contestant: Contestant, failed: dict[int, str]) -> Iterator[None]:
-    """Around one contestant: what it raises is its own, kept as a sentence and with its traceback in errors.log. Among several
-    ranks it ends the run, since the others wait for this one."""
+    """Around one contestant: an exception is kept as a sentence, with its traceback in errors.log, and does not stop the
+    others. Among several ranks it ends the run, since the others wait for this one."""
     try:
         yield
     except Exception as error:
@@ -119,7 +119,7 @@ def _told(run: Run, failed: list[str]) -> str:
 
 
 def turn(run: Run, contestant: Contestant, threads: Threads | None = None) -> bool:
-    """A slice of training, and what is due after it. Returns whether there is a new record."""
+    """A slice of training, then evaluation and saving if they are due. Returns whether there is a new record."""
     due, recorded = run.next_evaluation(contestant), len(contestant.progress.history)
     if threads is not None:
 
@@ -144,7 +144,7 @@ def turn(run: Run, contestant: Contestant, threads: Threads | None = None) -> bo
 def side_by_side(
     run: Run, workers: int, display: Display, interrupt: Interrupt, on_records: Callable[[], None]
 ) -> bool:
-    """The most expensive first, so that no worker is left with a long one at the end."""
+    """Train the most expensive first, so that no worker is left with a long one at the end."""
     context = multiprocessing.get_context("spawn")
     tasks, news, stop = context.Queue(), context.Queue(), context.Event()
     order = sorted(range(len(run.contestants)), key=lambda i: -run.contestants[i].budget.amount)
@@ -161,7 +161,7 @@ def side_by_side(
     lost: set[int | None] = set()
 
     def hear(wait: float) -> bool:
-        """Take one message, if one comes in time."""
+        """Handle one message of a worker, if one comes in time."""
         try:
             index, told = news.get(timeout=wait)
         except queue.Empty:
@@ -215,8 +215,8 @@ def side_by_side(
 
 
 def _work(folder: Path, threads: int, tasks: Any, news: Any, stop: Any) -> None:
-    """Train one contestant after the other, telling the parent of each slice; saved and silent once `stop` is set, or once a
-    signal asks. One that fails is told, and the next one begins."""
+    """Train one contestant after the other and report each slice to the parent. Save and stop when `stop` is set or a signal
+    comes. If one fails this is reported, and the next one begins."""
     interrupt = Interrupt()
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the terminal tells everybody; the parent decides
     torch.set_num_threads(threads)
@@ -231,7 +231,7 @@ def _work(folder: Path, threads: int, tasks: Any, news: Any, stop: Any) -> None:
             while not contestant.finished:
                 turn(run, contestant)
                 if os.getppid() != parent:
-                    return  # the parent was killed, and with it the right to write here
+                    return  # the parent was killed, so this process may no longer write here
                 if stop.is_set() or interrupt.asked:
                     run.save(contestant)
                 news.put((index, {"progress": contestant.progress.to_dict(), "last": contestant.last}))

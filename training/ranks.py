@@ -1,4 +1,4 @@
-"""The processes of one run under torchrun: all train, and rank 0 alone prepares, decides, measures and writes.
+"""The processes of one run under torchrun: all train; only rank 0 prepares data, decides, measures and writes.
 
 A step is G micro-batches (`--accumulate`), of which rank r of W takes r, r + W, ...: the same micro-batches as one process
 takes, weighted alike, and so the same weights up to the order of a sum. A batch is a function of (seed, number), so no data has
@@ -26,14 +26,14 @@ PATIENCE = timedelta(hours=24)  # with rank 0 while it prepares or evaluates; a 
 
 @dataclass(frozen=True)
 class Ranks:
-    """This process's number and how many there are; alone by default, where nothing is ever sent."""
+    """The rank of this process and their number; by default one process, which sends nothing."""
 
     rank: int = 0
     world: int = 1
 
     @classmethod
     def of_environment(cls) -> "Ranks":
-        """What torchrun says. Raises ValueError for half of it."""
+        """From the environment that torchrun sets. Raises ValueError if a part of it is missing."""
         if "WORLD_SIZE" not in os.environ:
             return cls()
         try:
@@ -66,7 +66,7 @@ class Ranks:
             raise ValueError(f"--workers is {workers} under torchrun, where all processes train one model; leave it 1.")
 
     def join(self) -> None:
-        """Meet the others. After what only rank 0 does first."""
+        """Connect to the others, after what only rank 0 does first."""
         if self.alone or dist.is_initialized():
             return
         backend = "gloo"
@@ -122,7 +122,7 @@ class Ranks:
         return x
 
     def divided(self, x: Tensor, work: Callable[[Tensor], Tensor]) -> Tensor:
-        """work(x), whose rows (M, ...) are each other's business in nothing: every rank does some, and all get all."""
+        """work(x), where the rows (M, ...) are independent: every rank does some, and all get all."""
         if self.alone or len(x) < self.world:
             return work(x)
         each = -(-len(x) // self.world)

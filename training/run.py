@@ -1,4 +1,4 @@
-"""A run on disk: its folder, who competes, what was measured, and how it is continued.
+"""A run on disk: its folder, its contestants, what was measured, and how it is resumed.
 
 runs/NAME/  run.json        the PretrainConfig
             facts.json      corpus, tokenizer, yardstick, and each contestant's size and arithmetic
@@ -153,7 +153,7 @@ class Run:
         }
 
     def saved(self, contestant: Contestant) -> bool:
-        """Whether its state now lies in a whole checkpoint; what has not begun, or has diverged, has none to lie there."""
+        """Whether its state is now in a whole checkpoint. One that has not begun, or has diverged, has no state to save."""
         folder = self.folder / "checkpoints" / key(contestant)
         progress = contestant.progress
         return (
@@ -168,7 +168,7 @@ class Run:
         self.lock.enter_context(held(self.folder / ".lock", sentence))
 
     def identity(self) -> dict[str, str]:
-        """What must not change while a run is stopped: the bytes of the corpus, how it is read, the tokenizer."""
+        """What must not change before a run is resumed: the bytes of the corpus, how it is read, the tokenizer."""
         return {"prepared": self.corpus.key, "tokenizer": self.tokenizer.hash[:12]}
 
     def _check_same_corpus(self) -> None:
@@ -188,7 +188,7 @@ class Run:
             )
 
     def _yardstick(self, part: Part, tokens: int) -> tuple[Yardstick, WholeWords | None]:
-        """On as many tokens and words as were asked for. If the held-out text has fewer, a note says so."""
+        """With as many tokens and words as were asked for. If the held-out text has fewer, a note says so."""
         evaluation, valid = self.config.evaluation, self.corpus.valid
         windows = -(-tokens // evaluation.positions)
         held_out = held_out_windows(valid, self.config.sequence_length, part, windows, evaluation.seed)
@@ -212,7 +212,7 @@ class Run:
         return Batches(self.corpus.train, config.batch_size, config.sequence_length, seed, masking, words, hidden)
 
     def begin(self, contestant: Contestant) -> None:
-        """Note on which machine it trains from here on."""
+        """Note the machine on which it trains from now on."""
         if not contestant.finished:
             processes = {} if self.ranks.alone else {"processes": self.ranks.world}
             session = {"step": contestant.progress.step, **dataclasses.asdict(self.machine), **processes}
@@ -233,7 +233,7 @@ class Run:
     def evaluate(self, contestant: Contestant) -> None:
         """Score on the curve's positions, at the end on all of dev and test, and add the record to the history.
 
-        Rank 0 does it; the others wait for what comes of it.
+        Rank 0 does it; the others wait for the result.
         """
         model = gathered(contestant.model)
         if self.ranks.first:

@@ -1,4 +1,4 @@
-"""Batches as a pure function of (seed, step): nothing to save, and a resumed run reads the same bits."""
+"""Batches are a pure function of (seed, step): nothing has to be saved, and a resumed run reads the same data."""
 
 from dataclasses import dataclass, replace
 from types import EllipsisType
@@ -25,7 +25,7 @@ Part = Literal["dev", "test"]
 
 
 class Source(Protocol):
-    """What a contestant trains on: `Batches`, or what stands in for them."""
+    """What a contestant trains on: `Batches`, or a substitute for them."""
 
     @property
     def batch_size(self) -> int: ...

@@ -1,6 +1,6 @@
 """The scalars of a run: to TensorBoard, and to a tracker beside it (`--track wandb` or `--track trackio`).
 
-Both trackers have the same three calls. Neither is a requirement, and what goes wrong here, a full disk or no network, ends no
+Both trackers have the same three calls. Neither is required. Errors here, such as a full disk or no network, do not stop
 training.
 """
 

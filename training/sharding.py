@@ -18,7 +18,8 @@ from model import MaskedLM
 
 
 def shard(model: MaskedLM, world: int) -> None:
-    """In place. Gradients are summed over ranks, as gloo has no average; every rank has the same weights beforehand."""
+    """Shard a model in place. Every rank must have the same weights before. Gradients are summed over ranks, since gloo cannot
+    average."""
     device = next(model.parameters()).device.type
     sharded: Any = fully_shard(model, mesh=init_device_mesh(device, (world,)))
     sharded.set_gradient_divide_factor(1.0)
@@ -30,12 +31,12 @@ def is_sharded(model: nn.Module) -> bool:
 
 
 def whole(x: Any) -> Any:
-    """A tensor in one piece, on every rank; anything else as it is."""
+    """A sharded tensor made whole, on every rank; anything else unchanged."""
     return x.full_tensor() if isinstance(x, DTensor) else x
 
 
 def like(x: Tensor, of: Tensor) -> Tensor:
-    """x, which is whole, in shards as `of` is."""
+    """A whole tensor x, sharded like `of`."""
     if not isinstance(of, DTensor) or isinstance(x, DTensor) or x.shape != of.shape:
         return x
     return distribute_tensor(x.to(of.device), of.device_mesh, of.placements, src_data_rank=None)
@@ -43,7 +44,7 @@ def like(x: Tensor, of: Tensor) -> Tensor:
 
 @torch.no_grad()
 def gathered(model: MaskedLM) -> MaskedLM:
-    """The model in one piece: itself, or a copy on every rank."""
+    """The whole model: itself, or a copy on every rank if it is sharded."""
     if not is_sharded(model):
         return model
     first = next(model.parameters())
@@ -62,13 +63,13 @@ def copied(parameters: Iterable[Tensor], source: Iterable[Tensor]) -> None:
 
 
 def gathered_state(state: dict[str, Any]) -> dict[str, Any]:
-    """An optimiser's state_dict in one piece."""
+    """An optimiser's whole state_dict."""
     own = {number: {name: whole(x) for name, x in entry.items()} for number, entry in state["state"].items()}
     return {**state, "state": own}
 
 
 def scattered_state(state: dict[str, Any], parameters: list[Tensor]) -> dict[str, Any]:
-    """The other way, for the optimiser of these parameters, in its order."""
+    """The inverse: a whole state_dict, sharded for the optimiser of these parameters, in its order."""
     own = {
         number: {name: like(x, parameters[number]) if torch.is_tensor(x) else x for name, x in entry.items()}
         for number, entry in state["state"].items()

@@ -1,4 +1,4 @@
-"""How many threads a step is worth when other processes want the cores too.
+"""Chooses the number of threads when other processes use the cores too.
 
 The threads of a small operation meet at its end. When one of them has lost its core to another process, all wait for the
 scheduler, at every operation: with one busy loop beside it, a step on both of two cores takes many times as long as a
@@ -49,7 +49,7 @@ class Threads:
                 torch.set_num_threads(n)
                 rates[n] = rate(SECONDS)
             fastest = max(due, key=rates.__getitem__)
-            # A moment is noisy: who trained the last slice stays, unless another is clearly faster.
+            # A short trial is noisy: the number in use stays, unless another is clearly faster.
             best = fastest if self.last not in rates or rates[fastest] > CLEARLY * rates[self.last] else self.last
             for n in due:
                 self.pauses[n] = 1 if n == best else min(RAREST, 2 * self.pauses[n])

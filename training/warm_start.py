@@ -1,7 +1,8 @@
 """Start from the weights of another model: `local:init=runs/NAME/checkpoints/vanilla-seed0`.
 
 Weights are taken where their names and shapes agree: the embedding, the blocks (the first ones, where depths differ), the head.
-What the other has not stays as it is initialised. With another tokenizer the rows of pieces that both have are taken, and a piece
+Weights that the other model lacks stay as they are initialised. With another tokenizer the rows of pieces that both have are
+taken, and a piece
 that is new starts from the mean of the rows that the old tokenizer spells it with (WoBERT, Su Jianlin 2020, which so turned a
 model of Chinese characters into one of words). Between checkpoints of this repository alone; those of others are evaluated
 (`hf:...`), not started from.
@@ -44,7 +45,7 @@ class WarmStart:
 
 @torch.no_grad()
 def warm_start(model: MaskedLM, source: str, tokenizer: Tokenizer) -> WarmStart:
-    """Take what fits. tokenizer: the run's.
+    """Take the weights that fit. tokenizer: that of the run.
 
     Raises FileNotFoundError or ValueError: no checkpoint, or nothing that fits.
     """

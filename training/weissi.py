@@ -14,7 +14,7 @@ is multiplied by 1 - rate * decay * |B| / |A|. Where the two norms are equal tha
 biases are not decayed. What stands in no pair has ordinary decay.
 
 Decoupled weight decay multiplies A B by (1 - rate * decay)^2 whatever c is, so it does not suffer from the shift as L2 in the
-loss does. Little is to be expected of this penalty then; `make weissi` measures it.
+loss does. So little can be expected of this penalty; `make weissi` measures it.
 """
 
 from collections.abc import Iterable

@@ -143,7 +143,8 @@ class WholeWords:
     def _score(
         self, model: MaskedLM, batch: Batch, rows: slice, own: np.ndarray, position: np.ndarray, together: bool
     ) -> tuple[np.ndarray, np.ndarray]:
-        """NLL in nats of each token, and whether it was the most probable one. `own` and `position` come in the order of rows."""
+        """NLL in nats of each token, and whether it was the most probable one. `own` and `position` are in the order of
+        rows."""
         row = self.row[own] - rows.start
         every = np.broadcast_to(np.arange(batch.tokens.shape[1]), batch.tokens.shape)
         begins, ends = every.copy(), every.copy()

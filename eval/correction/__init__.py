@@ -1,1 +1,1 @@
-"""Finding and replacing what does not belong into a text: in one pass without training, and by a corrector that is trained."""
+"""Finding and replacing errors in a text: in one pass without training, and by a corrector that is trained."""

@@ -12,7 +12,7 @@ from data.text import read_lines
 
 CHARACTER = re.compile(f"[{HAN}]")
 SENTENCE = re.compile("[^。！？\n]+[。！？]?")
-FREQUENT = 4_000  # characters that stand in for others: rarer ones are written by nobody
+FREQUENT = 4_000  # characters that may replace others: rare ones are not plausible errors
 
 
 def sentences_of(texts: Iterable[str], shortest: int = 10, longest: int = 100) -> list[str]:

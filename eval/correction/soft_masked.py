@@ -80,7 +80,8 @@ class SoftMasked(nn.Module):
 
 @contextmanager
 def in_place_of(table: nn.Embedding, tokens: Tensor, rows: Tensor) -> Iterator[None]:
-    """Inside, whoever looks up just this tensor of tokens gets `rows`; [MASK]s at which queries start are looked up as ever."""
+    """Inside, looking up exactly this tensor of tokens gives `rows`; the [MASK]s at which queries start are looked up as
+    usual."""
     handle = table.register_forward_hook(lambda module, given, found: rows if given[0] is tokens else found)
     try:
         yield
@@ -97,7 +98,7 @@ class Pair:
 
 
 def encoded(wrong: Sequence[str], right: Sequence[str], tokenizer: Tokenizer, longest: int) -> tuple[list[Pair], int]:
-    """What can be trained on, and how many pairs cannot: their tokens differ in number, or are too many."""
+    """Pairs to train on, and the number of pairs that cannot be used: their token counts differ, or are too large."""
     found = []
     for a, b in zip(tokenizer.encode_batch(list(wrong)), tokenizer.encode_batch(list(right)), strict=True):
         if len(a) == len(b) <= longest - 2:
@@ -156,7 +157,7 @@ def loss_of(corrector: SoftMasked, batch: Batch, right: Tensor, weight: float) -
 
 @torch.no_grad()
 def proposed(corrector: SoftMasked, texts: Sequence[str], tokenizer: Tokenizer, batch_size: int = 64) -> list[str]:
-    """Each text with the tokens that the corrector would rather have. Puts it in eval mode.
+    """Each text with the tokens that the corrector prefers. Puts it in eval mode.
 
     A token is replaced only by one that stands for as many characters, so that a text keeps its length; a text that is too long
     for the model is left as it is.

@@ -44,7 +44,7 @@ def right(scores: torch.Tensor, questions: Sequence[Question]) -> float:
 
 
 def prior_of(scores: torch.Tensor) -> torch.Tensor:
-    """(rows, labels) log-scores -> (labels,): how likely each label's word is whatever the row says."""
+    """(rows, labels) log-scores -> (labels,): how likely each label's word is on average, whatever the row."""
     return scores.log_softmax(-1).mean(0)
 
 
@@ -61,7 +61,7 @@ def train_cloze(
 ) -> MaskedLM:
     """A copy of `model` that has learned `targets` (rows, labels), probabilities; of the epochs the best on dev.
 
-    prior: (labels,) log-scores that are taken off every row's, here and by whoever asks the copy.
+    prior: (labels,) log-scores that are subtracted from those of every row, here and wherever the copy is used.
     """
     torch.manual_seed(seed)
     draw, model = random.Random(seed), copy.deepcopy(model)

@@ -1,4 +1,4 @@
-"""What has seen no pretraining: the commonest answer, and a bag of words. A number is judged beside these."""
+"""Baselines without pretraining, to judge results by: the most frequent answer, and a bag of words."""
 
 import re
 import time
@@ -17,7 +17,7 @@ from eval.finetune.train import Outcome
 
 
 def _features(vectorizer: TfidfVectorizer, rows: Sequence[Example]) -> csr_matrix:
-    """Of a pair also what both have in common, and how much."""
+    """For a pair also the words that both have, and their number."""
     texts = [one for row in rows for one in alternatives(row)]
     parts = [vectorizer.transform([one[i] for one in texts]) for i in range(len(texts[0]))]
     if len(parts) == 2:
@@ -27,7 +27,7 @@ def _features(vectorizer: TfidfVectorizer, rows: Sequence[Example]) -> csr_matri
 
 
 def majority(task: Task, splits: Splits) -> Outcome:
-    """Of choices and spans the commonest is no answer; the first choice, and nothing, stand for it."""
+    """The most frequent answer. For choices it is the first one, and for spans the empty string."""
     if task.form in ("choice", "span"):
         return Outcome({s: _measured(task, rows, [0 if task.form == "choice" else ""] * len(rows)) for s, rows in
                         splits.dev.items()}, 0, 0.0)  # fmt: skip

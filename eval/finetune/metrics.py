@@ -39,7 +39,7 @@ OF_TEXTS = ("em", "span_f1")
 def measure(names: Sequence[str], truth: Sequence, predicted: Sequence) -> dict[str, float]:
     """Each metric of predictions against the truth, x 100.
 
-    Raises ValueError for no predictions at all, and for such as are not numbers: a model that diverged.
+    Raises ValueError if there are no predictions, or if they are not numbers, as those of a model that diverged.
     """
     if not len(truth):
         raise ValueError("there is nothing to measure: no rows; expected the official split.")

@@ -74,7 +74,7 @@ def buckets(rows: Sequence[Row], size: int, shuffle: random.Random | None) -> It
 def states_of(
     read: Callable[[Batch], Tensor], texts: Sequence[str], tokenizer: Tokenizer, longest: int, device: torch.device
 ) -> tuple[Tensor, int]:
-    """What `read` makes of each text by itself, (texts, width) float32 on the CPU; and how many texts were cut."""
+    """The result of `read` for each text by itself, (texts, width) float32 on the CPU; and how many texts were cut."""
     parts = [joined([ids], tokenizer, longest) for ids in tokenizer.encode_batch(list(texts))]
     rows = [Row((ids,), None, lost) for ids, lost in parts]
     found: list[Tensor] = [torch.empty(0)] * len(rows)

@@ -3,7 +3,7 @@ in SQuAD's layout.
 
 Measured as the task's own script does: the answer in lower case and without punctuation must equal an accepted one (em), or
 share a run of units with it (span_f1: of precision and recall of the longest common run, units being Chinese characters one
-by one and other words whole). Punctuation is dropped and splits nothing; the sign … is none to the script.
+by one and other words whole). Punctuation is dropped and does not split words; the script does not count … as punctuation.
 The best over the accepted answers counts. Other words are split at spaces here, by NLTK there.
 """
 

@@ -219,7 +219,7 @@ def training_rows(rows: Sequence[Example], task: Task, recipe: Recipe, chooser: 
 
 def thinned(rows: Sequence[Example], task: Task, imbalance: float) -> Sequence[Example]:
     """Of class k of C, in the order of the task's labels, the first n imbalance^(-k / (C - 1)) rows, n being those of the largest
-    class; all where there are fewer, and at least one. Raises ValueError where answers are no classes."""
+    class; all where there are fewer, and at least one. Raises ValueError if answers are not classes."""
     if imbalance == 1:
         return rows
     if task.form != "class":

@@ -45,7 +45,7 @@ def score(
 ) -> list[Score]:
     """One Score for each sentence, in order. Puts the model in eval mode; precision is the caller's, by autocast.
 
-    Raises ValueError for a variant that hides whole words, and a text that is written without spaces between them.
+    Raises ValueError for a variant that hides whole words if a text has no spaces between words.
     """
     if variant != "original":
         for number, text in enumerate(sentences, start=1):

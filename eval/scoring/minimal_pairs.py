@@ -64,8 +64,8 @@ def _wanted(name: str) -> bool:
 
 
 def read_paradigm(name: str, content: bytes, limit: int = 0) -> Paradigm:
-    """A .csv holds CLiMP's rows, a good and a bad sentence in turns. Raises ValueError that names file and line for what is no
-    pair."""
+    """A .csv holds CLiMP's rows, a good and a bad sentence in turns. Raises ValueError, with file and line, for a row that is
+    not a pair."""
     uid, text = Path(name.rpartition(":")[2]).stem, decoded(content, name)
     pairs, phenomenon = _turns(name, text) if name.endswith(".csv") else _objects(name, text)
     if not pairs:
@@ -144,8 +144,8 @@ def right(model: MaskedLM, tokenizer: Tokenizer, pairs: Sequence[tuple[str, str]
 def interval(rights: Sequence[Sequence[float]]) -> tuple[float, float, float]:
     """Accuracy of all pairs, and the ends of its 95% interval; one list for each paradigm.
 
-    From the spread between paradigms, by the t distribution. Wilson's of all pairs where there is one paradigm, or no spread:
-    a spread of 0, as where all are right, is no certainty.
+    From the spread between paradigms, by the t distribution. Wilson's interval of all pairs if there is one paradigm, or no
+    spread: when all are right the spread is 0, but the interval is not.
     """
     sums, counts = [sum(r) for r in rights], [len(r) for r in rights]
     mean, error = clustered_mean(sums, counts)

@@ -18,7 +18,7 @@ BONUSES = (0.0, 0.25, 0.5, 1.0, 1.5, 2.0, 3.0, 4.0, 6.0, 8.0)
 
 
 class Measure:
-    """Of a choice, by the corpus: `better` of two, and the best that the lists allow."""
+    """A measure of choices over a corpus: whether one value is `better` than another, and the best that the lists allow."""
 
     def __init__(self, lists: Sequence[NBest], metric: str) -> None:
         self.lists, self.metric = lists, metric

@@ -1,4 +1,4 @@
-"""What is to be written: sources with targets, or dialogues, from files; and how a text is measured against the one wanted.
+"""Texts to write, from files: sources with targets, or dialogues; and how a written text is measured against its target.
 
 .jsonl   {"source": "...", "target": "..."} on each line, or {"turns": ["...", "...", ...]}
 .tsv     source, a tab, target; no header

@@ -90,6 +90,6 @@ def nll(writer: Writer, rows: Sequence[Encoded], batch_size: int, pad_id: int) -
 
 
 def in_groups(rows: Sequence[Encoded], size: int) -> list[list[int]]:
-    """Numbers of rows of like length, together."""
+    """Groups of row numbers, of similar length."""
     order = sorted(range(len(rows)), key=lambda i: len(rows[i][0]) + len(rows[i][1]))
     return [order[i : i + size] for i in range(0, len(order), size)]

@@ -130,7 +130,8 @@ def union_attention(
 
 
 def _run(backend, qs, kv, visibility, documents, rank, scale, spans=None) -> list[Tensor]:
-    """On the chosen backend; in compiled code the operator chooses when it runs. Of nothing the result is nothing, as SDPA's."""
+    """On the chosen backend; in compiled code the operator chooses when it runs. Empty inputs give empty results, as with
+    SDPA."""
     if not qs[0].numel():
         return [q * 0 for q in qs]
     chosen = (backend or "") if torch.compiler.is_compiling() else choose_backend(qs[0].device, backend)

@@ -94,7 +94,7 @@ def rank_order(rank: Tensor, documents: Tensor | Layout | None) -> tuple[Tensor,
     Documents keep their ranges, padding stays where it is, and slot is the inverse: order[slot[i]] = i.
 
     Raises:
-        ValueError: the ranks of a document of n positions are no permutation of 0..n-1 (on a GPU: an assertion there).
+        ValueError: the ranks of a document of n positions are not a permutation of 0..n-1 (on a GPU: an assertion there).
     """
     if isinstance(documents, Layout):
         return _order_in(rank, documents)
@@ -128,7 +128,7 @@ def _order_in(rank: Tensor, layout: Layout | None) -> tuple[Tensor, Tensor]:
 
 
 def _order_without_waiting(order: Tensor, slot: Tensor, position: Tensor, outside: Tensor) -> Tensor:
-    """On a GPU nobody reads what was found: ranks that are no permutation end the program by an assertion on the device."""
+    """On a GPU the result is not read back: ranks that are not a permutation end the program by an assertion on the device."""
     order.scatter_(1, slot.clamp(0, slot.shape[1] - 1), position)
     right = ~(outside | (order < 0)).any()
     torch._assert_async(right, "the ranks of a document of n positions must be a permutation of 0..n-1")

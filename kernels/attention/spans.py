@@ -43,7 +43,7 @@ class Spans:
         return Spans(self.first.pin_memory(), self.last.pin_memory())
 
     def hidden_NN(self) -> Tensor:
-        """(B, N, N) bool: row i must not see key j. For what has no kernel, and for tests."""
+        """(B, N, N) bool: row i must not see key j. For code without a kernel, and for tests."""
         position = torch.arange(self.shape[1], device=self.device)
         return (position >= self.first[..., None]) & (position <= self.last[..., None])
 

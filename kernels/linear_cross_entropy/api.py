@@ -163,7 +163,7 @@ def _execution(hidden, ignore_index, chunk_bytes, backend) -> tuple[int, tuple[t
 
 def _reference(hidden, weight, targets, bias, ignored: int, reduction: str) -> tuple[Tensor, Tensor]:
     """The specification's loss and log-sum-exps, in fp32 or wider."""
-    operators.kept_rows(targets, ignored, len(weight))  # refuses a target that is no token
+    operators.kept_rows(targets, ignored, len(weight))  # refuses a target that is not a token
     loss, lse = linear_cross_entropy_reference(hidden, weight, targets, bias, ignored, reduction)
     wide = torch.promote_types(hidden.dtype, torch.float32)
     return loss.to(wide), lse.to(wide)

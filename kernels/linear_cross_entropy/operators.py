@@ -240,7 +240,7 @@ def _sweep(
 
 
 def kept_rows(targets: Tensor, ignore_index: int, vocabulary: int) -> Tensor | None:
-    """Indices of the rows that have a target, None for all; a target that is no token is an error.
+    """Indices of the rows that have a target, None for all; a target that is not a token is an error.
 
     Where nothing is ignored, a GPU is not asked: it would have to be waited for.
     """

@@ -21,7 +21,7 @@ def top_k_rows(
     chunk_bytes: int,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """-> nll (T,), lse (T,), indices (T, k), log-probabilities (T, k)."""
-    kept_rows(targets_T, ignore_index, weight_VE.shape[0])  # refuses a target that is no token
+    kept_rows(targets_T, ignore_index, weight_VE.shape[0])  # refuses a target that is not a token
     wide = torch.promote_types(dtype, torch.float32)
     hidden_TE, weight_VE = hidden_TE.to(dtype), weight_VE.to(dtype)
     tokens, vocabulary = len(hidden_TE), len(weight_VE)

@@ -202,7 +202,7 @@ def _one_pass(x: Tensor, weight: Tensor, past: bool) -> Tensor:
 
 @dataclass(frozen=True)
 class _Borders:
-    """Positions (P,), counted through the batch, some neighbour of which lies outside their document.
+    """Positions (P,), as indices into the flattened batch, some neighbour of which lies outside their document.
 
     Those with most neighbours come first, so that others[t - 1] (P_t,), the neighbours at distance t, belong to the first
     P_t positions. crossing[t - 1]: positions and their neighbours at distance t, in the row and not in the document.

@@ -40,7 +40,7 @@ class Architecture(nn.Module):
     """Whether leave-one-out needs a pass for each position."""
 
     learning_rate: float = 3e-3
-    """What a race trains with where no rate is given: the best of a sweep (docs/tuning.md)."""
+    """The learning rate where none is given: the best of a sweep (docs/tuning.md)."""
 
     fraction: float = 0.0
     """The share of the budget that was spent when the step began. Only the trainer sets it."""
@@ -56,8 +56,8 @@ class Architecture(nn.Module):
     lacks one of them is read with this value; a checkpoint that lacks any other option is refused."""
 
     removed_options: tuple[tuple[str, Any], ...] = ()
-    """Options that are no more, each with the value that means what the architecture is without it: checkpoints that name it so
-    are read. Any other value is refused."""
+    """Options that were removed, each with the value that means the same as not having it. A checkpoint that names one with
+    this value is read; one with another value is refused."""
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
@@ -79,22 +79,22 @@ class Architecture(nn.Module):
         return check_types(cls.Options(**given))
 
     def masking_at(self, fraction: float) -> Masking | None:
-        """`masking` when this share of the budget is spent, for a rate that changes on the way."""
+        """`masking` when this share of the budget is spent, for a masking rate that changes during training."""
         return self.masking
 
     def phase(self, fraction: float) -> float:
-        """A share of the budget at which a step costs what it costs at `fraction`: FLOPs are counted there."""
+        """The share of the budget that stands for `fraction` when FLOPs are counted: a step costs the same at both."""
         return 0.0
 
     @property
     def predicted_fraction(self) -> float:
-        """The share of positions that one training pass predicts, as it is asked for."""
+        """The share of the positions that one training pass is asked to predict."""
         return 1.0 if self.masking is None else self.masking.rate
 
     def predict(self, batch: Batch, positions: Tensor | None = None) -> Tensor:
         """(B, N, D): at each position a state independent of that position's token (with `masking`: at the masked positions).
 
-        positions: (M,) int64, counted through the batch: the states of these alone, (M, D), for less work.
+        positions: (M,) int64, indices into the flattened batch: only the states of these, (M, D), for less work.
         """
         raise TypeError(f"{type(self).__name__} does not define predict.")
 
@@ -115,16 +115,16 @@ class Architecture(nn.Module):
     def leave_one_out(self, batch: Batch, positions: Tensor) -> tuple[Tensor, int]:
         """States of `positions` (B, P), each seeing all other tokens: (B, P, D), and the passes that one sentence took.
 
-        With `batch.spans` a position sees all tokens outside of its span, as of its word, or of the rest of its word.
-        This one serves whenever a single `predict` shows every position all of the others. Raises ValueError where an
-        architecture does not predict tokens, or cannot hide more than the position.
+        With `batch.spans` a position sees all tokens outside of its span, for example outside of its word. This default serves
+        every architecture whose `predict` shows each position all of the others. Raises ValueError if an architecture does not
+        predict tokens, or cannot hide more than the position.
         """
         if batch.spans is not None:
             raise ValueError(f"{type(self).__name__} cannot hide more than the position itself.")
         return self.predict(batch, flat_positions(batch, positions)).view(*positions.shape, -1), 1
 
     def matrices(self) -> Iterator[nn.Parameter]:
-        """The weights that Muon may orthogonalise: those of every linear layer but the embedding's."""
+        """The weights for Muon: those of every linear layer except the embedding's."""
         own = {id(m) for m in self.embedding.modules()}
         seen: set[int] = set()
         for module in self.modules():
@@ -134,37 +134,38 @@ class Architecture(nn.Module):
 
 
 def _renamed(module: nn.Module, state: dict[str, Any], prefix: str, *_: Any) -> None:
-    """Reads checkpoints from before December 2026, where what `near` and `taps` make had the names of these options."""
+    """Reads older checkpoints, in which the modules of `near` and `taps` had the names of these options."""
     for old, new in (("near.mix.weight", "neighbours.mix.weight"), ("taps", "tap_weights")):
         if prefix + old in state:
             state[prefix + new] = state.pop(prefix + old)
 
 
 def check_words(words: float) -> None:
-    """Raises ValueError for what is no share of the words."""
+    """Raises ValueError for a value that cannot be a share of the words."""
     if not 0 <= words <= 1:
         raise ValueError(f"words is {words}; it is the share of the words that are hidden whole, from 0 (off) to 1.")
 
 
 def flat_positions(batch: Batch, positions: Tensor) -> Tensor:
-    """(B, P) positions of each row -> (B P,) counted through the batch."""
+    """(B, P) positions in each row -> (B P,) indices into the flattened batch."""
     rows, length = batch.tokens.shape
     return (positions + length * torch.arange(rows, device=positions.device)[:, None]).flatten()
 
 
 def tokens_of_a_pass(device: torch.device) -> int:
-    """Tokens that a forward pass without gradients holds, padding and copies included: on a CPU what stays in its cache."""
+    """The most tokens of one forward pass without gradients, padding and copies included. On a CPU they should stay in the
+    cache."""
     return 2_048 if device.type == "cpu" else 65_536
 
 
 @dataclass(frozen=True)
 class Copies:
-    """Some rows of a batch again, (C, N), one for each position that is asked for.
+    """Copies of rows of a batch, (C, N), one for each position that is to be predicted.
 
     batch:      the copies; nothing in them is masked or hidden yet.
     row, position: (C,) the row of the given batch that a copy is of, and the position that it is for.
     hidden:     (C, N) bool, that position, and what its span hides.
-    counted:    (C,) the positions, counted through the copies.
+    counted:    (C,) the positions, as indices into the flattened copies.
     """
 
     batch: Batch

@@ -33,7 +33,7 @@ class Narrowed(nn.Module):
 
     def __init__(self, embedding: nn.Module, config: ModelConfig, width: int) -> None:
         super().__init__()
-        self.shared, self.config = [embedding], config  # in a list: it is the discriminator's, and registered there
+        self.shared, self.config = [embedding], config  # in a list: registered in the discriminator, and not here too
         self.down = nn.Linear(config.d_model, width, bias=False)
 
     def forward(self, tokens: Tensor, documents: Tensor | None = None) -> Tensor:

@@ -71,7 +71,7 @@ class Permuted(Architecture):
         for i, block in enumerate(self.blocks):
             k, v = block.keys_values(block.read(content))
             asking = block.queries(query, content.shape[:2])
-            if i == last:  # nobody reads the last content
+            if i == last:  # the last content is not read
                 asked = attention(asking, k, v, "rank_strict", documents=batch.layout, rank=rank)
                 return block.update(query.expand_as(content), asked, positions)
             of_content = block.queries(content, content.shape[:2])

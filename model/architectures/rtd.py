@@ -71,7 +71,7 @@ class RTD(Architecture):
         self.judge = nn.Sequential(make_norm(config, config.d_model), nn.Linear(config.d_model, 1))
 
     def matrices(self) -> Iterator[nn.Parameter]:
-        """Not the judge's row: a vector has no matrix to orthogonalise."""
+        """All but the discriminator's output row, which is a vector and cannot be orthogonalised."""
         judge = self.judge[1].weight
         return (p for p in super().matrices() if p is not judge)
 

@@ -4,8 +4,8 @@ The baseline that everything is compared with. A pass predicts the masked positi
 2023 (arXiv 2202.08005): 15% is BERT's, more is often better, and plain [MASK] beats 80/10/10; 30% by our sweep (docs/tuning.md).
 
 `narrow=k` (NarrowBERT's sparse queries, Li et al., ACL 2023, arXiv 2301.04761): after k layers only the masked positions are
-carried on, and read keys and values of what the others were after layer k. With k one less than there are layers nothing
-changes but the cost, for nobody reads the other positions of the last layer: that is `narrow=0`, vanilla as it is.
+carried on, and read keys and values of what the others were after layer k. With k one less than the number of layers only the
+cost changes, since the other positions of the last layer are never read: this is `narrow=0`, plain vanilla.
 `near` and `taps` are the tricks of `local`; `words=s` masks whole words in a share s of the rows.
 """
 
@@ -112,7 +112,9 @@ class Vanilla(Architecture):
         seen = None
         if batch.documents is not None:
             here = batch.documents.gather(1, rows)[:, :, None]
-            seen = (here == batch.documents[:, None]) | (here < 0)  # padding is read by nobody, whatever it reads
+            seen = (here == batch.documents[:, None]) | (
+                here < 0
+            )  # what padding reads does not matter: nothing reads padding
             seen = seen[:, None]
         for i in range(self.wide, len(self.blocks)):
             k, v = self.blocks[i].keys_values(self.blocks[i].read(wide), self._mix(i, batch))
