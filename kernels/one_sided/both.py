@@ -81,8 +81,8 @@ def _convolve(x: Tensor, weight: Tensor, layout: Layout | None) -> Tensor:
 
 @torch.inference_mode(False)  # what the layout keeps may serve training later
 def _near_borders(layout: Layout, taps: int) -> tuple[Tensor, list[tuple[Tensor, Tensor]]]:
-    """Positions (P,), as indices into the flattened batch, with a neighbour outside their document; and for each of the taps before and
-    then after, nearest first, those neighbours (P,) and whether they are in the document (P, 1)."""
+    """Positions (P,), as indices into the flattened batch, with a neighbour outside their document; and for each of the taps,
+    before and then after, nearest first, those neighbours (P,) and whether they are in the document (P, 1)."""
     key = ("two_sided", taps)
     if key not in layout.plans:
         rows, length = layout.shape
