@@ -87,6 +87,11 @@ class Run:
                 self.warm_starts[contestant.label] = begun
                 if only is None:
                     self.notes.append(f"{contestant.label} {begun}.")
+        if self.test_words is not None:
+            plain = {c.label for c in self.contestants if not c.model.architecture.hides_words}
+            self.notes += [
+                f"{label} cannot hide whole words, so that it is measured on tokens alone." for label in sorted(plain)
+            ]
         self.machine = Machine.here(self.device)
         self.scalars = Scalars(config.track, json.loads(config.to_json()))
         self.saved_at = {key(c): time.monotonic() for c in self.contestants}
@@ -249,7 +254,7 @@ class Run:
                 if contestant.finished:
                     scores["dev"], scores["final"] = (y.measure(model) for y in (self.dev, self.test))
                     for name, words in (("dev_words", self.dev_words), ("words", self.test_words)):
-                        scores[name] = words.measure(model) if words else None
+                        scores[name] = words.measure(model) if words and model.architecture.hides_words else None
             if not all(math.isfinite(s.nll) for name, s in scores.items() if s and not name.endswith("words")):
                 contestant.diverge()
                 scores = dict.fromkeys(scores)

@@ -123,6 +123,11 @@ class Architecture(nn.Module):
             raise ValueError(f"{type(self).__name__} cannot hide more than the position itself.")
         return self.predict(batch, flat_positions(batch, positions)).view(*positions.shape, -1), 1
 
+    @property
+    def hides_words(self) -> bool:
+        """Whether `leave_one_out` can hide more than the position itself. If not, whole words are not measured."""
+        return type(self).leave_one_out is not Architecture.leave_one_out
+
     def matrices(self) -> Iterator[nn.Parameter]:
         """The weights for Muon: those of every linear layer except the embedding's."""
         own = {id(m) for m in self.embedding.modules()}

@@ -15,6 +15,7 @@ from model.batch import Batch
 from model.draw import LENGTH, measure
 from tests.conftest import LAYOUTS, random_batch
 from tests.model.models import tiny_config
+from tests.model.test_architectures import assert_a_word_is_hidden
 from tests.model.test_no_leak import certify, certify_documents, certify_leave_one_out
 
 PAGE = (Path(__file__).parents[2] / "docs" / "architectures.md").read_text(encoding="utf-8")
@@ -41,6 +42,7 @@ def test_the_worked_example_is_certified(layout: str, bipartite: MaskedLM) -> No
     batch = random_batch(layout)
     certify(bipartite, batch)
     certify_leave_one_out(bipartite, batch)
+    assert_a_word_is_hidden(bipartite)
     if layout != "whole":
         certify_documents(bipartite, replace(batch, corrupted=batch.tokens))
 

@@ -16,6 +16,8 @@ import torch
 from safetensors.torch import load_file
 
 from model import MaskedLM
+from model.architectures import REGISTRY, Architecture
+from model.architectures.tta import TTA
 from report.summary import Results
 from tests.training.runs import TINY, assert_identical, folder_of, interrupt_after, numbers, run
 from training import checkpoint, machine
@@ -138,6 +140,22 @@ def test_several_seeds_give_a_spread(base: list[str], monkeypatch: pytest.Monkey
     assert run([*base, "--budget", "3ktok", "--name", "seeds", "--seeds", "0", "1"], monkeypatch) == 0
     report = (folder_of(base, "seeds") / "report.md").read_text()
     assert " ± " in report and "seeds: 0 1" in report
+
+
+def test_a_model_that_cannot_hide_words_is_measured_on_tokens(base: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    class Plain(TTA):
+        leave_one_out = Architecture.leave_one_out
+
+    monkeypatch.setitem(REGISTRY, "plain", Plain)
+    architectures = ["--architectures", f"plain:{TINY}", f"tta:{TINY}", f"vanilla:{TINY}"]
+    assert run([*base, *architectures, "--budget", "3ktok", "--name", "plain"], monkeypatch) == 0
+    folder = folder_of(base, "plain")
+    rows = {row.label.split(":")[0]: row for row in Results.load(folder).rows()}
+    assert rows["plain"].nll is not None and rows["plain"].words is None and rows["tta"].words is not None
+    assert (
+        f"plain:{TINY} cannot hide whole words, so that it is measured on tokens alone."
+        in (folder / "report.md").read_text()
+    )
 
 
 def test_labels_that_differ_have_folders_that_differ() -> None:
