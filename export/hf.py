@@ -46,7 +46,7 @@ class ExportConfig:
     def __post_init__(self) -> None:
         check_types(self)
         if self.quantise and self.to != "onnx":
-            raise ValueError("--quantise is of ONNX; add --to onnx.")
+            raise ValueError("--quantise applies to ONNX alone; add --to onnx.")
 
 
 def export(model: MaskedLM, tokenizer: Tokenizer, out: Path, facts: dict[str, Any] | None = None) -> Path:
@@ -62,7 +62,7 @@ def export(model: MaskedLM, tokenizer: Tokenizer, out: Path, facts: dict[str, An
         raise ValueError(f"{out} exists and is not an empty folder; choose another --out.")
     if not out.name.replace("-", "_").replace(".", "_").isidentifier():
         raise ValueError(
-            f"{out.name!r} is no plain name, and transformers makes a module of it; take letters, digits, - and _ alone."
+            f"{out.name!r} is not a plain name, and transformers makes a module of it; take letters, digits, - and _ alone."
         )
     partial = out.with_name(f".{out.name}.partial")
     shutil.rmtree(partial, ignore_errors=True)

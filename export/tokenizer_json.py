@@ -21,7 +21,7 @@ def converted(model: bytes, vocabulary: Vocabulary) -> Tokenizer:
     proto.ParseFromString(model)
     if proto.trainer_spec.model_type != 1 or not proto.trainer_spec.byte_fallback:
         raise ValueError(
-            "This tokenizer is not a unigram model with byte fallback; a tokenizer.json is made of no other kind."
+            "This tokenizer is not a unigram model with byte fallback; only such a model can become a tokenizer.json."
         )
     if proto.normalizer_spec.precompiled_charsmap or proto.normalizer_spec.remove_extra_whitespaces:
         raise ValueError("This tokenizer normalises its text (train it with identity); a tokenizer.json would not.")

@@ -155,7 +155,7 @@ class ModelConfig:
                     )
             return cls(**fields)
         except (TypeError, KeyError, RecursionError, json.JSONDecodeError) as error:
-            raise ValueError(f"This is no model configuration as a checkpoint holds one ({error}).") from error
+            raise ValueError(f"This is not the model configuration of a checkpoint ({error}).") from error
 
 
 def minimum_entropy_width(vocab_size: int) -> int:

@@ -82,4 +82,4 @@ def check_alike(first: Recorded, other: Recorded, also: Sequence[str] = (), but:
     for name in (name for name in (*CONFIG, *FACTS, *also) if name not in but):
         one, two = told(first, name), told(other, name)
         if one != two:
-            raise ValueError(f"The runs differ in {name}: {one} and {two}; give alike ones.")
+            raise ValueError(f"The runs differ in {name}: {one} and {two}; give runs that agree in it.")

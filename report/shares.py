@@ -48,7 +48,7 @@ def collected(folders: Sequence[Path]) -> Reached:
             name = names.setdefault(identity, facts["family"])
             if sum(other == name for other in names.values()) > 1:
                 raise ValueError(
-                    f"{folder}: {name} is another model there than in the runs before it; name alike ones."
+                    f"{folder}: {name} is another model there than in the runs before it; give one of them another name."
                 )
             for seed, curve in results.curves[label].items():
                 at = found.setdefault(name, {}).setdefault(nominal(curve[-1]["flops"]), {})

@@ -97,7 +97,7 @@ def verify(path: Path) -> int:
         manifest = json.loads((path / "manifest.json").read_text(encoding="utf-8"))
         if missing := NEEDED - manifest["files"].keys():
             raise DamagedCheckpoint(
-                f"{path / 'manifest.json'} does not name {', '.join(sorted(missing))}: it is no whole checkpoint."
+                f"{path / 'manifest.json'} does not name {', '.join(sorted(missing))}: it is not a complete checkpoint."
             )
         for name, expected in manifest["files"].items():
             file = path / name
@@ -112,7 +112,7 @@ def verify(path: Path) -> int:
         return manifest["step"]
     except (OSError, KeyError, TypeError, AttributeError, RecursionError, UnicodeError, json.JSONDecodeError) as error:
         raise DamagedCheckpoint(
-            f"{path} is no whole checkpoint ({error}); expected model.safetensors, config.json, training.pt and "
+            f"{path} is not a complete checkpoint ({error}); expected model.safetensors, config.json, training.pt and "
             "manifest.json as `pretrain.py` writes them."
         ) from error
 

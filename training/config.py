@@ -145,9 +145,11 @@ class PretrainConfig:
             )
         entries = [Entry.parse(text) for text in self.architectures]
         if len({entry.identity for entry in entries}) < len(entries):
-            raise ValueError(f"One contestant is named twice, if in other words, in {' '.join(self.architectures)}.")
+            raise ValueError(f"One contestant is named twice, in different words, in {' '.join(self.architectures)}.")
         if len({entry.label for entry in entries}) < len(entries):
-            raise ValueError(f"Two contestants have one name in {' '.join(self.architectures)}; give each its own.")
+            raise ValueError(
+                f"Two contestants have the same name in {' '.join(self.architectures)}; give each its own."
+            )
 
     def to_json(self) -> str:
         def plain(value: Any) -> Any:
@@ -179,7 +181,7 @@ class PretrainConfig:
             fields["runs"] = Path(fields["runs"])
             return cls(**fields)
         except (TypeError, KeyError, AttributeError, RecursionError) as error:
-            raise ValueError(f"found something else than the configuration of a run ({error})") from error
+            raise ValueError(f"found something other than the configuration of a run ({error})") from error
 
     @classmethod
     def load(cls, folder: Path) -> "PretrainConfig":

@@ -59,7 +59,9 @@ class Entry:
             home = next((home for home, fields in homes.items() if key in fields), None)
             if home is None or not equals:
                 known = ", ".join(sorted(set().union(*homes.values())))
-                raise ValueError(f"In {text!r}, {pair!r} is no option=value that {architecture} knows; known: {known}.")
+                raise ValueError(
+                    f"In {text!r}, {pair!r} is not an option=value that {architecture} knows; known: {known}."
+                )
             if key in given[home]:
                 raise ValueError(f"In {text!r}, {key} is given twice; give it once.")
             try:

@@ -59,7 +59,7 @@ class Ranks:
             raise ValueError("--shard and --compile have not been made to work together; leave one of them out.")
         if accumulate % self.world:
             raise ValueError(
-                f"--accumulate is {accumulate} and there are {self.world} processes, to which the batches of a step are dealt; "
+                f"--accumulate is {accumulate} and there are {self.world} processes, which share the batches of a step; "
                 f"give a multiple of {self.world}. A step of --accumulate {self.world} has {self.world} times as many windows."
             )
         if workers != 1:

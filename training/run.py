@@ -203,7 +203,7 @@ class Run:
             self.notes.append(
                 f"The held-out text has {len(found.tokens)} {part} windows of {self.config.sequence_length} tokens with "
                 f"at least {found.positions.shape[1]} ordinary tokens each: models are scored on {found.scored:,} of them, "
-                f"not on the {tokens:,} asked for. More text, or a larger --held-out, gives surer numbers."
+                f"not on the {tokens:,} asked for. More text, or a larger --held-out, gives more certain numbers."
             )
         words = None
         if evaluation.words:

@@ -72,7 +72,9 @@ def warm_start(model: MaskedLM, source: str, tokenizer: Tokenizer) -> WarmStart:
             p.copy_(like(value.to(p.device), p))
             count += p.numel()
     if not count:
-        raise ValueError(f"{source}: no weight of it has a name and a shape of this model's; take one of its width.")
+        raise ValueError(
+            f"{source}: none of its weights fits this model by name and shape; take a checkpoint of the same width."
+        )
     return WarmStart(
         source,
         digest(folder / "model.safetensors"),

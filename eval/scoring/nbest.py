@@ -52,7 +52,7 @@ def read(lists: str, references: Sequence[str], notes: list[str] | None = None) 
         lines = read_lines(file)
         if len(lines) != len(found):
             raise ValueError(
-                f"{file} has {len(lines):,} lines and {path} {len(found):,} utterances; they must be as many."
+                f"{file} has {len(lines):,} lines and {path} {len(found):,} utterances; the numbers must be equal."
             )
         for utterance, text in zip(found, lines):
             known.setdefault(utterance, []).append(text)
@@ -82,7 +82,9 @@ def _aligned(names: Sequence[str], references: Sequence[str]) -> list[NBest]:
     columns = {name: read_lines(_existing(name)) for name in dict.fromkeys([*names, *references])}
     if len({len(lines) for lines in columns.values()}) > 1:
         told = ", ".join(f"{name} {len(lines):,}" for name, lines in columns.items())
-        raise ValueError(f"The files have different numbers of lines ({told}); they must be as many, line by line.")
+        raise ValueError(
+            f"The files have different numbers of lines ({told}); they must have the same number, line by line."
+        )
     known = {_existing(name).resolve(): i for i, name in enumerate(references)}  # however they are spelt
     own = [known.get(_existing(name).resolve(), -1) for name in names]
     count = len(columns[names[0]])

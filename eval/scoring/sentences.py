@@ -116,7 +116,7 @@ def _official(path: Path) -> Pairs:
         raise FileNotFoundError(f"{path} has no {gold.name} beside it, where its scores stand.")
     pairs, scores = read_lines(path), read_lines(gold)
     if len(pairs) != len(scores):
-        raise ValueError(f"{path} has {len(pairs)} lines and {gold.name} {len(scores)}; they must be as many.")
+        raise ValueError(f"{path} has {len(pairs)} lines and {gold.name} {len(scores)}; the numbers must be equal.")
     rows = []
     for number, (pair, score) in enumerate(zip(pairs, scores), start=1):
         if score.strip():

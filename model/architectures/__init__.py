@@ -1,4 +1,4 @@
-"""The registry: an architecture is one file here and one line below; everything else picks it up."""
+"""The registry: an architecture is one file here, imported and named below; everything else picks it up."""
 
 from model.architectures.base import Architecture
 from model.architectures.bicausal import Bicausal

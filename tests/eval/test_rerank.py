@@ -76,7 +76,7 @@ def test_the_sweep_finds_the_weight_that_is_needed() -> None:
         ({"l.tsv": "id\ttext\nv\ta\n"}, r"1 utterances have no reference, the first is 'v'"),
         ({"l.json": "{"}, r"l\.json: not JSON"),
         ({"l.json": '{"u": {"h": {"text": "a"}}}'}, r"'u': expected hypotheses with text and score"),
-        ({"l.txt": "a\nb\n", "r.txt": "a\n"}, r"different numbers of lines .*they must be as many"),
+        ({"l.txt": "a\nb\n", "r.txt": "a\n"}, r"different numbers of lines .*they must have the same number"),
     ],
 )
 def test_bad_lists_are_named(files: dict[str, str], sentence: str, tmp_path: Path) -> None:

@@ -56,7 +56,7 @@ def test_folders_that_cannot_be_are_refused(tokenizer: Tokenizer, tmp_path: Path
     (tmp_path / "full" / "mine.txt").write_text("mine")
     with pytest.raises(ValueError, match="is not an empty folder"):
         export(model, tokenizer, tmp_path / "full")
-    with pytest.raises(ValueError, match="no plain name"):
+    with pytest.raises(ValueError, match="not a plain name"):
         export(model, tokenizer, tmp_path / "local@n_layers=2-seed0")
     (tmp_path / "empty").mkdir()
     assert export(model, tokenizer, tmp_path / "empty").exists()

@@ -145,7 +145,7 @@ def test_a_missing_checkpoint_is_said(tmp_path: Path) -> None:
 def test_a_manifest_of_something_else_is_refused(tmp_path: Path) -> None:
     path = save(tmp_path, 1)
     (path / "manifest.json").write_text(json.dumps({"files": 3}))
-    with pytest.raises(DamagedCheckpoint, match="is no whole checkpoint"):
+    with pytest.raises(DamagedCheckpoint, match="is not a complete checkpoint"):
         checkpoint.verify(path)
 
 

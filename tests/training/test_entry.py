@@ -51,8 +51,8 @@ def test_values_are_of_the_type_that_the_option_declares(text: str, home: str, v
         ("tta:budget=0", r"it must lie in \(0, 1\]"),
         ("tta:budget=2", r"it must lie in \(0, 1\]"),
         ("tta:n_layers=2,n_layers=3", "n_layers is given twice"),
-        ("tta:", "'' is no option=value that tta knows"),
-        ("tta:vocab_size=9", "'vocab_size=9' is no option=value"),
+        ("tta:", "'' is not an option=value that tta knows"),
+        ("tta:vocab_size=9", "'vocab_size=9' is not an option=value"),
     ],
 )
 def test_other_values_are_refused(text: str, sentence: str) -> None:

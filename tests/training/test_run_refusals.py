@@ -16,7 +16,7 @@ from training.contestant import Contestant
     ("options", "sentence"),
     [
         (["--architectures", "elektra"], "Unknown architecture 'elektra'; registered are"),
-        (["--architectures", "tta:depth=3"], "'depth=3' is no option=value that tta knows"),
+        (["--architectures", "tta:depth=3"], "'depth=3' is not an option=value that tta knows"),
         (["--architectures", "vanilla:masking_rate=2"], "masking rate of 2"),
         (["--budget", "soon"], "The budget 'soon' is not understood"),
         (["--nonsense", "3"], "--nonsense"),
@@ -29,7 +29,7 @@ from training.contestant import Contestant
         (["--optimizer.learning-rate", "nan"], "learning_rate is nan; it must be a number"),
         (["--slice-seconds", "nan"], "slice_seconds is nan; it must be a number"),
         (["--workers", "2", "--budget", "5s"], "workers is 2 and the budget is wall-clock"),
-        (["--architectures", "tta:bias=no", "tta:bias=false"], "named twice, if in other words"),
+        (["--architectures", "tta:bias=no", "tta:bias=false"], "named twice, in different words"),
         (["--batch-size", "100000"], "smaller than one batch"),
         (["--corpus", "nowhere.txt"], "nowhere.txt"),
         (["--vocab-size", "30000"], "vocabulary of 30000 is too large"),

@@ -83,7 +83,7 @@ def test_what_cannot_be_started_from_is_said(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="of this repository alone"):
         warm_start(model, "hf:bert-base-uncased", made(CHARACTERS))
     other = saved(tmp_path / "b", d_model=64, d_ff=48, vocab_size=96, bias=False)
-    with pytest.raises(ValueError, match="no weight of it has a name and a shape"):
+    with pytest.raises(ValueError, match="none of its weights fits this model"):
         warm_start(tiny_model("local", bias=False), str(other), made(CHARACTERS))
     with pytest.raises(ValueError, match="init is empty"):
         Entry.parse("local:init=")
