@@ -1,11 +1,12 @@
 """Contestants at several budgets, on every measure, from one or several runs' records.
 
-    python -m report.shares RUN ... [--against NAME ...]
+    python -m report.shares RUN ... [--any-precision] [--against NAME ...]
 
 Three tables: what each contestant reached at each budget, on test; paired differences of the first one from the others at equal
 budgets; and the share of a rival's budget with which the first one is as good, linear in the logarithm of the budget between
 neighbouring points of one seed. Contestants are the same where their models and optimisers are, whatever a run calls them. Their
-shapes need not be equal: each is the one that was entered.
+shapes need not be equal: each is the one that was entered. Where a contestant and seed stand in several runs the first counts,
+and a note says so. Runs of different precision are read together with --any-precision alone, and a note says so too.
 
 ± is the standard deviation of seeds, and in differences half of a 95% interval that holds seeds and documents.
 """
@@ -32,11 +33,18 @@ MEASURES = {
 }
 
 
-def collected(folders: Sequence[Path]) -> Reached:
-    """Finished contestants of all runs. Raises ValueError where runs are not alike, or one contestant was trained twice."""
+def collected(folders: Sequence[Path], *, any_precision: bool = False) -> tuple[Reached, list[str]]:
+    """Finished contestants of all runs, and notes. Raises ValueError where runs are not alike."""
     runs = [Results.load(folder) for folder in folders]
     for other in runs[1:]:
-        check_alike(runs[0], other)
+        check_alike(runs[0], other, but=["precision"] if any_precision else [])
+    precisions = {
+        str(folder): str(results.facts.get("precision")).removeprefix("torch.")
+        for folder, results in zip(folders, runs)
+    }
+    notes = []
+    if len(set(precisions.values())) > 1:
+        notes.append(f"Precision differs: {', '.join(f'{folder} {name}' for folder, name in precisions.items())}.")
     found: Reached = {}
     names: dict[str, str] = {}
     for results, folder in zip(runs, folders):
@@ -53,9 +61,10 @@ def collected(folders: Sequence[Path]) -> Reached:
             for seed, curve in results.curves[label].items():
                 at = found.setdefault(name, {}).setdefault(nominal(curve[-1]["flops"]), {})
                 if seed in at:
-                    raise ValueError(f"{folder}: {name}, seed {seed}, stands in two runs; name one of them.")
-                at[seed] = curve[-1]
-    return found
+                    notes.append(f"{name}, seed {seed}, stands in {folder} too; the earlier run counts.")
+                else:
+                    at[seed] = curve[-1]
+    return found, notes
 
 
 def nominal(flops: float) -> float:
@@ -124,11 +133,14 @@ def tables(found: Reached, against: Sequence[str] = ()) -> str:
 
 def main(arguments: Sequence[str]) -> int:
     if not arguments or arguments[0].startswith("-"):
-        print("usage: python -m report.shares RUN ... [--against NAME ...]", file=sys.stderr)
+        print("usage: python -m report.shares RUN ... [--any-precision] [--against NAME ...]", file=sys.stderr)
         return 2
+    any_precision = "--any-precision" in arguments
+    arguments = [word for word in arguments if word != "--any-precision"]
     at = arguments.index("--against") if "--against" in arguments else len(arguments)
     try:
-        print(tables(collected([Path(name) for name in arguments[:at]]), arguments[at + 1 :]))
+        found, notes = collected([Path(name) for name in arguments[:at]], any_precision=any_precision)
+        print("\n".join([tables(found, arguments[at + 1 :]), *notes]))
     except (ValueError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2

@@ -62,9 +62,25 @@ def test_what_is_not_reached_is_a_dash_and_what_is_passed_at_once_a_bound() -> N
         assert share(ours, theirs, 4e13, "leave-one-out, nats a token") == expected
 
 
-def test_runs_that_are_not_alike_or_overlap_are_refused(runs: list[Path], tmp_path: Path, capsys) -> None:
-    with pytest.raises(ValueError, match="local, seed 0, stands in two runs"):
-        collected([runs[0], runs[0]])
+def test_precisions_are_read_together_if_that_is_asked_for(runs: list[Path], capsys) -> None:
+    for folder, precision in zip(runs, ("torch.bfloat16", "torch.float32")):
+        facts = json.loads((folder / "facts.json").read_text())
+        (folder / "facts.json").write_text(json.dumps(facts | {"precision": precision}))
+    assert shares.main([str(folder) for folder in runs]) == 2
+    assert "The runs differ in precision" in capsys.readouterr().err
+    assert shares.main([*map(str, runs), "--any-precision", "--against", "vanilla"]) == 0
+    said = capsys.readouterr().out
+    assert "| local | 1.0e+13 | 2 |" in said and f"Precision differs: {runs[0]} bfloat16, {runs[1]} float32." in said
+
+
+def test_runs_that_are_not_alike_are_refused_and_the_first_of_two_counts(
+    runs: list[Path], tmp_path: Path, capsys
+) -> None:
+    found, notes = collected([runs[0], runs[0]])
+    assert (
+        found == collected(runs[:1])[0]
+        and notes[0] == f"local, seed 0, stands in {runs[0]} too; the earlier run counts."
+    )
     other = run(tmp_path / "c", [record("local", 2, 4e13, 2.0, 1.0)], d_ff=16)
     with pytest.raises(ValueError, match="local is another model there"):
         collected([runs[0], other])
@@ -74,5 +90,5 @@ def test_runs_that_are_not_alike_or_overlap_are_refused(runs: list[Path], tmp_pa
     assert shares.main([str(folder) for folder in runs]) == 2
     assert "The runs differ in identity" in capsys.readouterr().err
     with pytest.raises(ValueError, match="No contestant is bert; there are local, vanilla"):
-        tables(collected(runs[:1]), ["bert"])
+        tables(collected(runs[:1])[0], ["bert"])
     assert shares.main([]) == 2
