@@ -1,6 +1,6 @@
 """Contestants at several budgets, on every measure, from one or several runs' records.
 
-    python -m report.shares RUN ... [--any-precision] [--against NAME ...]
+    python -m report.shares RUN ... [--picture FILE]
 
 Three tables: what each contestant reached at each budget, on test; paired differences of the first one from the others at equal
 budgets; and the share of a rival's budget with which the first one is as good, linear in the logarithm of the budget between
@@ -15,10 +15,18 @@ import json
 import math
 import sys
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import matplotlib.pyplot as plt
+import tyro
+from matplotlib.figure import Figure
+from rich.console import Console
+from rich.markup import escape
+
 from data.statistics import Spread, paired_difference
+from report import plots
 from report.page import markdown_table
 from report.records import check_alike
 from report.summary import Results, first_reached
@@ -31,6 +39,23 @@ MEASURES = {
     "whole words, bits a character": ("words", "bits_per_character", "clusters"),
     "by the chain rule, bits a character": ("words", "chain", "chain_clusters"),
 }
+
+
+@dataclass(frozen=True)
+class SharesConfig:
+    """Compare contestants at several budgets, from the records of one or several runs."""
+
+    runs: tyro.conf.Positional[tuple[Path, ...]]
+    """Folders of runs, or of their records."""
+
+    against: tuple[str, ...] = ()
+    """Contestants that the first one is compared with; by default all others."""
+
+    any_precision: bool = False
+    """Read runs of different precision together."""
+
+    picture: Path | None = None
+    """A PNG file to draw quality against budget into."""
 
 
 def collected(folders: Sequence[Path], *, any_precision: bool = False) -> tuple[Reached, list[str]]:
@@ -131,21 +156,45 @@ def tables(found: Reached, against: Sequence[str] = ()) -> str:
     return "\n".join(lines)
 
 
-def main(arguments: Sequence[str]) -> int:
-    if not arguments or arguments[0].startswith("-"):
-        print("usage: python -m report.shares RUN ... [--any-precision] [--against NAME ...]", file=sys.stderr)
-        return 2
-    any_precision = "--any-precision" in arguments
-    arguments = [word for word in arguments if word != "--any-precision"]
-    at = arguments.index("--against") if "--against" in arguments else len(arguments)
+def figure(found: Reached) -> Figure:
+    """A panel for each measure, a line for each contestant over its budgets: mean, and the deviation of seeds as a bar."""
+    masked = [name for name in found if name.startswith("vanilla")]
+    greys = dict(zip(masked, plots.GREYS * len(masked)))
+    colours = dict(zip((name for name in found if name not in masked), plots.COLOURS * len(found))) | greys
+    with plt.rc_context(plots.STYLE):
+        drawn, panels = plt.subplots(1, len(MEASURES), figsize=(4.2 * len(MEASURES), 3.8), layout="constrained")
+        for axes, measure in zip(panels, MEASURES):
+            for marker, (name, budgets) in zip(plots.MARKERS * len(found), found.items()):
+                at = {
+                    b: [v for r in seeds.values() if (v := value(r, measure)) is not None]
+                    for b, seeds in budgets.items()
+                }
+                points = [(budget, Spread.of(values)) for budget, values in sorted(at.items()) if values]
+                if points:
+                    means, errors = [s.mean for _, s in points], [s.deviation or 0.0 for _, s in points]
+                    axes.errorbar(
+                        [b for b, _ in points], means, errors, fmt=f"-{marker}", ms=4, color=colours[name], label=name
+                    )
+            axes.set(title=measure, xlabel="training FLOPs", xscale="log")
+        handles, names = panels[0].get_legend_handles_labels()
+        drawn.legend(handles, names, loc="outside upper center", ncols=2)
+    return drawn
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    config = tyro.cli(SharesConfig, args=arguments, prog="python -m report.shares")
     try:
-        found, notes = collected([Path(name) for name in arguments[:at]], any_precision=any_precision)
-        print("\n".join([tables(found, arguments[at + 1 :]), *notes]))
+        if not config.runs:
+            raise ValueError("Name one or more folders of runs: python -m report.shares runs/A runs/B")
+        found, notes = collected(config.runs, any_precision=config.any_precision)
+        print("\n".join([tables(found, config.against), *notes]))
+        if config.picture is not None:
+            config.picture.write_bytes(plots.as_png(figure(found)))
     except (ValueError, OSError) as error:
-        print(f"error: {error}", file=sys.stderr)
+        Console(stderr=True).print(f"[bold red]error[/]: {escape(str(error))}", soft_wrap=True)
         return 2
     return 0
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    sys.exit(main())

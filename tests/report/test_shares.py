@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from report import shares
-from report.shares import collected, share, tables
+from report.shares import collected, figure, share, tables
 
 
 def record(label: str, seed: int, flops: float, nll: float, words: float) -> dict:
@@ -53,6 +53,8 @@ def test_one_contestant_of_two_runs_is_put_together_and_compared(runs: list[Path
     assert "| local - vanilla | 4.0e+13 | 2 | -1.000 ± 0.000 | -0.300 ± 0.000" in said
     # Half-way between 4.0 and 2.0, in the logarithm of 1e13 to 4e13, and so half of 4e13.
     assert "| vanilla | 4.0e+13 | 0.50 ± 0.00 | under 0.25 ± 0.00 | under 0.25 ± 0.00 |" in said
+    lines = figure(collected(runs)[0]).axes[0].get_legend_handles_labels()
+    assert lines[1] == ["local", "vanilla"] and list(lines[0][0].lines[0].get_xdata()) == [1e13, 4e13]
 
 
 def test_what_is_not_reached_is_a_dash_and_what_is_passed_at_once_a_bound() -> None:
@@ -92,3 +94,4 @@ def test_runs_that_are_not_alike_are_refused_and_the_first_of_two_counts(
     with pytest.raises(ValueError, match="No contestant is bert; there are local, vanilla"):
         tables(collected(runs[:1])[0], ["bert"])
     assert shares.main([]) == 2
+    assert "Name one or more folders of runs" in capsys.readouterr().err
