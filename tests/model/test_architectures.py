@@ -195,7 +195,7 @@ def test_a_config_from_before_there_was_a_choice_has_the_head_of_its_time() -> N
         (('"dropout": 0.0', '"dropout": NaN'), "dropout is nan; it must be a number"),
         (('"gated"', '"swiglu"'), "feed_forward is 'swiglu'; it must be one of gated, gelu"),
         (('"direct"', '"none"'), "head is 'none'; it must be one of direct, dense"),
-        (('"norm"', '"nrm"'), "no model configuration"),
+        (('"norm"', '"nrm"'), "not the model configuration of a checkpoint"),
     ],
 )
 def test_an_edited_config_is_refused(change: tuple[str, str], sentence: str) -> None:

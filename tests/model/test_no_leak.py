@@ -160,7 +160,10 @@ def test_no_leak_on_each_backend(architecture: str, backend: str, layout: str) -
         certify(tiny_model(architecture), random_batch(layout))
 
 
-@pytest.mark.parametrize("architecture", REGISTRY)
+ON_TRITON = [name if name in ("local", "vanilla") else pytest.param(name, marks=pytest.mark.slow) for name in REGISTRY]
+
+
+@pytest.mark.parametrize("architecture", ON_TRITON)
 def test_no_leak_on_triton(architecture: str) -> None:
     """In Triton's interpreter; one row, since the certificate takes a pass for each position."""
     batch = random_batch("packed", rows=1, length=8)

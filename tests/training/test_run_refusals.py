@@ -113,11 +113,11 @@ def test_a_run_without_its_facts_is_refused(
 def test_runs_started_in_one_second_have_folders_of_their_own(base: list[str], tmp_path: Path) -> None:
     arguments = [*base, "--budget", "2ktok", "--runs", str(tmp_path)]
     command = [sys.executable, "pretrain.py", *arguments]
-    processes = [subprocess.Popen([*command, "--seeds", str(seed)], stdout=subprocess.DEVNULL) for seed in range(3)]
-    assert [process.wait() for process in processes] == [0, 0, 0]
+    processes = [subprocess.Popen([*command, "--seeds", str(seed)], stdout=subprocess.DEVNULL) for seed in range(2)]
+    assert [process.wait() for process in processes] == [0, 0]
     folders = sorted(path for path in tmp_path.iterdir() if path.is_dir())
     seeds = [{json.loads(line)["seed"] for line in (f / "results.jsonl").read_text().splitlines()} for f in folders]
-    assert len(folders) == 3 and sorted(map(tuple, seeds)) == [(0,), (1,), (2,)]
+    assert len(folders) == 2 and sorted(map(tuple, seeds)) == [(0,), (1,)]
 
 
 def test_two_processes_do_not_train_one_run(
