@@ -5,8 +5,9 @@
 Three tables: what each contestant reached at each budget, on test; paired differences of the first one from the others at equal
 budgets; and the share of a rival's budget with which the first one is as good, linear in the logarithm of the budget between
 neighbouring points of one seed. Contestants are the same where their models and optimisers are, whatever a run calls them. Their
-shapes need not be equal: each is the one that was entered. Where a contestant and seed stand in several runs the first counts,
-and a note says so. Runs of different precision are read together with --any-precision alone, and a note says so too.
+shapes need not be equal: each is the one that was entered. Notes name what is left out: seeds that are not finished, and where a
+contestant and seed stand in several runs all but the first. Runs of different precision are read together with --any-precision
+alone.
 
 ± is the standard deviation of seeds, and in differences half of a 95% interval that holds seeds and documents.
 """
@@ -58,8 +59,12 @@ class SharesConfig:
     """A PNG file to draw quality against budget into."""
 
 
+USUAL = {"regulariser": "weight_decay"}
+"""Settings that were added later, with the value that means the same as not having them."""
+
+
 def collected(folders: Sequence[Path], *, any_precision: bool = False) -> tuple[Reached, list[str]]:
-    """Finished contestants of all runs, and notes. Raises ValueError where runs are not alike."""
+    """All seeds that have finished, of all runs, and notes. Raises ValueError where runs are not alike."""
     runs = [Results.load(folder) for folder in folders]
     for other in runs[1:]:
         check_alike(runs[0], other, but=["precision"] if any_precision else [])
@@ -73,22 +78,30 @@ def collected(folders: Sequence[Path], *, any_precision: bool = False) -> tuple[
     found: Reached = {}
     names: dict[str, str] = {}
     for results, folder in zip(runs, folders):
-        for label in results.finished:
+        for label, curves in results.curves.items():
+            ends = {seed: curve[-1] for seed, curve in curves.items() if curve and curve[-1]["final"]}
+            lost = [str(seed) for seed in curves if seed not in ends]
+            if lost:
+                notes.append(f"{label}, seed {', '.join(lost)}, is not finished in {folder} and left out.")
+            if not ends:
+                continue
             facts = results.facts["contestants"][label]
-            # What is off is left out: fields that were removed since stand in older records as 0 or false.
-            parts = [{k: v for k, v in facts[part].items() if v} for part in ("model", "optimizer")]
+            # What is off or usual is left out: fields that came or went since are missing in some records.
+            parts = [
+                {k: v for k, v in facts[part].items() if v and USUAL.get(k) != v} for part in ("model", "optimizer")
+            ]
             identity = json.dumps([*parts, facts.get("init")], sort_keys=True)
             name = names.setdefault(identity, facts["family"])
             if sum(other == name for other in names.values()) > 1:
                 raise ValueError(
                     f"{folder}: {name} is another model there than in the runs before it; give one of them another name."
                 )
-            for seed, curve in results.curves[label].items():
-                at = found.setdefault(name, {}).setdefault(nominal(curve[-1]["flops"]), {})
+            for seed, end in ends.items():
+                at = found.setdefault(name, {}).setdefault(nominal(end["flops"]), {})
                 if seed in at:
                     notes.append(f"{name}, seed {seed}, stands in {folder} too; the earlier run counts.")
                 else:
-                    at[seed] = curve[-1]
+                    at[seed] = end
     return found, notes
 
 

@@ -64,6 +64,18 @@ def test_what_is_not_reached_is_a_dash_and_what_is_passed_at_once_a_bound() -> N
         assert share(ours, theirs, 4e13, "leave-one-out, nats a token") == expected
 
 
+def test_seeds_that_are_not_finished_are_left_out_and_named(runs: list[Path]) -> None:
+    lines = (runs[0] / "results.jsonl").read_text().splitlines()
+    lines = [
+        line.replace('"final": {', '"was": {') if '"seed": 1' in line and "vanilla" in line else line for line in lines
+    ]
+    text = "\n".join(json.dumps({"final": None} | json.loads(line)) for line in lines)
+    (runs[0] / "results.jsonl").write_text(text + "\n")
+    found, notes = collected(runs)
+    assert list(found["vanilla"][4e13]) == [0] and list(found["local"][4e13]) == [0, 1]
+    assert notes == [f"vanilla, seed 1, is not finished in {runs[0]} and left out."]
+
+
 def test_precisions_are_read_together_if_that_is_asked_for(runs: list[Path], capsys) -> None:
     for folder, precision in zip(runs, ("torch.bfloat16", "torch.float32")):
         facts = json.loads((folder / "facts.json").read_text())
