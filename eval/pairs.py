@@ -29,6 +29,10 @@ from report.names import shortened
 PUBLISHED = "people 88.6, RoBERTa-large 86.5, GPT-2 345M 82.6 (Salazar et al. 2020)"
 
 
+RIGHT = {"1": 1.0, "0": 0.0, "=": 0.5}
+"""How a record writes whether each pair is right; = is a tie."""
+
+
 @dataclass(frozen=True)
 class PairsConfig:
     """Accuracy on minimal pairs, by paradigm and phenomenon."""
@@ -42,7 +46,7 @@ class PairsConfig:
     limit: int = 0
     """Most pairs of each paradigm; 0 takes all."""
     out: Path = Path("runs/pairs")
-    """Folder for results.jsonl."""
+    """Folder of results.jsonl; results that are there are kept and not run again."""
 
     def __post_init__(self) -> None:
         check_types(self)
@@ -75,20 +79,16 @@ def run(config: PairsConfig, console: Console) -> int:
         weights = digest_of_model(model, tokenizer)
         for paradigm in tqdm(paradigms, desc=label[-30:], unit="paradigm", disable=None):
             with barrier(f"{label}, {paradigm.name}", lost, config.out):
-                key = key_of(
-                    model=weights, name=label, rows=digest_of(paradigm.pairs), method="pairs", variant=config.variant
-                )
-                own = right(model, tokenizer, paradigm.pairs, config.variant)
-                found[label, paradigm.name] = own
-                store.add(
-                    {
-                        "checkpoint": label,
-                        "paradigm": paradigm.name,
-                        "phenomenon": paradigm.phenomenon,
-                        "pairs": len(own),
-                    }
-                    | {"accuracy": sum(own) / len(own), "variant": config.variant, "key": key}
-                )
+                asked = {"method": "pairs, each", "variant": config.variant}
+                key = key_of(model=weights, name=label, rows=digest_of(paradigm.pairs), **asked)
+                if record := store.find(key):
+                    found[label, paradigm.name] = [RIGHT[letter] for letter in record["right"]]
+                    continue
+                own = found[label, paradigm.name] = right(model, tokenizer, paradigm.pairs, config.variant)
+                facts = {"checkpoint": label, "paradigm": paradigm.name, "phenomenon": paradigm.phenomenon}
+                facts |= {"variant": config.variant, "pairs": len(own), "accuracy": sum(own) / len(own)}
+                letters = {value: letter for letter, value in RIGHT.items()}
+                store.add(facts | {"right": "".join(letters[value] for value in own), "key": key})
     broken = {label for label, _ in opened.items() if any((label, p.name) not in found for p in paradigms)}
     failed += lost[:3] + ([f"and {len(lost) - 3} more of the kind"] if len(lost) > 3 else [])
     opened = {label: pair for label, pair in opened.items() if label not in broken}

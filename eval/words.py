@@ -14,6 +14,7 @@ of the checkpoints, are left out for all. Of the corpus that runs were trained o
 (--held-out as theirs); --held-out 0 takes all of a text.
 """
 
+import dataclasses
 import sys
 from dataclasses import dataclass
 from pathlib import Path
@@ -59,7 +60,7 @@ class WordsConfig:
     seed: int = 0
     """Seed of the draw."""
     out: Path = Path("runs/words")
-    """Folder for results.jsonl."""
+    """Folder of results.jsonl; results that are there are kept and not run again."""
 
     def __post_init__(self) -> None:
         check_types(self)
@@ -126,21 +127,17 @@ def run(config: WordsConfig, console: Console) -> int:
     rows = digest_of([(excerpts[n].text, a, b) for n, a, b in zip(drawn.excerpt, drawn.begin[which], drawn.end[which])])
     for label, (model, tokenizer) in opened.items():
         with barrier(label, failed, config.out):
-            words = tokenized[label].words(excerpts, drawn, which, tokenizer.pad_id)
-            scores[label] = score = words.measure(model)
+            key = key_of(model=digest_of_model(model, tokenizer), name=label, rows=rows, method="words, whole score")
+            if record := store.find(key):
+                scores[label] = WholeWordScore.from_dict(record["score"])
+                continue
+            score = tokenized[label].words(excerpts, drawn, which, tokenizer.pad_id).measure(model)
             if not np.isfinite(score.bits_per_character):
-                del scores[label]
                 raise ValueError("a word's probability is not a number: the checkpoint has diverged.")
-            store.add(
-                {
-                    "checkpoint": label,
-                    "bits": score.bits_per_character,
-                    "chain": score.chain,
-                    "accuracy": score.accuracy,
-                }
-                | {"words": score.words, "characters": score.characters, "clusters": vars(score.clusters)}
-                | {"key": key_of(model=digest_of_model(model, tokenizer), name=label, rows=rows, method="words")}
-            )
+            scores[label] = score
+            facts = {"bits": score.bits_per_character, "chain": score.chain, "accuracy": score.accuracy}
+            facts |= {"words": score.words, "characters": score.characters}
+            store.add({"checkpoint": label, **facts, "score": dataclasses.asdict(score), "key": key})
     if scores:
         console.print(table(scores, {label: tokenized[label] for label in scores}, which))
         console.print(

@@ -11,6 +11,7 @@ Divided by the characters of the word both compare tokenizers too.
 
 import math
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -42,6 +43,11 @@ class WholeWordScore:
     characters: int
     clusters: Clusters
     chain_clusters: Clusters
+
+    @classmethod
+    def from_dict(cls, values: dict[str, Any]) -> "WholeWordScore":
+        """From what `dataclasses.asdict` gives."""
+        return cls(**values | {name: Clusters(**values[name]) for name in ("clusters", "chain_clusters")})
 
 
 @dataclass(frozen=True)

@@ -90,6 +90,10 @@ def test_the_command_scores_what_is_whole_and_names_the_rest(
     )
     [record] = [json.loads(line) for line in (tmp_path / "out" / "results.jsonl").read_text().splitlines()]
     assert record["paradigm"] == "good" and record["pairs"] == 3
+    with monkeypatch.context() as patch:  # what is there is not scored again, and the table is the same
+        patch.setattr(pairs, "right", None)
+        assert pairs.main() == 1
+    assert " ".join(capsys.readouterr().out.split()) == out
     monkeypatch.setattr(sys, "argv", ["pairs", "--checkpoints", str(tmp_path / "model"), "--data", "nowhere"])
     assert pairs.main() == 2 and "There is no nowhere" in capsys.readouterr().err
 

@@ -17,6 +17,7 @@ from eval.words import WordsConfig, excerpts_of, run
 from kernels.attention import spans_of
 from model.batch import Batch
 from tests.model.models import tiny_model
+from training.whole_words import WholeWords
 
 TEXT = "the barid sees 3 well-known denots, don't it?"
 
@@ -74,6 +75,11 @@ def test_scores_are_those_of_a_pass_for_each_token(text_file: Path, name: str) -
     assert score.characters == (drawn.end - drawn.begin)[which].sum() and score.words == len(which)
 
 
+class Unmeasured(Tokenized):
+    def words(self, *_: object) -> WholeWords:
+        raise AssertionError("measured again")
+
+
 def test_two_tokenizers_meet_in_one_table(
     text_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -92,7 +98,10 @@ def test_two_tokenizers_meet_in_one_table(
     assert [r["checkpoint"] for r in records] == list(opened) and {r["words"] for r in records} == {kept}
     assert len({r["characters"] for r in records}) == 1 and len({r["bits"] for r in records}) == 4
     again = [r["key"] for r in records]
-    assert run(config, Console(width=200)) == 0  # the same results are not written twice
+    with monkeypatch.context() as patch:  # what is there is not measured again, nor written twice
+        patch.setattr(module, "Tokenized", Unmeasured)
+        assert run(config, Console(width=200)) == 0
+    assert capsys.readouterr().out == told
     assert [json.loads(line)["key"] for line in (tmp_path / "results.jsonl").read_text().splitlines()] == again
 
 
