@@ -1,9 +1,8 @@
 """Words as spans of tokens: which tokens belong together, and which words a training pass hides.
 
-Words are separated by spaces,
-or were found in Chinese by `--words jieba` when the corpus was prepared. In text without either a whole sentence would be one
-word; so a stretch of more than LONGEST tokens is cut at random into spans of geometric length (SpanBERT, Joshi et al. 2020,
-arXiv 1907.10529).
+Words are separated by spaces, or were found in Chinese by `--words jieba` when the corpus was prepared. In text without either a
+whole sentence would be one word; so a stretch of more than LONGEST tokens is cut at random into spans of geometric length
+(SpanBERT, Joshi et al. 2020, arXiv 1907.10529).
 """
 
 from dataclasses import dataclass

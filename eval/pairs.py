@@ -28,7 +28,6 @@ from report.names import shortened
 
 PUBLISHED = "people 88.6, RoBERTa-large 86.5, GPT-2 345M 82.6 (Salazar et al. 2020)"
 
-
 RIGHT = {"1": 1.0, "0": 0.0, "=": 0.5}
 """How a record writes whether each pair is right; = is a tie."""
 
@@ -74,6 +73,7 @@ def run(config: PairsConfig, console: Console) -> int:
     opened, store, found = open_checkpoints(config.checkpoints), Store(config.out), {}
     for sentence in store.repair():
         note(sentence, console)
+    known = {record["key"]: record for record in store.records() if "key" in record}
     lost: list[str] = []
     for label, (model, tokenizer) in opened.items():
         weights = digest_of_model(model, tokenizer)
@@ -81,8 +81,8 @@ def run(config: PairsConfig, console: Console) -> int:
             with barrier(f"{label}, {paradigm.name}", lost, config.out):
                 asked = {"method": "pairs, each", "variant": config.variant}
                 key = key_of(model=weights, name=label, rows=digest_of(paradigm.pairs), **asked)
-                if record := store.find(key):
-                    found[label, paradigm.name] = [RIGHT[letter] for letter in record["right"]]
+                if key in known:
+                    found[label, paradigm.name] = [RIGHT[letter] for letter in known[key]["right"]]
                     continue
                 own = found[label, paradigm.name] = right(model, tokenizer, paradigm.pairs, config.variant)
                 facts = {"checkpoint": label, "paradigm": paradigm.name, "phenomenon": paradigm.phenomenon}

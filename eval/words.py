@@ -129,15 +129,13 @@ def run(config: WordsConfig, console: Console) -> int:
         with barrier(label, failed, config.out):
             key = key_of(model=digest_of_model(model, tokenizer), name=label, rows=rows, method="words, whole score")
             if record := store.find(key):
-                scores[label] = WholeWordScore.from_dict(record["score"])
+                scores[label] = WholeWordScore.from_dict(record)
                 continue
             score = tokenized[label].words(excerpts, drawn, which, tokenizer.pad_id).measure(model)
             if not np.isfinite(score.bits_per_character):
                 raise ValueError("a word's probability is not a number: the checkpoint has diverged.")
             scores[label] = score
-            facts = {"bits": score.bits_per_character, "chain": score.chain, "accuracy": score.accuracy}
-            facts |= {"words": score.words, "characters": score.characters}
-            store.add({"checkpoint": label, **facts, "score": dataclasses.asdict(score), "key": key})
+            store.add({"checkpoint": label, **dataclasses.asdict(score), "key": key})
     if scores:
         console.print(table(scores, {label: tokenized[label] for label in scores}, which))
         console.print(

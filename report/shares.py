@@ -29,7 +29,7 @@ from rich.markup import escape
 from data.statistics import Spread, paired_difference
 from report import plots
 from report.page import markdown_table
-from report.records import check_alike
+from report.records import LATER, check_alike
 from report.summary import Results, first_reached
 
 Reached = dict[str, dict[float, dict[int, dict[str, Any]]]]
@@ -59,10 +59,6 @@ class SharesConfig:
     """A PNG file to draw quality against budget into."""
 
 
-USUAL = {"regulariser": "weight_decay"}
-"""Settings that were added later, with the value that means the same as not having them."""
-
-
 def collected(folders: Sequence[Path], *, any_precision: bool = False) -> tuple[Reached, list[str]]:
     """All seeds that have finished, of all runs, and notes. Raises ValueError where runs are not alike."""
     runs = [Results.load(folder) for folder in folders]
@@ -86,9 +82,9 @@ def collected(folders: Sequence[Path], *, any_precision: bool = False) -> tuple[
             if not ends:
                 continue
             facts = results.facts["contestants"][label]
-            # What is off or usual is left out: fields that came or went since are missing in some records.
+            # What is off is left out: fields that were removed since stand in older records as 0 or false.
             parts = [
-                {k: v for k, v in facts[part].items() if v and USUAL.get(k) != v} for part in ("model", "optimizer")
+                {k: v for k, v in (LATER.get(part, {}) | facts[part]).items() if v} for part in ("model", "optimizer")
             ]
             identity = json.dumps([*parts, facts.get("init")], sort_keys=True)
             name = names.setdefault(identity, facts["family"])
@@ -171,7 +167,8 @@ def tables(found: Reached, against: Sequence[str] = ()) -> str:
 
 def figure(found: Reached) -> Figure:
     """A panel for each measure, a line for each contestant over its budgets: mean, and the deviation of seeds as a bar."""
-    masked = [name for name in found if name.startswith("vanilla")]
+    ends = {name: next(iter(next(iter(budgets.values())).values())) for name, budgets in found.items()}
+    masked = [name for name, end in ends.items() if end["architecture"] == "vanilla"]
     greys = dict(zip(masked, plots.GREYS * len(masked)))
     colours = dict(zip((name for name in found if name not in masked), plots.COLOURS * len(found))) | greys
     with plt.rc_context(plots.STYLE):

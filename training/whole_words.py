@@ -9,6 +9,7 @@ Two ways to ask for a word of several tokens, in one pass each with two-stream m
 Divided by the characters of the word both compare tokenizers too.
 """
 
+import dataclasses
 import math
 from dataclasses import dataclass
 from typing import Any
@@ -46,8 +47,9 @@ class WholeWordScore:
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> "WholeWordScore":
-        """From what `dataclasses.asdict` gives."""
-        return cls(**values | {name: Clusters(**values[name]) for name in ("clusters", "chain_clusters")})
+        """From what `dataclasses.asdict` gives, and perhaps more."""
+        own = {field.name: values[field.name] for field in dataclasses.fields(cls)}
+        return cls(**own | {name: Clusters(**own[name]) for name in ("clusters", "chain_clusters")})
 
 
 @dataclass(frozen=True)

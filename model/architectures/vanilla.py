@@ -112,9 +112,8 @@ class Vanilla(Architecture):
         seen = None
         if batch.documents is not None:
             here = batch.documents.gather(1, rows)[:, :, None]
-            seen = (here == batch.documents[:, None]) | (
-                here < 0
-            )  # what padding reads does not matter: nothing reads padding
+            # What padding reads does not matter, since nothing reads padding.
+            seen = (here == batch.documents[:, None]) | (here < 0)
             seen = seen[:, None]
         for i in range(self.wide, len(self.blocks)):
             k, v = self.blocks[i].keys_values(self.blocks[i].read(wide), self._mix(i, batch))

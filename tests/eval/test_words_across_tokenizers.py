@@ -96,7 +96,7 @@ def test_two_tokenizers_meet_in_one_table(
     assert 0 < kept <= drawn == 40
     records = [json.loads(line) for line in (tmp_path / "results.jsonl").read_text().splitlines()]
     assert [r["checkpoint"] for r in records] == list(opened) and {r["words"] for r in records} == {kept}
-    assert len({r["characters"] for r in records}) == 1 and len({r["bits"] for r in records}) == 4
+    assert len({r["characters"] for r in records}) == 1 and len({r["bits_per_character"] for r in records}) == 4
     again = [r["key"] for r in records]
     with monkeypatch.context() as patch:  # what is there is not measured again, nor written twice
         patch.setattr(module, "Tokenized", Unmeasured)

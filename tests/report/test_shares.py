@@ -21,6 +21,7 @@ def record(label: str, seed: int, flops: float, nll: float, words: float) -> dic
     }
     final = {"nll": nll, "standard_error": 0.1, "accuracy": 0.2, "passes": 1, "clusters": score(nll)}
     spent = {"step": 1, "flops": flops * 1.001, "tokens": 1_000_000, "diverged": None}
+    spent["architecture"] = label.partition(":")[0].partition(",")[0]
     return {"contestant": label, "seed": seed, "curve": final, "dev": final, "final": final, "words": own} | spent
 
 

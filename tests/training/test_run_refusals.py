@@ -110,6 +110,7 @@ def test_a_run_without_its_facts_is_refused(
     assert "does not say which corpus" in refused(["--resume", str(folder_of(base, "factless"))], monkeypatch, capsys)
 
 
+@pytest.mark.slow
 def test_runs_started_in_one_second_have_folders_of_their_own(base: list[str], tmp_path: Path) -> None:
     arguments = [*base, "--budget", "2ktok", "--runs", str(tmp_path)]
     command = [sys.executable, "pretrain.py", *arguments]

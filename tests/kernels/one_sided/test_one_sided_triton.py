@@ -142,10 +142,12 @@ def is_right(path) -> bool:
         return False
 
 
+@pytest.mark.kernels
 def test_unchanged_sources_are_right(tmp_path: Path) -> None:
     assert is_right(mutant(tmp_path, "one_sided", SOURCES))
 
 
+@pytest.mark.kernels
 @pytest.mark.parametrize("name", MUTATIONS)
 def test_a_bug_is_seen(tmp_path: Path, name: str) -> None:
     assert not is_right(mutant(tmp_path, "one_sided", SOURCES, name, *MUTATIONS[name]))
