@@ -23,7 +23,7 @@ from model.architectures import REGISTRY, Architecture
 from model.batch import Batch
 from tests.conftest import LAYOUTS, MASK, VOCAB, random_batch
 from tests.model.leaks import LEAKS, AcrossDocuments, Shifting
-from tests.model.models import tiny_config, tiny_model
+from tests.model.models import FAMILY, tiny_config, tiny_model
 
 VOCABULARY = Vocabulary(size=VOCAB, pad_id=0, bos_id=1, eos_id=2, mask_id=MASK, unk_id=4)
 PRECISIONS = {"fp32": None, "bf16": torch.bfloat16}
@@ -160,10 +160,7 @@ def test_no_leak_on_each_backend(architecture: str, backend: str, layout: str) -
         certify(tiny_model(architecture), random_batch(layout))
 
 
-ON_TRITON = [name if name in ("local", "vanilla") else pytest.param(name, marks=pytest.mark.slow) for name in REGISTRY]
-
-
-@pytest.mark.parametrize("architecture", ON_TRITON)
+@pytest.mark.parametrize("architecture", FAMILY)
 def test_no_leak_on_triton(architecture: str) -> None:
     """In Triton's interpreter; one row, since the certificate takes a pass for each position."""
     batch = random_batch("packed", rows=1, length=8)

@@ -84,6 +84,7 @@ def test_interrupted_and_resumed_is_the_same_bits(
     assert_identical(uninterrupted, folder)
 
 
+@pytest.mark.slow
 def test_flop_budgets_resume_to_the_same_bits(base: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
     arguments = [*base, "--budget", "4e9flop"]
     assert run([*arguments, "--name", "flop-whole"], monkeypatch) == 0
@@ -93,6 +94,7 @@ def test_flop_budgets_resume_to_the_same_bits(base: list[str], monkeypatch: pyte
     assert_identical(folder_of(base, "flop-whole"), folder_of(base, "flop-stopped"))
 
 
+@pytest.mark.slow
 def test_killed_and_resumed_is_the_same_bits(
     base: list[str], uninterrupted: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -265,6 +267,7 @@ def test_the_default_evaluation_fits_a_small_corpus(
     assert "asked for" in (folder_of(base, "small") / "report.md").read_text()
 
 
+@pytest.mark.slow
 def test_accumulated_batches_are_the_step_they_stand_for(base: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
     """Masks by sample, positions counted alike: the same losses and nearly the same weights, dropout included."""
     for name, sizes in (("one", ("8", "1")), ("two", ("2", "4"))):
