@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from scipy import stats
+from scipy import special  # scipy.stats takes a second to load
 
 
 @dataclass(frozen=True)
@@ -85,5 +85,5 @@ def paired_difference(pairs: Sequence[tuple[dict[str, Any], dict[str, Any]]]) ->
     if not total:
         return Difference(mean, 0.0, 0.0, deviation)
     freedom = of_documents**2 / (len(sums) - 1) + (of_seeds**2 / (len(by_seed) - 1) if of_seeds else 0.0)
-    half = float(stats.t.ppf(0.975, total**2 / freedom)) * math.sqrt(total)
+    half = float(special.stdtrit(total**2 / freedom, 0.975)) * math.sqrt(total)
     return Difference(mean, math.sqrt(total), half, deviation)

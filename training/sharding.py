@@ -5,40 +5,51 @@ whole while a pass runs, and in shards at rest; gradients and optimiser states a
 checkpoints and evaluation, gathers them.
 """
 
+import sys
 from collections.abc import Iterable
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.distributed.device_mesh import init_device_mesh
-from torch.distributed.fsdp import fully_shard
-from torch.distributed.tensor import DTensor, distribute_tensor
 
 from model import MaskedLM
+
+# torch.distributed's tensors and FSDP take a second to load: only a run that shards loads them.
 
 
 def shard(model: MaskedLM, world: int) -> None:
     """Shard a model in place. Every rank must have the same weights before. Gradients are summed over ranks, since gloo cannot
     average."""
+    from torch.distributed.device_mesh import init_device_mesh
+    from torch.distributed.fsdp import fully_shard
+
     device = next(model.parameters()).device.type
     sharded: Any = fully_shard(model, mesh=init_device_mesh(device, (world,)))
     sharded.set_gradient_divide_factor(1.0)
     sharded.set_force_sum_reduction_for_comms(True)
 
 
+def in_shards(x: Any) -> bool:
+    """Whether x is a DTensor. There is none where nothing has loaded them."""
+    distributed = sys.modules.get("torch.distributed.tensor")
+    return distributed is not None and isinstance(x, distributed.DTensor)
+
+
 def is_sharded(model: nn.Module) -> bool:
-    return any(isinstance(p, DTensor) for p in model.parameters())
+    return any(in_shards(p) for p in model.parameters())
 
 
 def whole(x: Any) -> Any:
     """A sharded tensor made whole, on every rank; anything else unchanged."""
-    return x.full_tensor() if isinstance(x, DTensor) else x
+    return x.full_tensor() if in_shards(x) else x
 
 
-def like(x: Tensor, of: Tensor) -> Tensor:
+def like(x: Tensor, of: Any) -> Tensor:
     """A whole tensor x, sharded like `of`."""
-    if not isinstance(of, DTensor) or isinstance(x, DTensor) or x.shape != of.shape:
+    if not in_shards(of) or in_shards(x) or x.shape != of.shape:
         return x
+    from torch.distributed.tensor import distribute_tensor
+
     return distribute_tensor(x.to(of.device), of.device_mesh, of.placements, src_data_rank=None)
 
 

@@ -17,5 +17,5 @@ def base(text_file: Path, tmp_path_factory: pytest.TempPathFactory) -> list[str]
 @pytest.fixture(scope="session")
 def uninterrupted(base: list[str]) -> Path:
     with pytest.MonkeyPatch.context() as monkeypatch:
-        assert run([*base, "--budget", "24ktok", "--name", "whole"], monkeypatch) == 0
+        assert run([*base, "--budget", "24ktok", "--name", "whole"], monkeypatch, pictures=True) == 0
     return folder_of(base, "whole")

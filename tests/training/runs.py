@@ -11,6 +11,7 @@ import torch
 from safetensors.torch import load_file
 
 import pretrain
+from report import plots
 from training import checkpoint
 from training.contestant import Contestant
 
@@ -23,9 +24,14 @@ OPTIONS = [
 ]
 
 
-def run(arguments: list[str], monkeypatch: pytest.MonkeyPatch) -> int:
+def run(arguments: list[str], monkeypatch: pytest.MonkeyPatch, *, pictures: bool = False) -> int:
+    """pretrain.py in this process. Drawing takes as long as all else in a run this small: without pictures they are empty."""
     monkeypatch.setattr(sys, "argv", ["pretrain.py", *arguments])
-    return pretrain.main()
+    with pytest.MonkeyPatch.context() as drawing:
+        if not pictures:
+            drawing.setattr(plots, "as_data_uri", lambda figure: plots.plt.close(figure) or "data:,")
+            drawing.setattr(plots, "as_png", lambda figure: plots.plt.close(figure) or b"")
+        return pretrain.main()
 
 
 def folder_of(base: list[str], name: str) -> Path:
