@@ -5,7 +5,6 @@ from model.architectures.bicausal import Bicausal
 from model.architectures.causal_first import CausalFirst
 from model.architectures.electra import Electra
 from model.architectures.local import Local
-from model.architectures.mixture import Mixture
 from model.architectures.partition import Partition
 from model.architectures.permuted import Permuted
 from model.architectures.rtd import RTD
@@ -17,7 +16,6 @@ REGISTRY: dict[str, type[Architecture]] = {
     "causal_first": CausalFirst,
     "electra": Electra,
     "local": Local,
-    "mixture": Mixture,
     "partition": Partition,
     "permuted": Permuted,
     "rtd": RTD,
