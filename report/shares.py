@@ -112,7 +112,7 @@ def value(record: dict[str, Any], measure: str) -> float | None:
 
 
 def share(ours: dict[float, dict[int, dict]], theirs: dict[int, dict], budget: float, measure: str) -> str:
-    """By seed; a bound where one gets there at its smallest budget already, a dash where it does not get there."""
+    """By seed; where one gets there at its smallest budget already, a bound for all, and where one does not get there, a dash."""
     shares, bound = [], False
     for seed, record in theirs.items():
         target = value(record, measure)
@@ -126,7 +126,7 @@ def share(ours: dict[float, dict[int, dict]], theirs: dict[int, dict], budget: f
             return "-"
         bound = bound or (target is not None and curve[0][1] <= target)
         shares.append(math.exp(reached) / budget)
-    return ("under " if bound else "") + Spread.of(shares).text(".2f")
+    return f"under {max(shares):.2f}" if bound else Spread.of(shares).text(".2f")
 
 
 def tables(found: Reached, against: Sequence[str] = ()) -> str:
