@@ -10,6 +10,11 @@ from typing import Any
 from scipy import special  # scipy.stats takes a second to load
 
 
+def t_quantile(freedom: float) -> float:
+    """Of the t distribution: 95% of it lie within ± this many standard errors."""
+    return float(special.stdtrit(freedom, 0.975))
+
+
 @dataclass(frozen=True)
 class Spread:
     """Mean over seeds, and the sample standard deviation between them (None for a single seed)."""
@@ -85,5 +90,5 @@ def paired_difference(pairs: Sequence[tuple[dict[str, Any], dict[str, Any]]]) ->
     if not total:
         return Difference(mean, 0.0, 0.0, deviation)
     freedom = of_documents**2 / (len(sums) - 1) + (of_seeds**2 / (len(by_seed) - 1) if of_seeds else 0.0)
-    half = float(special.stdtrit(total**2 / freedom, 0.975)) * math.sqrt(total)
+    half = t_quantile(total**2 / freedom) * math.sqrt(total)
     return Difference(mean, math.sqrt(total), half, deviation)

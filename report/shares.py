@@ -112,7 +112,7 @@ def value(record: dict[str, Any], measure: str) -> float | None:
 
 
 def share(ours: dict[float, dict[int, dict]], theirs: dict[int, dict], budget: float, measure: str) -> str:
-    """By seed; where one gets there at its smallest budget already, a bound for all, and where one does not get there, a dash."""
+    """Mean and deviation of seeds; a bound for all if one is there at its smallest budget; a dash if one never gets there."""
     shares, bound = [], False
     for seed, record in theirs.items():
         target = value(record, measure)

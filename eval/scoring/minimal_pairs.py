@@ -11,9 +11,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import IO, cast
 
-from scipy import special
-
-from data.statistics import clustered_mean
+from data.statistics import clustered_mean, t_quantile
 from data.text import decoded, lines_of, parsed
 from data.tokenizer import Tokenizer
 from eval.scoring.likelihood import Variant, score
@@ -150,7 +148,7 @@ def interval(rights: Sequence[Sequence[float]]) -> tuple[float, float, float]:
     sums, counts = [sum(r) for r in rights], [len(r) for r in rights]
     mean, error = clustered_mean(sums, counts)
     if error:
-        half = float(special.stdtrit(len(sums) - 1, 0.975)) * error
+        half = t_quantile(len(sums) - 1) * error
         return mean, max(0.0, mean - half), min(1.0, mean + half)
     n, z = sum(counts), 1.96
     middle = (mean + z * z / (2 * n)) / (1 + z * z / n)
