@@ -1,5 +1,6 @@
 """The files of a run as a report reads them, and whether those of two runs may be read as one."""
 
+import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Protocol
@@ -54,6 +55,16 @@ def read_json(path: Path, *needed: str) -> dict[str, Any]:
     if missing := [name for name in needed if name not in found]:
         raise ValueError(f"{path} has no {', '.join(missing)}; expected what `pretrain.py` wrote.")
     return found
+
+
+def identity(contestant: dict[str, Any]) -> str:
+    """Of a contestant's entry in facts.json what makes it the model that it is: equal for equal models, whatever they are called.
+    What is off is left out: fields that were removed since stand in older records as 0 or false."""
+    parts = [
+        {k: v for k, v in (LATER.get(part, {}) | contestant.get(part, {})).items() if v}
+        for part in ("model", "optimizer")
+    ]
+    return json.dumps([*parts, contestant.get("init")], sort_keys=True)
 
 
 class Recorded(Protocol):

@@ -21,6 +21,8 @@ import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, NullFormatter
+from rich.console import Console
+from rich.markup import escape
 from scipy.optimize import least_squares
 
 from data.files import write_atomically
@@ -281,10 +283,17 @@ def write_report(folders: Sequence[Path]) -> str:
     return text
 
 
-if __name__ == "__main__":
-    if len(sys.argv) < 2:
-        sys.exit("usage: python -m report.scaling runs/NAME ...")
+def main() -> int:
+    folders = [Path(argument) for argument in sys.argv[1:]]
     try:
-        print(write_report([Path(name) for name in sys.argv[1:]]))
+        if not folders:
+            raise ValueError("Name one or more folders of runs: python -m report.scaling runs/NAME")
+        print(write_report(folders))
     except (ValueError, OSError) as error:
-        sys.exit(f"error: {error}")
+        Console(stderr=True).print(f"[bold red]error[/]: {escape(str(error))}", soft_wrap=True)
+        return 2
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

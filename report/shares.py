@@ -12,7 +12,6 @@ alone.
 ± is the standard deviation of seeds, and in differences half of a 95% interval that holds seeds and documents.
 """
 
-import json
 import math
 import sys
 from collections.abc import Sequence
@@ -29,7 +28,7 @@ from rich.markup import escape
 from data.statistics import Spread, paired_difference
 from report import plots
 from report.page import markdown_table
-from report.records import LATER, check_alike
+from report.records import check_alike, identity
 from report.summary import Results, first_reached
 
 Reached = dict[str, dict[float, dict[int, dict[str, Any]]]]
@@ -82,12 +81,7 @@ def collected(folders: Sequence[Path], *, any_precision: bool = False) -> tuple[
             if not ends:
                 continue
             facts = results.facts["contestants"][label]
-            # What is off is left out: fields that were removed since stand in older records as 0 or false.
-            parts = [
-                {k: v for k, v in (LATER.get(part, {}) | facts[part]).items() if v} for part in ("model", "optimizer")
-            ]
-            identity = json.dumps([*parts, facts.get("init")], sort_keys=True)
-            name = names.setdefault(identity, facts["family"])
+            name = names.setdefault(identity(facts), facts["family"])
             if sum(other == name for other in names.values()) > 1:
                 raise ValueError(
                     f"{folder}: {name} is another model there than in the runs before it; give one of them another name."

@@ -1,36 +1,66 @@
-"""Which settings are best: `python -m report.tuning runs/tune [runs/more ...]` prints a table of each kind, best first.
+"""Which settings are best: a table of each kind of architecture, best first, from one or several runs' records.
 
-A kind is an architecture; vanilla with near is a kind of its own, since it is another baseline. Settings are chosen by their
-NLL on the
-dev half of the held-out documents, and the difference to the best of the kind is paired there, ± half of its 95% interval; the
-test half stands beside it, and whole words beside tokens. Several runs of one corpus, size and budget are read as one.
+    python -m report.tuning RUN ... [--any-precision]
+
+A kind is an architecture; vanilla with near is a kind of its own, since it is another baseline. Settings are chosen by their NLL
+on the dev half of the held-out documents. The difference to the best of the kind is paired there, over the seeds that both have,
+and ± is half of its 95% interval. The test half stands beside it, and whole words beside tokens. Several runs of one corpus, size
+and budget are read as one: their seeds are put together, and a name tells batches that differ from those of the first run.
 """
 
 import sys
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import tyro
 from rich.console import Console
+from rich.markup import escape
 
+from data.statistics import paired_difference
 from report.page import markdown_table
-from report.records import check_alike
+from report.records import check_alike, identity
 from report.summary import Results
 
-HEAD = ("", "dev NLL", "against the best of its kind", "dev, whole words, bits a character", "test NLL", "test, words")
+HEAD = (
+    "",
+    "seeds",
+    "dev NLL",
+    "against the best of its kind",
+    "dev, whole words, bits a character",
+    "test NLL",
+    "test, words",
+    "by the chain rule",
+)
 
 
-def merged(runs: Sequence[Results]) -> Results:
-    """One Results of several runs; of a contestant that is in two the first is taken. Raises ValueError where they differ in
-    what they were trained or measured on, or in seeds."""
+@dataclass(frozen=True)
+class TuningConfig:
+    """Compare the settings of each architecture, from the records of one or several runs."""
+
+    runs: tyro.conf.Positional[tuple[Path, ...]]
+    """Folders of runs, or of their records."""
+
+    any_precision: bool = False
+    """Read runs of different precision together."""
+
+
+def merged(runs: Sequence[Results], *, any_precision: bool = False) -> Results:
+    """One Results of several runs; of a seed that is in two the first is taken. Raises ValueError where they differ in what they
+    were trained or measured on, or where one name stands for two models."""
     first = runs[0]
-    for other in runs[1:]:
-        check_alike(first, other, ("size", "budget", "seeds"))
     curves: dict[str, dict[int, list[dict[str, Any]]]] = {}
     contestants: dict[str, Any] = {}
-    for results in reversed(runs):
-        curves |= results.curves
-        contestants |= results.facts["contestants"]
+    for results in runs:
+        check_alike(first, results, ("size", "budget"), ["batch_size", *(["precision"] if any_precision else [])])
+        batch = results.config.get("batch_size")
+        told = "" if batch == first.config.get("batch_size") else f", batches of {batch}"
+        for label, seeds in results.curves.items():
+            facts = results.facts["contestants"][label]
+            if identity(contestants.setdefault(label + told, facts)) != identity(facts):
+                raise ValueError(f"{label + told} is two models in these runs; give one of them another name.")
+            curves[label + told] = seeds | curves.get(label + told, {})
     return Results(curves, first.facts | {"contestants": contestants}, first.config)
 
 
@@ -40,6 +70,13 @@ def kind_of(results: Results, label: str) -> str:
     return (
         f"{facts['architecture']} with near" if facts["architecture"] == "vanilla" and near else facts["architecture"]
     )
+
+
+def against(results: Results, label: str, best: str) -> str:
+    """The difference on dev, over the seeds that both have."""
+    ours, theirs = results.curves[label], results.curves[best]
+    ends = [(ours[seed][-1]["dev"], theirs[seed][-1]["dev"]) for seed in sorted(ours.keys() & theirs.keys())]
+    return paired_difference([(a["clusters"], b["clusters"]) for a, b in ends]).text() if ends else "-"
 
 
 def table(results: Results) -> str:
@@ -52,25 +89,28 @@ def table(results: Results) -> str:
     for labels in kinds.values():
         labels.sort(key=lambda label: results.final(label, "nll", part="dev").mean)
         for label in labels:
-            against = "best" if label == labels[0] else results.difference(label, labels[0], part="dev").text()
-            values = [results.final(label, "nll", part=part).text() for part in ("dev", "final")]
-            words = ["-", "-"]
+            dev, test = (results.final(label, "nll", part=part).text() for part in ("dev", "final"))
+            words = ["-", "-", "-"]
             if results.has_words(label):
-                words = [
-                    results.final(label, "bits_per_character", part=part).text() for part in ("dev_words", "words")
-                ]
-            rows.append([label, values[0], against, words[0], values[1], words[1]])
+                asked = (
+                    ("dev_words", "bits_per_character"),
+                    ("words", "bits_per_character"),
+                    ("words", "chain"),
+                )
+                words = [results.final(label, name, part=part).text() for part, name in asked]
+            told = "best" if label == labels[0] else against(results, label, labels[0])
+            rows.append([label, str(len(results.curves[label])), dev, told, words[0], test, *words[1:]])
     return "\n".join(markdown_table(HEAD, rows))
 
 
-def main() -> int:
-    folders = [Path(argument) for argument in sys.argv[1:]]
+def main(arguments: Sequence[str] | None = None) -> int:
+    config = tyro.cli(TuningConfig, args=arguments, prog="python -m report.tuning")
     try:
-        if not folders:
+        if not config.runs:
             raise ValueError("Name one or more folders of runs: python -m report.tuning runs/tune")
-        print(table(merged([Results.load(folder) for folder in folders])))
+        print(table(merged([Results.load(folder) for folder in config.runs], any_precision=config.any_precision)))
     except (ValueError, OSError) as error:
-        Console(stderr=True).print(f"[bold red]error[/]: {error}", soft_wrap=True)
+        Console(stderr=True).print(f"[bold red]error[/]: {escape(str(error))}", soft_wrap=True)
         return 2
     return 0
 

@@ -14,6 +14,7 @@ from pathlib import Path
 import matplotlib.pyplot as plt
 from matplotlib.figure import Figure
 from rich.console import Console
+from rich.markup import escape
 
 from data.statistics import Spread
 from report import plots
@@ -119,7 +120,7 @@ def main() -> int:
         print("\n".join(table(curves)))
         (folders[0] / "widths.png").write_bytes(plots.as_png(figure(curves)))
     except (ValueError, OSError) as error:
-        Console(stderr=True).print(f"[bold red]error[/]: {error}", soft_wrap=True)
+        Console(stderr=True).print(f"[bold red]error[/]: {escape(str(error))}", soft_wrap=True)
         return 2
     return 0
 

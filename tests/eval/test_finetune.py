@@ -155,7 +155,7 @@ def orders(count: int, seed: int) -> list[Example]:
     ("architecture", "rows", "texts", "pair"),
     [
         *(pytest.param(*one.values, orders, ("a",), "joint", marks=one.marks) for one in FAMILY),
-        ("vanilla", pairs, ("a", "b"), "joint"),
+        pytest.param("vanilla", pairs, ("a", "b"), "joint", marks=pytest.mark.slow),
         ("local", pairs, ("a", "b"), "apart"),
     ],
 )

@@ -122,16 +122,16 @@ def test_draws_are_from_the_nucleus() -> None:
         assert found.tolist() == pytest.approx(p, abs=4 * math.sqrt(0.25 / 4_000))
 
 
-@pytest.mark.parametrize("name", ["local", pytest.param("vanilla", marks=pytest.mark.slow)])
-def test_it_learns_to_copy(name: str) -> None:
-    """Three tokens to copy, the last first, of sources that it has hardly seen before."""
+@pytest.mark.parametrize(("name", "steps"), [("local", 150), pytest.param("vanilla", 400, marks=pytest.mark.slow)])
+def test_it_learns_to_copy(name: str, steps: int) -> None:
+    """Two tokens to copy, the last first, of 3,481 sources; the 32 that it is asked for are drawn like those it learned from."""
     torch.manual_seed(0)
     draw_ = torch.Generator().manual_seed(0)
-    model = tiny_model(name, d_model=64, n_layers=2, n_heads=2, vocab_size=16, max_length=64)
+    model = tiny_model(name, d_model=64, n_layers=2, n_heads=2, vocab_size=64, max_length=64)
     w = Writer(model)
     optimizer = torch.optim.AdamW(w.parameters(), lr=3e-3)
-    for _ in range(500):
-        sources = torch.randint(5, 16, (32, 3), generator=draw_).tolist()
+    for _ in range(steps):
+        sources = torch.randint(5, 64, (32, 2), generator=draw_).tolist()
         loss = w.loss(Texts.of([([1, *s, 2], [*s[::-1], 2]) for s in sources], 0, 3))
         loss.backward()
         optimizer.step()

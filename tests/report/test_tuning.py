@@ -10,10 +10,17 @@ from report.tuning import main, merged, table
 from tests.report.conftest import record
 
 
-def run(folder: Path, ends: dict[str, tuple[float, float]], **config) -> Path:
+def run(folder: Path, ends: dict[str, tuple[float, float]], seed: int = 0, **config) -> Path:
     """ends: by label, NLL on dev and on test."""
     folder.mkdir()
-    alike = {"seeds": [0], "data": {}, "evaluation": {}, "size": "tiny", "sequence_length": 128, "budget": "1e12flop"}
+    alike = {
+        "seeds": [seed],
+        "data": {},
+        "evaluation": {},
+        "size": "tiny",
+        "sequence_length": 128,
+        "budget": "1e12flop",
+    }
     facts = {
         label: {
             "architecture": label.partition(":")[0],
@@ -24,7 +31,7 @@ def run(folder: Path, ends: dict[str, tuple[float, float]], **config) -> Path:
     }
     records = []
     for label, (dev, test) in ends.items():
-        found = record(label, 0, 1.0, test, last=True)
+        found = record(label, seed, 1.0, test, last=True)
         clusters = {"documents": [0, 1], "counts": [10, 10], "sums": [9 * dev, 11 * dev]}
         records.append(found | {"dev": {"nll": dev, "standard_error": 0.1, "clusters": clusters}})
     (folder / "run.json").write_text(json.dumps(alike | config))
@@ -33,19 +40,18 @@ def run(folder: Path, ends: dict[str, tuple[float, float]], **config) -> Path:
     return folder
 
 
-def test_each_kind_by_itself_best_on_dev_first(tmp_path: Path, capsys, monkeypatch) -> None:
+def test_each_kind_by_itself_best_on_dev_first(tmp_path: Path, capsys) -> None:
     first = run(tmp_path / "a", {"tta": (2.5, 2.4), "vanilla": (3.5, 3.4), "vanilla:near=3": (3.0, 2.9)})
     second = run(
         tmp_path / "b", {"tta:learning_rate=6e-3": (2.0, 2.6), "tta:budget=0.5": (9.0, 9.0), "tta": (7.0, 7.0)}
     )
-    monkeypatch.setattr("sys.argv", ["tuning", str(first), str(second)])
-    assert main() == 0
+    assert main([str(first), str(second)]) == 0
     lines = capsys.readouterr().out.splitlines()
     assert lines[2:6] == [
-        "| tta:learning_rate=6e-3 | 2.000 | best | - | 2.600 | - |",
-        "| tta | 2.500 | +0.500 ± 0.635 | - | 2.400 | - |",
-        "| vanilla | 3.500 | best | - | 3.400 | - |",
-        "| vanilla:near=3 | 3.000 | best | - | 2.900 | - |",
+        "| tta:learning_rate=6e-3 | 1 | 2.000 | best | - | 2.600 | - | - |",
+        "| tta | 1 | 2.500 | +0.500 ± 0.635 | - | 2.400 | - | - |",
+        "| vanilla | 1 | 3.500 | best | - | 3.400 | - | - |",
+        "| vanilla:near=3 | 1 | 3.000 | best | - | 2.900 | - | - |",
     ]
     assert not any("budget" in line for line in lines)
 
@@ -65,3 +71,37 @@ def test_runs_from_before_a_setting_was_named_or_renamed_are_alike(tmp_path: Pat
     assert len(merged([Results.load(folder) for folder in (old, new)]).curves) == 2
     with pytest.raises(ValueError, match="The runs differ in optimizer"):
         merged([Results.load(folder) for folder in (old, other)])
+
+
+def test_seeds_of_several_runs_are_put_together(tmp_path: Path) -> None:
+    """The difference is of the seeds that both have: 1.0 for seed 0, whatever vanilla reached with seeds 1 and 2."""
+    first = run(tmp_path / "a", {"tta": (2.0, 2.5), "tta:learning_rate=6e-3": (3.0, 3.5)})
+    more = [run(tmp_path / name, {"tta": (dev, 9.0)}, seed=seed) for seed, name, dev in ((1, "b", 2.1), (2, "c", 2.2))]
+    again = run(tmp_path / "d", {"tta": (8.0, 8.0)})  # seed 0 stands in the first run already
+    lines = table(merged([Results.load(folder) for folder in (first, *more, again)])).splitlines()
+    assert lines[2].startswith("| tta | 3 | 2.100 ± 0.100 | best |")
+    assert lines[3].startswith("| tta:learning_rate=6e-3 | 1 | 3.000 | +1.000 ±")
+
+
+def test_other_batches_are_told_in_the_name(tmp_path: Path) -> None:
+    folders = [run(tmp_path / str(size), {"tta": (size, 1.0)}, batch_size=size) for size in (8, 16)]
+    lines = table(merged([Results.load(folder) for folder in folders])).splitlines()
+    assert [line.split(" | ")[0] for line in lines[2:4]] == ["| tta", "| tta, batches of 16"]
+
+
+def test_one_name_for_two_models_is_refused(tmp_path: Path) -> None:
+    folders = [run(tmp_path / name, {"tta": (2.0, 2.0)}) for name in ("a", "b")]
+    facts = json.loads((folders[1] / "facts.json").read_text())
+    facts["contestants"]["tta"]["model"]["d_model"] = 64
+    (folders[1] / "facts.json").write_text(json.dumps(facts))
+    with pytest.raises(ValueError, match="tta is two models in these runs; give one of them another name"):
+        merged([Results.load(folder) for folder in folders])
+
+
+def test_precision_differs_only_where_that_is_asked_for(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    folders = [run(tmp_path / name, {"tta": (2.0, 2.0)}) for name in ("a", "b")]
+    facts = json.loads((folders[1] / "facts.json").read_text())
+    (folders[1] / "facts.json").write_text(json.dumps(facts | {"precision": "torch.bfloat16"}))
+    assert main([str(folder) for folder in folders]) == 2
+    assert "The runs differ in precision" in capsys.readouterr().err
+    assert main([*(str(folder) for folder in folders), "--any-precision"]) == 0

@@ -314,7 +314,7 @@ def test_names_of_files_need_not_be_text(base: list[str], monkeypatch: pytest.Mo
 
 def test_sessions_are_remembered(base: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
     interrupt_after(monkeypatch, 3)
-    arguments = [*base, "--budget", "24ktok", "--name", "sessions", "--slice-seconds", "0.05"]
+    arguments = [*base, "--budget", "6ktok", "--name", "sessions", "--slice-seconds", "0.01"]
     assert run(arguments, monkeypatch) == 130
     folder = folder_of(base, "sessions")
     monkeypatch.setattr(machine, "git_revision", lambda: "another")
