@@ -22,6 +22,7 @@ class Masking:
             (Devlin et al., 2019, section 3.1).
     words:  the share of the rows in which whole words are masked (BERT's whole-word masking): words in a random order, as long
             as they fit into the rate.
+    rest:   of the words in these rows, the share that is masked from a random one of its tokens to its end, not whole.
 
     Specials are never masked.
     """
@@ -29,6 +30,7 @@ class Masking:
     rate: float = 0.15
     scheme: Literal["mask", "bert"] = "mask"
     words: float = 0.0
+    rest: float = 0.0
 
     def __post_init__(self):
         if isinstance(self.rate, bool) or not isinstance(self.rate, int | float) or not 0 < self.rate < 1:
@@ -38,6 +40,10 @@ class Masking:
         if not 0 <= self.words <= 1:
             raise ValueError(
                 f"found {self.words!r} as the share of rows masked by words, expected a number from 0 to 1"
+            )
+        if not 0 <= self.rest <= 1:
+            raise ValueError(
+                f"found {self.rest!r} as the share of words of which the rest is masked, expected a number from 0 to 1"
             )
 
     def apply(
@@ -69,7 +75,12 @@ class Masking:
         if self.words:
             assert words is not None
             by_words = uniform(hash64(seed, _MASKING, 3), samples) < self.words
-            masked[by_words] = self._whole_words(scores, words.bounds(tokens, seed, samples, begins), wanted)[by_words]
+            first, last = words.bounds(tokens, seed, samples, begins)
+            word = samples[:, None] * length + first  # a number for each word
+            cut = uniform(hash64(seed, _MASKING, 5), word)
+            cut[uniform(hash64(seed, _MASKING, 4), word) >= self.rest] = 0.0
+            start = first + (cut * (last - first + 1)).astype(np.int64)
+            masked[by_words] = self._whole_words(scores, first, last, start, wanted)[by_words]
         masked &= ~special
         if self.scheme == "mask":
             return np.where(masked, vocabulary.mask_id, tokens), masked
@@ -80,14 +91,17 @@ class Masking:
         return np.where(masked, replaced, tokens), masked
 
     @staticmethod
-    def _whole_words(scores: np.ndarray, bounds: tuple[np.ndarray, np.ndarray], wanted: int) -> np.ndarray:
-        """(B, N) bool: the words with the lowest scores of their first tokens, as long as at most `wanted` tokens are masked."""
-        first, last = bounds
+    def _whole_words(
+        scores: np.ndarray, first: np.ndarray, last: np.ndarray, start: np.ndarray, wanted: int
+    ) -> np.ndarray:
+        """(B, N) bool: the words with the lowest scores of their first tokens, each from `start` on, as long as at most `wanted`
+        tokens are masked."""
         of_word = np.take_along_axis(scores, first, 1)
+        of_word[np.arange(scores.shape[1]) < start] = 3.0  # behind everything
         order = np.argsort(of_word, axis=1, kind="stable")  # tokens of a word side by side
         end = np.take_along_axis(last - np.arange(scores.shape[1]), order, 1) + np.arange(scores.shape[1])
         masked = np.zeros(scores.shape, bool)
         np.put_along_axis(masked, order, end < wanted, axis=1)
         none = ~masked.any(1)  # the first word is longer than all that is wanted: it is masked
         masked[none] = (of_word == of_word.min(1, keepdims=True))[none]
-        return masked
+        return masked & (of_word < 3.0)

@@ -17,6 +17,34 @@ CUT = 0.5  # chance of a span to end after each token: spans of two tokens on av
 _CUTS, _WORDS = 4, 5  # streams of randomness beside those of data/masking.py and training/sampling.py
 
 
+@dataclass(frozen=True)
+class Hiding:
+    """Which words a training pass hides.
+
+    words: the share of the words that are hidden, each of their tokens with others of its word; of all other tokens only the
+           position itself is hidden.
+    rest:  of these words, the share of which each token sees those before it in the word: hidden are the token itself and the
+           rest of the word after it, as when a word is predicted by the chain rule. Of the others the whole word is hidden.
+    """
+
+    words: float = 0.0
+    rest: float = 0.0
+
+    def __post_init__(self) -> None:
+        for name, value, of in (
+            ("words", self.words, "of the words that are hidden, from 0 (off) to 1"),
+            ("rest", self.rest, "of the hidden words whose earlier tokens are seen, from 0 (none) to 1"),
+        ):
+            if not 0 <= value <= 1:
+                raise ValueError(f"{name} is {value}; it is the share {of}.")
+
+    def __bool__(self) -> bool:
+        return self.words > 0
+
+
+NOTHING = Hiding()
+
+
 def word_bounds(starts: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """first, last (B, N) int64: the word around each position, given where words start (B, N) bool."""
     length = starts.shape[1]
@@ -72,11 +100,11 @@ class Words:
         return first, last
 
     def hidden(
-        self, tokens: np.ndarray, share: float, seed: int, samples: np.ndarray, begins: np.ndarray | None = None
+        self, tokens: np.ndarray, hiding: Hiding, seed: int, samples: np.ndarray, begins: np.ndarray | None = None
     ) -> tuple[np.ndarray, np.ndarray]:
-        """first, last (B, N): for a share of the words the whole word is hidden from each of its positions, elsewhere the
-        position alone."""
+        """first, last (B, N): what is hidden from each position. Which words are hidden does not depend on `hiding.rest`."""
         first, last = self.bounds(tokens, seed, samples, begins)
         position = np.arange(tokens.shape[1])
-        hide = uniform(hash64(seed, _WORDS), samples[:, None] * tokens.shape[1] + first) < share
-        return np.where(hide, first, position), np.where(hide, last, position)
+        lot = uniform(hash64(seed, _WORDS), samples[:, None] * tokens.shape[1] + first)  # one for each word
+        hide, rest = lot < hiding.words, lot < hiding.words * hiding.rest
+        return np.where(hide & ~rest, first, position), np.where(hide, last, position)

@@ -50,7 +50,7 @@ def some_batch(model: MaskedLM, rows: int, length: int) -> Batch:
     draw = torch.Generator().manual_seed(0)
     tokens = torch.randint(5, model.config.vocab_size, (rows, length), generator=draw)
     batch, masking = Batch(tokens, samples=tuple(range(rows))), model.architecture.masking
-    if model.architecture.hidden_words:  # words of two tokens, all of them hidden
+    if model.architecture.hiding:  # words of two tokens, all of them hidden
         first = (torch.arange(length) // 2 * 2).expand(rows, -1)
         batch = batch.hiding(first, (first + 1).clamp_max(length - 1))
     if masking is None:

@@ -213,8 +213,8 @@ class Run:
     def _batches(self, model: MaskedLM, seed: int) -> Batches:
         config = self.config
         words = Words(self.tokenizer.starts_word, self.tokenizer.special_ids)
-        masking, hidden = model.architecture.masking, model.architecture.hidden_words
-        return Batches(self.corpus.train, config.batch_size, config.sequence_length, seed, masking, words, hidden)
+        masking, hiding = model.architecture.masking, model.architecture.hiding
+        return Batches(self.corpus.train, config.batch_size, config.sequence_length, seed, masking, words, hiding)
 
     def begin(self, contestant: Contestant) -> None:
         """Note the machine on which it trains from now on."""

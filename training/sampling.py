@@ -11,7 +11,7 @@ from data.masking import Masking
 from data.permutation import hash64, permute
 from data.shards import Shards
 from data.vocabulary import Vocabulary
-from data.words import Words
+from data.words import NOTHING, Hiding, Words
 from kernels.attention import Spans
 from model.batch import Batch
 
@@ -44,7 +44,7 @@ class Batches:
     position on, and the windows come in a random order: each token appears once, but for the fewer than sequence_length
     that are left over, which are others in each epoch. The tokens at a step do not depend on `masking` or on what is hidden.
 
-    hidden_words: the share of the `words` that are hidden whole from each of their positions (`Batch.spans`).
+    hiding: what is hidden of the `words` from their own positions (`Batch.spans`).
     """
 
     shards: Shards
@@ -53,10 +53,10 @@ class Batches:
     seed: int = 0
     masking: Masking | None = None
     words: Words | None = None
-    hidden_words: float = 0.0
+    hiding: Hiding = NOTHING
 
     def __post_init__(self):
-        if self.words is None and (self.hidden_words or (self.masking is not None and self.masking.words)):
+        if self.words is None and (self.hiding or (self.masking is not None and self.masking.words)):
             raise ValueError("words are to be hidden and none were given; give Batches the corpus's Words")
         _check_window(self.sequence_length)
         if self.batch_size < 1 or self.seed < 0:
@@ -83,8 +83,8 @@ class Batches:
         tokens = self.shards.windows(starts, self.sequence_length)
         begins = self.shards.word_starts(starts, self.sequence_length)
         batch = replace(_batch(tokens, self.shards.vocabulary), samples=tuple(samples.tolist()), seed=self.seed)
-        if self.hidden_words and self.words is not None:
-            first, last = self.words.hidden(tokens, self.hidden_words, self.seed, samples, begins)
+        if self.hiding and self.words is not None:
+            first, last = self.words.hidden(tokens, self.hiding, self.seed, samples, begins)
             batch = replace(batch, spans=Spans(torch.from_numpy(first).int(), torch.from_numpy(last).int()))
         masking = self.masking if masking is ... else masking
         if masking is None:

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from data.masking import Masking
 from data.options import check_types
+from data.words import NOTHING, Hiding
 from model.batch import Batch
 from model.config import ModelConfig
 from model.head import Head
@@ -45,8 +46,8 @@ class Architecture(nn.Module):
     fraction: float = 0.0
     """The share of the budget that was spent when the step began. Only the trainer sets it."""
 
-    hidden_words: float = 0.0
-    """The share of the words that training batches hide whole from each of their own positions (`Batch.spans`)."""
+    hiding: Hiding = NOTHING
+    """What training batches hide of words from their own positions (`Batch.spans`)."""
 
     keys_have_two_sources: bool = False
     """Whether keys and values of `blocks` are sums of theirs and of what something else makes (training/weissi.py)."""
@@ -143,12 +144,6 @@ def _renamed(module: nn.Module, state: dict[str, Any], prefix: str, *_: Any) -> 
     for old, new in (("near.mix.weight", "neighbours.mix.weight"), ("taps", "tap_weights")):
         if prefix + old in state:
             state[prefix + new] = state.pop(prefix + old)
-
-
-def check_words(words: float) -> None:
-    """Raises ValueError for a value that cannot be a share of the words."""
-    if not 0 <= words <= 1:
-        raise ValueError(f"words is {words}; it is the share of the words that are hidden whole, from 0 (off) to 1.")
 
 
 def flat_positions(batch: Batch, positions: Tensor) -> Tensor:

@@ -13,7 +13,8 @@ learned vector telling them apart, half of them read backwards. `width=0` has no
     level     layer l reads the towers' layer l instead of their last
     causal    weight, at the beginning, of the towers' own losses (f_j predicts the next token, b_j the one before), which falls
               to zero at half of the budget, after free language modelling (Wang et al. 2023, arXiv 2303.14342)
-    words     the share of the words that are hidden whole, as in `local`: a query then reads before and after its word
+    words     the share of the words that are hidden whole, as in `local`: a query then reads before and after its word, and in a
+              share `rest` of these words the tokens of its word before it
 """
 
 import dataclasses
@@ -24,10 +25,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from data.words import Hiding
 from kernels.attention import union_attention
 from kernels.attention.layout import Layout
 from kernels.one_sided import one_sided
-from model.architectures.base import Architecture, check_words, flat_positions
+from model.architectures.base import Architecture, flat_positions
 from model.batch import Batch
 from model.config import ModelConfig
 from model.head import Head
@@ -52,9 +54,10 @@ class Bicausal(Architecture):
         level: bool = False
         causal: float = 0.0
         words: float = 0.0
+        rest: float = 0.0
 
         def __post_init__(self) -> None:
-            check_words(self.words)
+            Hiding(self.words, self.rest)
             if min(self.near, self.taps) < 0:
                 raise ValueError(f"near is {self.near} and taps is {self.taps}; they must be 0 (off) or more.")
             if self.width and (self.width < 2 or self.heads < 1 or self.width % (2 * self.heads)):
@@ -67,7 +70,7 @@ class Bicausal(Architecture):
                 )
 
     learning_rate = 4.5e-3
-    added_options = (("words", 0.0),)
+    added_options = (("words", 0.0), ("rest", 0.0))
     removed_options = (("sides", "one"), ("values", 0), ("grams", 0))
 
     def __init__(self, config: ModelConfig) -> None:
@@ -76,7 +79,7 @@ class Bicausal(Architecture):
         n = min(2, layers) if o.convolved is None else o.convolved
         if not 1 <= n <= layers:
             raise ValueError(f"convolved is {n}; it must be from 1 to the {layers} layers (taps=0 convolves none).")
-        self.hidden_words = o.words
+        self.hiding = Hiding(o.words, o.rest)
         self.blocks = Blocks.of(config, layers)
         self.neighbours = Near(config, o.near) if o.near else None
         self.ends = SpanEnds(config) if o.words else None

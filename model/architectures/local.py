@@ -11,7 +11,8 @@ layers: Allen-Zhu 2025) lets a query find the position where the same neighbours
 is T-TA.
 
 `words=p`: while training, a share p of the words is hidden whole from each of its own positions (`Batch.spans`). Then i - n ..
-i + n above are the neighbours of the word, |i - j| counts from its ends, and queries are told how far these are.
+i + n above are the neighbours of the word, |i - j| counts from its ends, and queries are told how far these are. `rest=r`: in a
+share r of these words each position sees the word's tokens before it, and the word is learnt by the chain rule.
 """
 
 from dataclasses import dataclass
@@ -19,9 +20,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from data.words import Hiding
 from kernels.attention.visibility import BEYOND
 from kernels.one_sided import two_sided
-from model.architectures.base import Architecture, check_words, flat_positions
+from model.architectures.base import Architecture, flat_positions
 from model.batch import Batch
 from model.config import ModelConfig
 from model.layers import Blocks, by_layer, projected
@@ -34,9 +36,10 @@ class Local(Architecture):
         near: int = 2
         taps: int = 2
         words: float = 0.25
+        rest: float = 0.0
 
         def __post_init__(self) -> None:
-            check_words(self.words)
+            Hiding(self.words, self.rest)
             if min(self.near, self.taps) < 0:
                 raise ValueError(f"near is {self.near} and taps is {self.taps}; they must be 0 (off) or more.")
             if self.near < self.taps:
@@ -46,13 +49,13 @@ class Local(Architecture):
                 )
 
     learning_rate = 4.5e-3
-    added_options = (("words", 0.0),)
+    added_options = (("words", 0.0), ("rest", 0.0))
     removed_options = (("sides", "both"), ("convolved", None), ("values", 0), ("grams", 0))
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__(config)
         o = self.options
-        self.hidden_words = o.words
+        self.hiding = Hiding(o.words, o.rest)
         self.blocks = Blocks.of(config, config.n_layers)
         self.neighbours = Near(config, o.near) if o.near else None
         self.ends = SpanEnds(config) if o.words else None

@@ -18,8 +18,9 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
+from data.words import Hiding
 from kernels.attention import Spans, attention, two_stream_attention
-from model.architectures.base import Architecture, a_copy_for_each, check_words
+from model.architectures.base import Architecture, a_copy_for_each
 from model.batch import Batch
 from model.chance import uniform
 from model.config import ModelConfig
@@ -38,7 +39,7 @@ class Permuted(Architecture):
         words: float = 0.0
 
         def __post_init__(self) -> None:
-            check_words(self.words)
+            Hiding(self.words)
             if self.near < 0:
                 raise ValueError(f"near is {self.near}; it must be 0 (off) or more.")
 
@@ -46,7 +47,7 @@ class Permuted(Architecture):
         super().__init__(config)
         self.blocks = Blocks.of(config, config.n_layers)
         self.neighbours = Near(config, self.options.near) if self.options.near else None
-        self.hidden_words = self.options.words
+        self.hiding = Hiding(self.options.words)
         self.ends = SpanEnds(config) if self.options.words else None
 
     def predict(self, batch: Batch, positions: Tensor | None = None) -> Tensor:

@@ -20,7 +20,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from model.architectures.base import Architecture, check_words
+from data.words import Hiding
+from model.architectures.base import Architecture
 from model.batch import Batch
 from model.chance import uniform
 from model.config import ModelConfig
@@ -38,16 +39,17 @@ class RTD(Architecture):
         replaced: float = 0.25
         weight: float = 50.0
         words: float = 0.0
+        rest: float = 0.0
 
         def __post_init__(self) -> None:
-            check_words(self.words)
+            Hiding(self.words, self.rest)
             if not 0 < self.replaced < 1 or self.weight < 0 or self.generator_layers < 0:
                 raise ValueError(
                     f"replaced {self.replaced} must lie between 0 and 1, weight {self.weight} and generator_layers "
                     f"{self.generator_layers} not be negative."
                 )
 
-    added_options: tuple[tuple[str, Any], ...] = (("words", 0.0),)
+    added_options: tuple[tuple[str, Any], ...] = (("words", 0.0), ("rest", 0.0))
 
     def __init__(self, config: ModelConfig) -> None:
         from model.architectures import architecture_class
@@ -60,9 +62,9 @@ class RTD(Architecture):
                 f"generator is {o.generator!r}; it must predict every position in one pass, as tta and local do."
             )
         layers = o.generator_layers or max(1, config.n_layers // 2)
-        options = (("words", o.words),)
+        options = (("words", o.words), ("rest", o.rest))
         self.generator = kind(dataclasses.replace(config, architecture=o.generator, n_layers=layers, options=options))
-        self.hidden_words = o.words
+        self.hiding = Hiding(o.words, o.rest)
         self.generator.embedding = self.embedding  # one table, and one norm of it
         self._build_discriminator(config)
 

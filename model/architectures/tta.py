@@ -8,14 +8,15 @@ first layer, and position i would read itself through j in the second. As no lay
 all layers are one matrix multiplication before the first (K/V hoisting).
 
 `words=p` hides a share p of the words whole from each of their own positions while training (`Batch.spans`), and tells queries
-how long what is hidden is.
+how long what is hidden is; in a share `rest` of these words a position sees the word's tokens before it.
 """
 
 from dataclasses import dataclass
 
 from torch import Tensor
 
-from model.architectures.base import Architecture, check_words, flat_positions
+from data.words import Hiding
+from model.architectures.base import Architecture, flat_positions
 from model.batch import Batch
 from model.config import ModelConfig
 from model.layers import Blocks, hoisted_keys_values
@@ -26,15 +27,16 @@ class TTA(Architecture):
     @dataclass(frozen=True)
     class Options:
         words: float = 0.0
+        rest: float = 0.0
 
         def __post_init__(self) -> None:
-            check_words(self.words)
+            Hiding(self.words, self.rest)
 
-    added_options = (("words", 0.0),)
+    added_options = (("words", 0.0), ("rest", 0.0))
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__(config)
-        self.hidden_words = self.options.words
+        self.hiding = Hiding(self.options.words, self.options.rest)
         self.blocks = Blocks.of(config, config.n_layers)
         self.ends = SpanEnds(config) if self.options.words else None
 

@@ -6,7 +6,8 @@ The baseline that everything is compared with. A pass predicts the masked positi
 `narrow=k` (NarrowBERT's sparse queries, Li et al., ACL 2023, arXiv 2301.04761): after k layers only the masked positions are
 carried on, and read keys and values of what the others were after layer k. With k one less than the number of layers only the
 cost changes, since the other positions of the last layer are never read: this is `narrow=0`, plain vanilla.
-`near` and `taps` are the tricks of `local`; `words=s` masks whole words in a share s of the rows.
+`near` and `taps` are the tricks of `local`; `words=s` masks whole words in a share s of the rows, and `rest=r` a share r of these
+words from a random token to the end.
 """
 
 from dataclasses import dataclass
@@ -28,7 +29,7 @@ from model.neighbours import Near
 class Vanilla(Architecture):
     without_self = False
     passes_each = True
-    added_options: tuple[tuple[str, Any], ...] = (("narrow", 0), ("words", 0.0))
+    added_options: tuple[tuple[str, Any], ...] = (("narrow", 0), ("words", 0.0), ("rest", 0.0))
     removed_options: tuple[tuple[str, Any], ...] = (("grams", 0),)
 
     @dataclass(frozen=True)
@@ -37,6 +38,7 @@ class Vanilla(Architecture):
         final_masking_rate: float | None = None
         masking_scheme: Literal["mask", "bert"] = "mask"
         words: float = 0.0
+        rest: float = 0.0
         near: int = 0
         taps: int = 0
         narrow: int = 0
@@ -51,7 +53,7 @@ class Vanilla(Architecture):
             """Falling (or rising) from the first rate to the final one as the budget is spent, if one is given."""
             start, end = self.masking_rate, self.final_masking_rate
             rate = start if end is None else start + (end - start) * min(1.0, fraction)
-            return Masking(rate, self.masking_scheme, self.words)
+            return Masking(rate, self.masking_scheme, self.words, self.rest)
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__(config)

@@ -15,7 +15,7 @@ from data.chinese import Segmenter, read_dictionary, token_starts, vocabulary
 from data.masking import Masking
 from data.prepare import DataConfig, PreparedCorpus, prepare
 from data.tokenizer import Tokenizer
-from data.words import Words
+from data.words import Hiding, Words
 from training.sampling import Batches, held_out_windows
 
 WORDS = {
@@ -134,7 +134,7 @@ def test_shards_know_where_words_begin(prepared: dict[str, PreparedCorpus], segm
 def test_what_is_hidden_and_masked_is_a_word_of_the_dictionary(prepared: dict[str, PreparedCorpus]) -> None:
     corpus = prepared["characters"]
     words = Words(corpus.tokenizer.starts_word, corpus.tokenizer.special_ids)
-    batches = Batches(corpus.train, 8, 64, 0, Masking(0.3, words=1.0), words, hidden_words=1.0)
+    batches = Batches(corpus.train, 8, 64, 0, Masking(0.3, words=1.0), words, Hiding(1.0))
     batch = batches.at(3)
     first, last = batch.spans.first.numpy(), batch.spans.last.numpy()
     seen = set()

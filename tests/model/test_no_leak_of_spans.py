@@ -28,16 +28,19 @@ SPANNED = [
 """What trains with hidden words."""
 
 
-def with_spans(batch: Batch, seed: int = 0) -> Batch:
-    """Words of one to five tokens; of a half of them the whole is hidden, of the others the position alone."""
+def with_spans(batch: Batch, seed: int = 0, kinds: tuple[str, ...] = ("whole", "rest", "alone")) -> Batch:
+    """Words of one to five tokens; of each the whole is hidden, or the rest from each position on, or the position alone."""
     draw, (rows, length) = random.Random(seed), batch.tokens.shape
     first, last = torch.arange(length).repeat(rows, 1), torch.arange(length).repeat(rows, 1)
     for row in range(rows):
         at = 0
         while at < length:
             end = min(length, at + draw.randint(1, 5))
-            if draw.random() < 0.5:
-                first[row, at:end], last[row, at:end] = at, end - 1
+            hidden = draw.choice(kinds)
+            if hidden != "alone":
+                last[row, at:end] = end - 1
+            if hidden == "whole":
+                first[row, at:end] = at
             at = end
     return replace(batch, spans=spans_of(first, last))
 
@@ -111,7 +114,7 @@ def test_of_a_hidden_word_permuted_reads_what_comes_before_in_its_order(layout: 
     """The word is one block of the order: of any two of its positions one reads the other, and never itself; who is outside
     reads all of it or nothing."""
     model = tiny_model("permuted", options=(("near", 2), ("words", 0.5)))
-    batch = replace(with_spans(random_batch(layout)), samples=None)
+    batch = replace(with_spans(random_batch(layout), kinds=("whole", "alone")), samples=None)
     ids = torch.zeros_like(batch.tokens) if batch.documents is None else batch.documents
     rows, length = batch.tokens.shape
     read = torch.zeros(rows, length, length, dtype=torch.bool)  # by position, of each token
