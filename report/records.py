@@ -59,12 +59,13 @@ def read_json(path: Path, *needed: str) -> dict[str, Any]:
 
 def identity(contestant: dict[str, Any]) -> str:
     """Of a contestant's entry in facts.json what makes it the model that it is: equal for equal models, whatever they are called.
-    What is off is left out: fields that were removed since stand in older records as 0 or false."""
-    parts = [
-        {k: v for k, v in (LATER.get(part, {}) | contestant.get(part, {})).items() if v}
-        for part in ("model", "optimizer")
-    ]
-    return json.dumps([*parts, contestant.get("init")], sort_keys=True)
+    What is off is left out: fields and options that were added or removed since stand in some records as 0, false or null."""
+    model, optimizer = (LATER.get(part, {}) | contestant.get(part, {}) for part in ("model", "optimizer"))
+    options = {name: value for name, value in model.pop("options", ()) if value}
+    if "words" not in options:
+        options.pop("rest", None)  # of the hidden words
+    on = [{name: value for name, value in part.items() if value} for part in (model, options, optimizer)]
+    return json.dumps([*on, contestant.get("init")], sort_keys=True)
 
 
 class Recorded(Protocol):

@@ -49,7 +49,7 @@ class SharesConfig:
     """Folders of runs, or of their records."""
 
     against: tuple[str, ...] = ()
-    """Contestants that the first one is compared with; by default all others."""
+    """Contestants that the first one is compared with, and that are drawn beside it; by default all others."""
 
     any_precision: bool = False
     """Read runs of different precision together."""
@@ -193,7 +193,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         found, notes = collected(config.runs, any_precision=config.any_precision)
         print("\n".join([tables(found, config.against), *notes]))
         if config.picture is not None:
-            config.picture.write_bytes(plots.as_png(figure(found)))
+            drawn = [next(iter(found)), *config.against] if config.against else list(found)
+            config.picture.write_bytes(plots.as_png(figure({name: found[name] for name in drawn})))
     except (ValueError, OSError) as error:
         Console(stderr=True).print(f"[bold red]error[/]: {escape(str(error))}", soft_wrap=True)
         return 2

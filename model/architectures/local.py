@@ -36,7 +36,7 @@ class Local(Architecture):
         near: int = 2
         taps: int = 2
         words: float = 0.25
-        rest: float = 0.0
+        rest: float = 0.25
 
         def __post_init__(self) -> None:
             Hiding(self.words, self.rest)

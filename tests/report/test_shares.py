@@ -4,9 +4,10 @@ import json
 from pathlib import Path
 
 import pytest
+from matplotlib.figure import Figure
 
 from report import shares
-from report.shares import collected, figure, share, tables
+from report.shares import collected, figure, main, share, tables
 
 
 def record(label: str, seed: int, flops: float, nll: float, words: float) -> dict:
@@ -113,3 +114,13 @@ def test_runs_that_are_not_alike_are_refused_and_the_first_of_two_counts(
         tables(collected(runs[:1])[0], ["bert"])
     assert shares.main([]) == 2
     assert "Name one or more folders of runs" in capsys.readouterr().err
+
+
+def test_the_picture_draws_those_that_are_asked_for(runs: list[Path], tmp_path: Path, monkeypatch) -> None:
+    drawn = []
+    monkeypatch.setattr(shares, "figure", lambda found: drawn.append(list(found)) or Figure())
+    folders, picture = [str(folder) for folder in runs], str(tmp_path / "a.png")
+    more = run(tmp_path / "c", [record("tta", 0, 4e13, 2.5, 1.1)])
+    for asked in ([], ["--against", "tta"]):
+        assert main([*folders, str(more), "--picture", picture, *asked]) == 0
+    assert drawn == [["local", "vanilla", "tta"], ["local", "tta"]]

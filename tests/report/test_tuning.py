@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from report.records import identity
 from report.summary import Results
 from report.tuning import main, merged, table
 from tests.report.conftest import record
@@ -105,3 +106,12 @@ def test_precision_differs_only_where_that_is_asked_for(tmp_path: Path, capsys: 
     assert main([str(folder) for folder in folders]) == 2
     assert "The runs differ in precision" in capsys.readouterr().err
     assert main([*(str(folder) for folder in folders), "--any-precision"]) == 0
+
+
+def test_an_option_that_came_later_and_is_off_makes_no_other_model() -> None:
+    def of(*options: list) -> str:
+        return identity({"model": {"d_model": 64, "options": list(options)}})
+
+    assert of(["near", 2], ["words", 0.25]) == of(["near", 2], ["words", 0.25], ["rest", 0.0])
+    assert of(["words", 0.25]) != of(["words", 0.25], ["rest", 0.25])
+    assert of(["near", 2]) == of(["near", 2], ["words", 0.0], ["rest", 0.25])  # rest is of the hidden words

@@ -38,7 +38,7 @@ def test_options_are_kept_and_one_that_came_later_is_not_guessed(
 ) -> None:
     path = checkpoint.save(tmp_path, 3, tiny_model("local", options=(("near", 3),)), STATE, b"tokenizer")
     options = dict(checkpoint.load_model_from(path).config.options)
-    assert options == {"near": 3, "words": 0.25, "taps": 2}
+    assert options == {"near": 3, "words": 0.25, "rest": 0.25, "taps": 2}
     monkeypatch.setattr(type(tiny_model("local").architecture), "Options", Bicausal.Options)
     with pytest.raises(
         ValueError, match="was written before local had the option causal and convolved and depth and .* train it again"

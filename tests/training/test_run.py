@@ -345,4 +345,5 @@ def test_a_checkpoint_names_every_option_of_its_architecture() -> None:
         "near": 3,
         "taps": 2,
         "words": 0.25,
+        "rest": 0.25,
     }
