@@ -29,8 +29,9 @@ HEAD = (
     "dev NLL",
     "against the best of its kind",
     "dev, whole words, bits a character",
+    "by the chain rule",
     "test NLL",
-    "test, words",
+    "test, whole words",
     "by the chain rule",
 )
 
@@ -89,17 +90,16 @@ def table(results: Results) -> str:
     for labels in kinds.values():
         labels.sort(key=lambda label: results.final(label, "nll", part="dev").mean)
         for label in labels:
-            dev, test = (results.final(label, "nll", part=part).text() for part in ("dev", "final"))
-            words = ["-", "-", "-"]
-            if results.has_words(label):
-                asked = (
-                    ("dev_words", "bits_per_character"),
-                    ("words", "bits_per_character"),
-                    ("words", "chain"),
-                )
-                words = [results.final(label, name, part=part).text() for part, name in asked]
             told = "best" if label == labels[0] else against(results, label, labels[0])
-            rows.append([label, str(len(results.curves[label])), dev, told, words[0], test, *words[1:]])
+            row = [label, str(len(results.curves[label]))]
+            for tokens, words in (("dev", "dev_words"), ("final", "words")):
+                row.append(results.final(label, "nll", part=tokens).text())
+                row += [told] if tokens == "dev" else []
+                row += [
+                    results.final(label, name, part=words).text() if results.has_words(label) else "-"
+                    for name in ("bits_per_character", "chain")
+                ]
+            rows.append(row)
     return "\n".join(markdown_table(HEAD, rows))
 
 

@@ -49,10 +49,10 @@ def test_each_kind_by_itself_best_on_dev_first(tmp_path: Path, capsys) -> None:
     assert main([str(first), str(second)]) == 0
     lines = capsys.readouterr().out.splitlines()
     assert lines[2:6] == [
-        "| tta:learning_rate=6e-3 | 1 | 2.000 | best | - | 2.600 | - | - |",
-        "| tta | 1 | 2.500 | +0.500 ± 0.635 | - | 2.400 | - | - |",
-        "| vanilla | 1 | 3.500 | best | - | 3.400 | - | - |",
-        "| vanilla:near=3 | 1 | 3.000 | best | - | 2.900 | - | - |",
+        "| tta:learning_rate=6e-3 | 1 | 2.000 | best | - | - | 2.600 | - | - |",
+        "| tta | 1 | 2.500 | +0.500 ± 0.635 | - | - | 2.400 | - | - |",
+        "| vanilla | 1 | 3.500 | best | - | - | 3.400 | - | - |",
+        "| vanilla:near=3 | 1 | 3.000 | best | - | - | 2.900 | - | - |",
     ]
     assert not any("budget" in line for line in lines)
 
