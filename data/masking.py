@@ -76,10 +76,12 @@ class Masking:
             assert words is not None
             by_words = uniform(hash64(seed, _MASKING, 3), samples) < self.words
             first, last = words.bounds(tokens, seed, samples, begins)
-            word = samples[:, None] * length + first  # a number for each word
-            cut = uniform(hash64(seed, _MASKING, 5), word)
-            cut[uniform(hash64(seed, _MASKING, 4), word) >= self.rest] = 0.0
-            start = first + (cut * (last - first + 1)).astype(np.int64)
+            start = first
+            if self.rest:
+                word = samples[:, None] * length + first  # a number for each word
+                cut = uniform(hash64(seed, _MASKING, 5), word)
+                cut[uniform(hash64(seed, _MASKING, 4), word) >= self.rest] = 0.0
+                start = first + (cut * (last - first + 1)).astype(np.int64)
             masked[by_words] = self._whole_words(scores, first, last, start, wanted)[by_words]
         masked &= ~special
         if self.scheme == "mask":

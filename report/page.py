@@ -6,6 +6,7 @@ python -m report.page runs/NAME      make it again from the run's records
 import html
 import json
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from rich.table import Table
 from data.files import write_atomically
 from data.statistics import Spread
 from report import plots
+from report.command import Runs, command
 from report.meanings import MEANINGS
 from report.records import read_json
 from report.summary import Results, Row
@@ -284,11 +286,14 @@ def write_report(folder: Path, console: Console) -> None:
     console.print(f"Report: {folder / 'report.html'}", soft_wrap=True, highlight=False)
 
 
+def make(config: Runs) -> None:
+    for folder in config.runs:
+        write_report(folder, Console())
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    return command("page", Runs, __doc__, make, arguments)
+
+
 if __name__ == "__main__":
-    if len(sys.argv) != 2:
-        sys.exit("usage: python -m report.page runs/NAME")
-    try:
-        write_report(Path(sys.argv[1]), Console())
-    except (ValueError, OSError) as error:
-        Console(stderr=True).print(f"[bold red]error[/]: {escape(str(error))}", soft_wrap=True)
-        sys.exit(2)
+    sys.exit(main())

@@ -21,13 +21,12 @@ import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, NullFormatter
-from rich.console import Console
-from rich.markup import escape
 from scipy.optimize import least_squares
 
 from data.files import write_atomically
 from data.statistics import Spread
 from report import plots
+from report.command import Runs, command
 from report.page import markdown_table
 from report.records import check_alike
 from report.summary import Results, first_reached
@@ -283,16 +282,8 @@ def write_report(folders: Sequence[Path]) -> str:
     return text
 
 
-def main() -> int:
-    folders = [Path(argument) for argument in sys.argv[1:]]
-    try:
-        if not folders:
-            raise ValueError("Name one or more folders of runs: python -m report.scaling runs/NAME")
-        print(write_report(folders))
-    except (ValueError, OSError) as error:
-        Console(stderr=True).print(f"[bold red]error[/]: {escape(str(error))}", soft_wrap=True)
-        return 2
-    return 0
+def main(arguments: Sequence[str] | None = None) -> int:
+    return command("scaling", Runs, __doc__, lambda config: print(write_report(config.runs)), arguments)
 
 
 if __name__ == "__main__":

@@ -20,13 +20,11 @@ from pathlib import Path
 from typing import Any
 
 import matplotlib.pyplot as plt
-import tyro
 from matplotlib.figure import Figure
-from rich.console import Console
-from rich.markup import escape
 
 from data.statistics import Spread, paired_difference
 from report import plots
+from report.command import Runs, command
 from report.page import markdown_table
 from report.records import check_alike, identity
 from report.summary import Results, first_reached
@@ -42,12 +40,7 @@ MEASURES = {
 
 
 @dataclass(frozen=True)
-class SharesConfig:
-    """Compare contestants at several budgets, from the records of one or several runs."""
-
-    runs: tyro.conf.Positional[tuple[Path, ...]]
-    """Folders of runs, or of their records."""
-
+class SharesConfig(Runs):
     against: tuple[str, ...] = ()
     """Contestants that the first one is compared with, and that are drawn beside it; by default all others."""
 
@@ -185,20 +178,16 @@ def figure(found: Reached) -> Figure:
     return drawn
 
 
+def make(config: SharesConfig) -> None:
+    found, notes = collected(config.runs, any_precision=config.any_precision)
+    print("\n".join([tables(found, config.against), *notes]))
+    if config.picture is not None:
+        drawn = [next(iter(found)), *config.against] if config.against else list(found)
+        config.picture.write_bytes(plots.as_png(figure({name: found[name] for name in drawn})))
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
-    config = tyro.cli(SharesConfig, args=arguments, prog="python -m report.shares")
-    try:
-        if not config.runs:
-            raise ValueError("Name one or more folders of runs: python -m report.shares runs/A runs/B")
-        found, notes = collected(config.runs, any_precision=config.any_precision)
-        print("\n".join([tables(found, config.against), *notes]))
-        if config.picture is not None:
-            drawn = [next(iter(found)), *config.against] if config.against else list(found)
-            config.picture.write_bytes(plots.as_png(figure({name: found[name] for name in drawn})))
-    except (ValueError, OSError) as error:
-        Console(stderr=True).print(f"[bold red]error[/]: {escape(str(error))}", soft_wrap=True)
-        return 2
-    return 0
+    return command("shares", SharesConfig, __doc__, make, arguments)
 
 
 if __name__ == "__main__":

@@ -119,8 +119,12 @@ class Results:
         return {seed: curve[-1]["final"]["nll"] for seed, curve in self.curves[label].items()}
 
     def difference(self, label: str, other: str, part: str = "final") -> Difference:
-        """On the same tokens of the test half, or of part="dev"; part="words" or "dev_words": on the same whole words."""
-        ends = [(curve[-1], self.curves[other][seed][-1]) for seed, curve in self.curves[label].items()]
+        """On the same tokens of the test half, or of part="dev"; part="words" or "dev_words": on the same whole words. Over the
+        seeds that both have; raises ValueError where there is none."""
+        ours, theirs = self.curves[label], self.curves[other]
+        ends = [(ours[seed][-1], theirs[seed][-1]) for seed in sorted(ours.keys() & theirs.keys())]
+        if not ends:
+            raise ValueError(f"{label} and {other} have no seed in common; run both with one.")
         return paired_difference([(ours[part]["clusters"], theirs[part]["clusters"]) for ours, theirs in ends])
 
     def has_words(self, label: str) -> bool:

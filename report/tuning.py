@@ -11,14 +11,9 @@ and budget are read as one: their seeds are put together, and a name tells batch
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
-import tyro
-from rich.console import Console
-from rich.markup import escape
-
-from data.statistics import paired_difference
+from report.command import Runs, command
 from report.page import markdown_table
 from report.records import check_alike, identity
 from report.summary import Results
@@ -29,20 +24,15 @@ HEAD = (
     "dev NLL",
     "against the best of its kind",
     "dev, whole words, bits a character",
-    "by the chain rule",
+    "dev, by the chain rule",
     "test NLL",
     "test, whole words",
-    "by the chain rule",
+    "test, by the chain rule",
 )
 
 
 @dataclass(frozen=True)
-class TuningConfig:
-    """Compare the settings of each architecture, from the records of one or several runs."""
-
-    runs: tyro.conf.Positional[tuple[Path, ...]]
-    """Folders of runs, or of their records."""
-
+class TuningConfig(Runs):
     any_precision: bool = False
     """Read runs of different precision together."""
 
@@ -73,13 +63,6 @@ def kind_of(results: Results, label: str) -> str:
     )
 
 
-def against(results: Results, label: str, best: str) -> str:
-    """The difference on dev, over the seeds that both have."""
-    ours, theirs = results.curves[label], results.curves[best]
-    ends = [(ours[seed][-1]["dev"], theirs[seed][-1]["dev"]) for seed in sorted(ours.keys() & theirs.keys())]
-    return paired_difference([(a["clusters"], b["clusters"]) for a, b in ends]).text() if ends else "-"
-
-
 def table(results: Results) -> str:
     """Markdown. Contestants that are not finished, or have less than the whole budget, are left out."""
     kinds: dict[str, list[str]] = {}
@@ -90,7 +73,10 @@ def table(results: Results) -> str:
     for labels in kinds.values():
         labels.sort(key=lambda label: results.final(label, "nll", part="dev").mean)
         for label in labels:
-            told = "best" if label == labels[0] else against(results, label, labels[0])
+            common = results.curves[label].keys() & results.curves[labels[0]].keys()
+            told = "best" if label == labels[0] else "-"
+            if common and label != labels[0]:
+                told = results.difference(label, labels[0], part="dev").text()
             row = [label, str(len(results.curves[label]))]
             for tokens, words in (("dev", "dev_words"), ("final", "words")):
                 row.append(results.final(label, "nll", part=tokens).text())
@@ -103,16 +89,12 @@ def table(results: Results) -> str:
     return "\n".join(markdown_table(HEAD, rows))
 
 
+def make(config: TuningConfig) -> None:
+    print(table(merged([Results.load(folder) for folder in config.runs], any_precision=config.any_precision)))
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
-    config = tyro.cli(TuningConfig, args=arguments, prog="python -m report.tuning")
-    try:
-        if not config.runs:
-            raise ValueError("Name one or more folders of runs: python -m report.tuning runs/tune")
-        print(table(merged([Results.load(folder) for folder in config.runs], any_precision=config.any_precision)))
-    except (ValueError, OSError) as error:
-        Console(stderr=True).print(f"[bold red]error[/]: {escape(str(error))}", soft_wrap=True)
-        return 2
-    return 0
+    return command("tuning", TuningConfig, __doc__, make, arguments)
 
 
 if __name__ == "__main__":

@@ -9,15 +9,13 @@ import math
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import matplotlib.pyplot as plt
 from matplotlib.figure import Figure
-from rich.console import Console
-from rich.markup import escape
 
 from data.statistics import Spread
 from report import plots
+from report.command import Runs, command
 from report.page import markdown_table
 from report.records import check_alike
 from report.summary import Results
@@ -109,20 +107,16 @@ def figure(curves: Sequence[Curve]) -> Figure:
     return drawn
 
 
-def main() -> int:
-    folders = [Path(argument) for argument in sys.argv[1:]]
-    try:
-        if not folders:
-            raise ValueError("Name the folders of runs, one for each vocabulary: python -m report.widths runs/widths-*")
-        curves = curves_of([Results.load(folder) for folder in folders])
-        if not curves:
-            raise ValueError("No contestant of these runs is finished; continue them with --resume.")
-        print("\n".join(table(curves)))
-        (folders[0] / "widths.png").write_bytes(plots.as_png(figure(curves)))
-    except (ValueError, OSError) as error:
-        Console(stderr=True).print(f"[bold red]error[/]: {escape(str(error))}", soft_wrap=True)
-        return 2
-    return 0
+def make(config: Runs) -> None:
+    curves = curves_of([Results.load(folder) for folder in config.runs])
+    if not curves:
+        raise ValueError("No contestant of these runs is finished; continue them with --resume.")
+    print("\n".join(table(curves)))
+    (config.runs[0] / "widths.png").write_bytes(plots.as_png(figure(curves)))
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    return command("widths", Runs, __doc__, make, arguments)
 
 
 if __name__ == "__main__":

@@ -28,5 +28,4 @@ def test_reports_of_the_records_run(command: str, tmp_path: Path, monkeypatch: p
     shutil.copytree(ROOT / "docs/records", tmp_path / "docs/records")
     monkeypatch.chdir(tmp_path)
     paths = [str(p) for word in words[3:] for p in (sorted(Path().glob(word)) if "*" in word else [word])]
-    monkeypatch.setattr("sys.argv", [words[2], *paths])
-    assert importlib.import_module(words[2]).main() == 0
+    assert importlib.import_module(words[2]).main(paths) == 0

@@ -115,3 +115,12 @@ def test_an_option_that_came_later_and_is_off_makes_no_other_model() -> None:
     assert of(["near", 2], ["words", 0.25]) == of(["near", 2], ["words", 0.25], ["rest", 0.0])
     assert of(["words", 0.25]) != of(["words", 0.25], ["rest", 0.25])
     assert of(["near", 2]) == of(["near", 2], ["words", 0.0], ["rest", 0.25])  # rest is of the hidden words
+
+
+def test_without_a_seed_in_common_there_is_no_difference(tmp_path: Path) -> None:
+    first = run(tmp_path / "a", {"tta": (2.0, 2.5)})
+    other = run(tmp_path / "b", {"tta:learning_rate=6e-3": (3.0, 3.5)}, seed=1)
+    both = merged([Results.load(folder) for folder in (first, other)])
+    assert table(both).splitlines()[3].startswith("| tta:learning_rate=6e-3 | 1 | 3.000 | - |")
+    with pytest.raises(ValueError, match="have no seed in common; run both with one"):
+        both.difference("tta", "tta:learning_rate=6e-3")

@@ -31,7 +31,7 @@ def run(folder: Path, pieces: int, bits: dict[tuple[str, int], float], **config)
     return folder
 
 
-def test_widths_by_vocabulary(tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch) -> None:
+def test_widths_by_vocabulary(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     two = run(tmp_path / "b", 16384, {("local", 16): 2.0, ("local", 64): 1.5, ("vanilla", 16): 3.0})
     one = run(tmp_path / "a", 4096, {("local", 64): 1.7, ("local", 16): 1.6})
     found = curves_of([Results.load(folder) for folder in (two, one)])
@@ -44,8 +44,7 @@ def test_widths_by_vocabulary(tmp_path: Path, capsys: pytest.CaptureFixture[str]
     ]
     assert [round(c.predicted) for c in found] == [69, 81, 81]
     assert len(figure(found).axes) == 2
-    monkeypatch.setattr("sys.argv", ["widths", str(two), str(one)])
-    assert main() == 0
+    assert main([str(two), str(one)]) == 0
     lines = capsys.readouterr().out.splitlines()
     assert lines[2] == "| local | 4,096 | 69 | 16 | 1.600 | 1.600 | best |"
     assert lines[3].startswith("| local | 4,096 | 69 | 64 | 1.700 | 1.700 | +0.100 ±")
