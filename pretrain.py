@@ -63,11 +63,12 @@ def main() -> int:
         if "--plan" in sys.argv[1:]:
             plan(tyro.cli(PlanConfig, description=plan_module.__doc__), console)
             return 0
-        command = tyro.cli(Command, description=__doc__)
-        if command.resume is not None and (others := options_beside_resume(sys.argv[1:])):
+        # Before the options are read: one that does not act must not be answered for what it would mean in a new run.
+        if others := options_beside_resume(sys.argv[1:]):
             raise ValueError(
                 f"--resume continues a run with its own configuration; drop {', '.join(others)}, or start a new run with it."
             )
+        command = tyro.cli(Command, description=__doc__)
         folder = None if command.resume is None else user_path(command.resume)
         if command.dry_run:
             dry_run(command.config if folder is None else PretrainConfig.load(folder), console)
@@ -154,9 +155,10 @@ def progress_of(folder: Path) -> Callable[[], None]:
 
 
 def options_beside_resume(arguments: list[str]) -> list[str]:
-    """Options that were given together with --resume and do not act, whatever their values are."""
+    """Options that were given together with --resume and do not act, whatever their values are; none without --resume."""
     names = [argument.partition("=")[0].replace("_", "-") for argument in arguments if argument.startswith("--")]
-    return [name for name in names if name not in ("--resume", "--dry-run", "--no-dry-run")]
+    others = [name for name in names if name not in ("--resume", "--dry-run", "--no-dry-run", "--help")]
+    return others if "--resume" in names else []
 
 
 def stopped(run: Run, console: Console, errors: Console) -> int:

@@ -52,6 +52,14 @@ def test_resuming_what_is_no_run(
     assert "is not what `pretrain.py` wrote" in refused(["--resume", str(tmp_path)], monkeypatch, capsys)
 
 
+def test_an_option_beside_resume_is_not_answered_for_a_new_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
+    """Two workers would be refused with the default budget, by the clock, which is not that of the run."""
+    said = refused(["--resume", str(tmp_path), "--workers", "2"], monkeypatch, capsys)
+    assert "drop --workers" in said and "wall-clock" not in said
+
+
 def test_a_name_taken_is_refused(
     base: list[str], uninterrupted: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
 ) -> None:
