@@ -143,7 +143,7 @@ test-gpu: $(TEST_STAMP) ## the kernels on CUDA tensors, the certificate there, a
 
 # The best of vanilla on tokens and the best on whole words, of those that were tuned (docs/tuning.md); ours has two layers.
 NARROW := vanilla:narrow=1
-BY_WORDS := $(NARROW),words=1.0
+BY_WORDS := $(NARROW),words=1.0,masking_rate=0.2
 LOCAL := local:n_layers=2
 NEAR := vanilla:near=3,learning_rate=4.5e-3
 
@@ -190,7 +190,8 @@ LOCAL_OPTIONS := near=1,taps=1 near=3 near=3,taps=3 near=4,taps=4 near=0,taps=0 
 # Each kind's learning rate at its best other settings, then the others one by one at its best learning rate.
 TUNED = $(foreach kind,local: tta: $(NARROW)$(comma) $(NARROW)$(comma)near=3$(comma),$(foreach rate,1.5e-3 2e-3 3e-3 4.5e-3 6e-3,$(kind)learning_rate=$(rate))) \
 	$(foreach rate,0.15 0.2 0.4 0.5,$(NARROW),masking_rate=$(rate)) $(NARROW),masking_rate=0.4,final_masking_rate=0.15 \
-	$(foreach share,0.25 0.5 1.0,$(NARROW),words=$(share)) vanilla vanilla:narrow=2 $(NEAR) vanilla:n_layers=2 \
+	$(foreach share,0.25 0.5 1.0,$(NARROW),words=$(share)) \
+	$(foreach rate,0.1 0.15 0.2 0.4,$(NARROW),words=1.0,masking_rate=$(rate)) vanilla vanilla:narrow=2 $(NEAR) vanilla:n_layers=2 \
 	$(foreach option,$(LOCAL_OPTIONS),local:$(option)) bicausal:width=0 $(foreach width,16 32 64,bicausal:width=$(width))
 comma := ,
 

@@ -21,7 +21,7 @@ from training.sampling import SHORTEST
 DEFAULT = (
     "local:n_layers=2,name=local",
     "vanilla:narrow=1,name=narrow-vanilla",
-    "vanilla:narrow=1,words=1.0,name=narrow-vanilla-by-words",
+    "vanilla:narrow=1,words=1.0,masking_rate=0.2,name=narrow-vanilla-by-words",
 )
 """Ours, and of the vanilla models that were tuned the best on tokens and the best on whole words (docs/tuning.md)."""
 
