@@ -67,7 +67,8 @@ def test_a_label_s_score_is_its_word_s_mean_without_the_slot(architecture: str, 
     torch.testing.assert_close(all_scores(model, tokenizer, clozes), found.detach(), rtol=1e-4, atol=1e-4)
 
 
-@pytest.mark.parametrize("architecture", ["tta", pytest.param("vanilla", marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("architecture", ["tta", "vanilla"])
 def test_pet_learns_from_a_few_rows(architecture: str, tokenizer: Tokenizer) -> None:
     """Which noun sees? Its number decides the word."""
     draw = random.Random(0)

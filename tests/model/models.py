@@ -11,8 +11,8 @@ from tests.conftest import MASK, VOCAB
 
 TINY = {"d_model": 32, "n_layers": 3, "n_heads": 2, "max_length": 32, "initializer_std": 0.3}
 
-FAMILY = [pytest.param(name, marks=() if name in ("local", "vanilla") else pytest.mark.slow) for name in REGISTRY]
-"""Every architecture, for what takes many seconds for each: all but two are left to `make test-slow`."""
+FAMILY = [pytest.param(name, marks=() if name == "local" else pytest.mark.slow) for name in REGISTRY]
+"""Every architecture, for what takes many seconds for each: all but the default are left to `make test-slow`."""
 
 
 def tiny_config(architecture: str, preset: str = "modern", **overrides: Any) -> ModelConfig:

@@ -227,6 +227,7 @@ def test_one_contestant_that_fails_takes_no_other_with_it(
     assert_identical(uninterrupted, folder)
 
 
+@pytest.mark.slow
 def test_side_by_side_is_the_same_bits(base: list[str], uninterrupted: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Two processes, one contestant each, against turns in one; and the report is written all the same."""
     assert run([*base, "--budget", "24ktok", "--name", "beside", "--workers", "2"], monkeypatch) == 0
