@@ -32,6 +32,7 @@ class TTA(Architecture):
         def __post_init__(self) -> None:
             Hiding(self.words, self.rest)
 
+    learning_rate = 4.5e-3
     added_options = (("words", 0.0), ("rest", 0.0))
 
     def __init__(self, config: ModelConfig) -> None:
