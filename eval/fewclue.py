@@ -109,7 +109,7 @@ def run(config: FewShotConfig, console: Console) -> int:
 
 
 def summary(records: Sequence[dict], labels: Sequence[str]) -> Table:
-    table = Table(title="few-shot, accuracy on test", title_justify="left")
+    table = Table(title="few-shot, accuracy on test (± standard deviation of splits)", title_justify="left")
     names = [name for name in TASKS if any(r["task"] == name for r in records)]
     for column in ("", "", *names, "average"):
         table.add_column(column)

@@ -111,7 +111,7 @@ def run(config: PairsConfig, console: Console) -> int:
             paired([found[label, p.name] for p in paradigms], [found[first, p.name] for p in paradigms])
             for label in others
         ]
-        table.add_row("against the first, paired", *cells)
+        table.add_row("less the first, ± half of a 95% interval", *cells)
     console.print(table)
     if len(paradigms) == 67 and {"anaphor_agreement", "island_effects"} <= {p.phenomenon for p in paradigms}:
         console.print(f"BLiMP elsewhere: {PUBLISHED}.")

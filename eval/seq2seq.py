@@ -164,7 +164,7 @@ def _outcome(
 def table(records: Sequence[Record], base: dict[str, float] | None) -> Table:
     """A row for each checkpoint, mean and standard deviation of its seeds, and one for the baseline."""
     called = shortened(list(dict.fromkeys(r["checkpoint"] for r in records)))
-    found = Table(title="writing, dev", title_justify="left")
+    found = Table(title="writing, dev (± standard deviation of seeds)", title_justify="left")
     columns = ["nats", "perplexity", *(ROUGES if base else ())]
     for column in ("checkpoint", *("nats a token" if c == "nats" else c for c in columns)):
         found.add_column(column, overflow="fold")

@@ -198,7 +198,7 @@ def run(config: SoftMaskedConfig, console: Console) -> int:
 def table(records: list[dict], name: str) -> Table:
     """A row for each checkpoint and method, mean and standard deviation of its seeds."""
     called = shortened(list(dict.fromkeys(r["checkpoint"] for r in records)))
-    found = Table(title=f"correction, {name}", title_justify="left")
+    found = Table(title=f"correction, {name} (± standard deviation of seeds)", title_justify="left")
     for column in ("checkpoint", "method", *SHOWN):
         found.add_column(column, overflow="fold")
     for label, method in dict.fromkeys((r["checkpoint"], r["method"]) for r in records):

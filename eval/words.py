@@ -146,11 +146,12 @@ def run(config: WordsConfig, console: Console) -> int:
 
 
 def table(scores: dict[str, WholeWordScore], tokenized: dict[str, Tokenized], which: np.ndarray) -> Table:
-    """A row for each checkpoint; ± is the standard error by documents, of differences half of their 95% interval."""
+    """A row for each checkpoint."""
     called = shortened(list(scores))
-    found = Table(title="whole words, bits a character (± standard error by documents)", title_justify="left")
+    errors = "standard errors by documents in brackets; ± half of a 95% interval"
+    found = Table(title=f"whole words, bits a character ({errors})", title_justify="left")
     found.add_column("checkpoint", overflow="fold")
-    for name in ("tokens a word", "together", "chain", "guessed right", "together, against the first"):
+    for name in ("tokens a word", "together", "chain", "guessed right", "together, less the first"):
         found.add_column(name, justify="right")
     first = next(iter(scores.values()))
     for label, score in scores.items():
@@ -168,7 +169,7 @@ def table(scores: dict[str, WholeWordScore], tokenized: dict[str, Tokenized], wh
 
 
 def with_error(value: float, error: float | None) -> str:
-    return f"{value:.3f}" + ("" if error is None else f" ± {error:.3f}")
+    return f"{value:.3f}" + ("" if error is None else f" ({error:.3f})")
 
 
 def main() -> int:

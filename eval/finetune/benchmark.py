@@ -148,7 +148,7 @@ def run(config: BenchmarkConfig, tasks: dict[str, Task], title: str, console: Co
     if not config.dry_run and records:
         write_atomically(config.out / "shown.json", json.dumps([record["key"] for record in records]) + "\n")
         head, rows = write_report(config.out, records).table()
-        printed = Table(title=f"{title}, dev", title_justify="left")
+        printed = Table(title=f"{title}, dev (± standard deviation of seeds)", title_justify="left")
         for column in head:
             printed.add_column(escape(column), overflow="fold")
         for row in rows:

@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import IO, cast
 
-from data.statistics import clustered_mean, t_quantile
+from data.statistics import clustered_mean, paired_difference, t_quantile
 from data.text import decoded, lines_of, parsed
 from data.tokenizer import Tokenizer
 from eval.scoring.likelihood import Variant, score
@@ -157,7 +157,11 @@ def interval(rights: Sequence[Sequence[float]]) -> tuple[float, float, float]:
 
 
 def paired(ours: Sequence[Sequence[float]], theirs: Sequence[Sequence[float]]) -> str:
-    """The difference of accuracies on the same pairs, in points, ± its standard error from the spread between paradigms."""
-    sums = [sum(a) - sum(b) for a, b in zip(ours, theirs)]
-    mean, error = clustered_mean(sums, [len(a) for a in ours])
-    return f"{100 * mean:+.1f}" + (f" ± {100 * error:.1f}" if error is not None else "")
+    """Our accuracy less theirs on the same pairs, in points; after ± half of its 95% interval, from the spread between
+    paradigms, by the t distribution."""
+    numbers, counts = list(range(len(ours))), [len(rights) for rights in ours]
+    of_ours, of_theirs = (
+        {"documents": numbers, "counts": counts, "sums": [100 * sum(rights) for rights in side]}
+        for side in (ours, theirs)
+    )
+    return paired_difference([(of_ours, of_theirs)]).text(".1f")

@@ -99,9 +99,12 @@ def test_the_command_scores_what_is_whole_and_names_the_rest(
 
 
 def test_paired_difference_by_hand() -> None:
-    """Two paradigms of 2 pairs: +2 and 0 right of 4, so +50 points; the paradigms lie 2 x 0.5 from that."""
-    assert paired([[1.0, 1.0], [0.0, 1.0]], [[0.0, 0.0], [0.0, 1.0]]) == "+50.0 ± 50.0"
-    assert paired([[1.0, 1.0]], [[0.0, 1.0]]) == "+50.0"
+    """Three paradigms of 2 pairs: +2, 0 and +1 right of 6, so +50 points. They lie 1, -1 and 0 from 2 x 0.5, so the error is
+    sqrt(3/2 x 2) / 6, and t with two degrees of freedom is 4.303."""
+    ours, theirs = [[1.0, 1.0], [0.0, 1.0], [1.0, 0.0]], [[0.0, 0.0], [0.0, 1.0], [0.0, 0.0]]
+    assert paired(ours, theirs) == "+50.0 ± 124.2"
+    assert paired(theirs, ours) == "-50.0 ± 124.2"
+    assert paired(ours[:1], theirs[:1]) == "+100.0"
 
 
 def test_climp_s_tables_are_read(tmp_path: Path) -> None:
