@@ -24,6 +24,10 @@ CONFIG: tuple[str, ...] = (
 CONFIG += ("evaluation.seed", "optimizer", "data.held_out")
 FACTS = ("identity", "precision", "yardstick.dev.tokens", "yardstick.test.tokens")
 """What two runs must have in common in their run.json, and in their facts.json, to be read as one."""
+KNOWN_AS = {
+    "identity.prepared": "their text (identity.prepared)",
+    "identity.tokenizer": "their tokenizer (identity.tokenizer)",
+}
 
 
 def read_records(path: Path) -> list[dict[str, Any]]:
@@ -77,6 +81,9 @@ class Recorded(Protocol):
     @property
     def config(self) -> dict[str, Any]: ...
 
+    @property
+    def folder(self) -> Path: ...
+
 
 def check_alike(first: Recorded, other: Recorded, also: Sequence[str] = (), but: Sequence[str] = ()) -> None:
     """Raises ValueError where two runs were trained or measured on different things, so that they are not read as one: the text
@@ -94,4 +101,10 @@ def check_alike(first: Recorded, other: Recorded, also: Sequence[str] = (), but:
     for name in (name for name in (*CONFIG, *FACTS, *also) if name not in but):
         one, two = told(first, name), told(other, name)
         if one != two:
-            raise ValueError(f"The runs differ in {name}: {one} and {two}; give runs that agree in it.")
+            while isinstance(one, dict) and isinstance(two, dict):
+                step = next(step for step in (one | two) if one.get(step) != two.get(step))
+                name, one, two = f"{name}.{step}", one.get(step), two.get(step)
+            raise ValueError(
+                f"{first.folder} and {other.folder} differ in {KNOWN_AS.get(name, name)}: {one} and {two}; give "
+                "runs that agree in it."
+            )

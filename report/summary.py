@@ -62,6 +62,7 @@ class Results:
     curves: dict[str, dict[int, list[dict[str, Any]]]]
     facts: dict[str, Any]
     config: dict[str, Any]
+    folder: Path
 
     @classmethod
     def load(cls, folder: Path) -> "Results":
@@ -78,7 +79,7 @@ class Results:
             if not isinstance(record["contestant"], str) or not isinstance(record["seed"], int):
                 raise ValueError(f"{folder / 'results.jsonl'}: a record without a contestant's name and seed.")
             curves.setdefault(record["contestant"], {}).setdefault(record["seed"], []).append(record)
-        return cls(curves, facts, config)
+        return cls(curves, facts, config, folder)
 
     def state(self, label: str) -> str:
         ends = [curve[-1] if curve else None for curve in self.curves[label].values()]

@@ -50,9 +50,12 @@ def merged(runs: Sequence[Results], *, any_precision: bool = False) -> Results:
         for label, seeds in results.curves.items():
             facts = results.facts["contestants"][label]
             if identity(contestants.setdefault(label + told, facts)) != identity(facts):
-                raise ValueError(f"{label + told} is two models in these runs; give one of them another name.")
+                raise ValueError(
+                    f"{results.folder}: {label + told} is another model there than in the runs before it; give one of "
+                    "them another name."
+                )
             curves[label + told] = seeds | curves.get(label + told, {})
-    return Results(curves, first.facts | {"contestants": contestants}, first.config)
+    return Results(curves, first.facts | {"contestants": contestants}, first.config, first.folder)
 
 
 def kind_of(results: Results, label: str) -> str:

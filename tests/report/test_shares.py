@@ -88,7 +88,7 @@ def test_precisions_are_read_together_if_that_is_asked_for(runs: list[Path], cap
         facts = json.loads((folder / "facts.json").read_text())
         (folder / "facts.json").write_text(json.dumps(facts | {"precision": precision}))
     assert shares.main([str(folder) for folder in runs]) == 2
-    assert "The runs differ in precision" in capsys.readouterr().err
+    assert f"{runs[0]} and {runs[1]} differ in precision: torch.bfloat16 and torch.float32;" in capsys.readouterr().err
     assert shares.main([*map(str, runs), "--any-precision", "--against", "vanilla"]) == 0
     said = capsys.readouterr().out
     assert "| local | 1.0e+13 | 2 |" in said and f"Precision differs: {runs[0]} bfloat16, {runs[1]} float32." in said
@@ -109,7 +109,7 @@ def test_runs_that_are_not_alike_are_refused_and_the_first_of_two_counts(
         (runs[1] / "facts.json").read_text().replace('"prepared": "a"', '"prepared": "b"')
     )
     assert shares.main([str(folder) for folder in runs]) == 2
-    assert "The runs differ in identity" in capsys.readouterr().err
+    assert f"{runs[0]} and {runs[1]} differ in their text (identity.prepared): a and b;" in capsys.readouterr().err
     with pytest.raises(ValueError, match="No contestant is bert; there are local, vanilla"):
         tables(collected(runs[:1])[0], ["bert"])
     assert shares.main([]) == 2

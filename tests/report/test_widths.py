@@ -53,7 +53,7 @@ def test_widths_by_vocabulary(tmp_path: Path, capsys: pytest.CaptureFixture[str]
 
 def test_runs_that_differ_in_more_are_refused(tmp_path: Path) -> None:
     folders = [run(tmp_path / n, 4096, {("local", 16): 2.0}, data={"corpus": n}) for n in "ab"]
-    with pytest.raises(ValueError, match="The runs differ in data.corpus: a and b"):
+    with pytest.raises(ValueError, match="differ in data.corpus: a and b"):
         curves_of([Results.load(folder) for folder in folders])
     none = Results.load(folders[0])
     none.curves["local:d_embed=16"][0][-1]["words"] = None
