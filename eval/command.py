@@ -9,11 +9,13 @@ from typing import TypeVar, cast
 import tyro
 from rich.console import Console
 from rich.markup import escape
+from rich.table import Table
 
 from data.files import user_path
 from data.tokenizer import Tokenizer
 from eval.foreign import PREFIX, open_foreign
 from model import MaskedLM
+from report.names import seeds_of
 from training.checkpoint import load_model_from, whole_checkpoint
 from training.machine import default_device, keep_freed_memory
 
@@ -72,6 +74,28 @@ def said(failed: Sequence[str], console: Console) -> int:
 
 def note(sentence: str, console: Console) -> None:
     console.print(f"[yellow]note[/]: {escape(sentence)}", soft_wrap=True)
+
+
+Cells = Callable[[dict[int, str], dict[int, str]], list[str]]
+"""The cells of a model's row, from its checkpoints by seed and from those of the first model."""
+
+
+def print_seeds(labels: Sequence[str], of: str, columns: Sequence[str], cells: Cells, console: Console) -> None:
+    """Where a model was pretrained with several seeds, a table with a row for each model. of: what differences hold, if any."""
+    seeds = seeds_of(labels)
+    if not seeds:
+        return
+    title = "by model: mean ± standard deviation of seeds"
+    if of:
+        title += f"; differences of the seeds that both have, ± half of a 95% interval of {of}"
+    table = Table(title=title, title_justify="left")
+    table.add_column("model", overflow="fold")
+    for name in ("seeds", *columns):
+        table.add_column(name, justify="right", overflow="fold")
+    first = next(iter(seeds.values()))
+    for name, own in seeds.items():
+        table.add_row(escape(name), str(len(own)), *cells(own, first))
+    console.print(table)
 
 
 def open_checkpoints(paths: Sequence[Path]) -> dict[str, tuple[MaskedLM, Tokenizer]]:

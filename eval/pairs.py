@@ -20,7 +20,8 @@ from tqdm import tqdm
 
 from data.files import user_path
 from data.options import check_types
-from eval.command import barrier, command, note, open_checkpoints, said
+from data.statistics import Spread
+from eval.command import barrier, command, note, open_checkpoints, print_seeds, said
 from eval.scoring.likelihood import Variant
 from eval.scoring.minimal_pairs import files_of, interval, paired, read_paradigm, right, unique_names
 from eval.store import Store, digest_of, digest_of_model, key_of
@@ -103,16 +104,21 @@ def run(config: PairsConfig, console: Console) -> int:
         names = [p.name for p in paradigms if p.phenomenon == phenomenon]
         means = (interval([found[label, name] for name in names])[0] for label in opened)
         table.add_row(phenomenon, *(f"{100 * mean:.1f}" for mean in means))
-    totals = [interval([found[label, p.name] for p in paradigms]) for label in opened]
+    rights = {label: [found[label, p.name] for p in paradigms] for label in opened}
+    totals = [interval(rights[label]) for label in opened]
     table.add_row("all", *(f"{100 * mean:.1f} ({100 * low:.1f} to {100 * high:.1f})" for mean, low, high in totals))
     first, *others = opened
     if others:
-        cells = [""] + [
-            paired([found[label, p.name] for p in paradigms], [found[first, p.name] for p in paradigms])
-            for label in others
-        ]
+        cells = [""] + [paired((rights[label], rights[first])) for label in others]
         table.add_row("less the first, ± half of a 95% interval", *cells)
     console.print(table)
+
+    def of_seeds(own: dict[int, str], first: dict[int, str]) -> list[str]:
+        mean = Spread.of([100 * interval(rights[label])[0] for label in own.values()]).text(".1f")
+        pairs = [(rights[own[seed]], rights[first[seed]]) for seed in own if seed in first]
+        return [mean, "" if own is first else paired(*pairs) if pairs else "-"]
+
+    print_seeds(list(opened), "paradigms and seeds", ["% right", "less the first"], of_seeds, console)
     if len(paradigms) == 67 and {"anaphor_agreement", "island_effects"} <= {p.phenomenon for p in paradigms}:
         console.print(f"BLiMP elsewhere: {PUBLISHED}.")
     console.print(

@@ -26,7 +26,8 @@ from rich.table import Table
 
 from data.files import user_path
 from data.options import check_types
-from eval.command import barrier, command, note, open_checkpoints, said
+from data.statistics import Spread
+from eval.command import barrier, command, note, open_checkpoints, print_seeds, said
 from eval.finetune.metrics import measure
 from eval.reading import HUB
 from eval.scoring.sentences import HUB_SETS, Pairs, embed, from_hub, read, whitened
@@ -77,6 +78,7 @@ def run(config: SimilarityConfig, console: Console) -> int:
         table.add_column(f"{pairs.name} ({len(pairs.texts):,})", justify="right", overflow="fold")
     called = shortened(list(opened))
     table.add_column("sentences/s", justify="right")
+    measured: dict[tuple[str, str], float] = {}
     for label, (model, tokenizer) in opened.items():
         cells, seconds, count, weights = [], 0.0, 0, digest_of_model(model, tokenizer)
         for pairs in sets:
@@ -91,6 +93,7 @@ def run(config: SimilarityConfig, console: Console) -> int:
                 states = whitened(states) if config.whiten else states
                 likeness = torch.nn.functional.cosine_similarity(states[::2], states[1::2]).tolist()
                 found = measure(("pearson", "spearman"), pairs.scores, likeness)
+                measured[label, pairs.name] = found["pearson"]
                 cells[-1] = f"{found['pearson']:.1f} / {found['spearman']:.1f}"
                 if cut:
                     note(f"{pairs.name}: {cut:,} texts were cut to {model.config.max_length} tokens.", console)
@@ -101,6 +104,13 @@ def run(config: SimilarityConfig, console: Console) -> int:
                 store.add(facts | setting | found | {"key": key})
         table.add_row(escape(called[label]), *cells, f"{count / seconds:,.0f}" if seconds else "-")
     console.print(table)
+
+    def of_seeds(own: dict[int, str], _: dict[int, str]) -> list[str]:
+        found = [[measured[label, name] for label in own.values() if (label, name) in measured] for name in names]
+        return [Spread.of(values).text(".1f") if len(values) == len(own) else "failed" for values in found]
+
+    names = [pairs.name for pairs in sets]
+    print_seeds(list(opened), "", [f"{name}, Pearson x 100" for name in names], of_seeds, console)
     return said(failed, console)
 
 

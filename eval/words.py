@@ -31,8 +31,8 @@ from data.chinese import Segmenter, read_dictionary
 from data.corpora import open_corpus
 from data.holdout import find_split
 from data.options import check_types
-from data.statistics import paired_difference
-from eval.command import barrier, command, note, open_checkpoints, said
+from data.statistics import Spread, paired_difference
+from eval.command import Cells, barrier, command, note, open_checkpoints, print_seeds, said
 from eval.scoring.words import Drawn, Excerpt, Tokenized, words_of
 from eval.store import Store, digest_of, digest_of_model, key_of
 from report.names import shortened
@@ -138,6 +138,8 @@ def run(config: WordsConfig, console: Console) -> int:
             store.add({"checkpoint": label, **dataclasses.asdict(score), "key": key})
     if scores:
         console.print(table(scores, {label: tokenized[label] for label in scores}, which))
+        columns = ["together", "chain", "guessed right", "together, less the first"]
+        print_seeds(list(scores), "documents and seeds", columns, of_seeds(scores), console)
         console.print(
             f"{len(which):,} words of {len(drawn.excerpt):,} drawn, those that consist of whole tokens of every checkpoint; "
             f"{next(iter(scores.values())).characters:,} characters. Results: {config.out}/results.jsonl"
@@ -166,6 +168,21 @@ def table(scores: dict[str, WholeWordScore], tokenized: dict[str, Tokenized], wh
             pair,
         )
     return found
+
+
+def of_seeds(scores: dict[str, WholeWordScore]) -> Cells:
+
+    def cells(labels: dict[int, str], first: dict[int, str]) -> list[str]:
+        own = [scores[label] for label in labels.values()]
+        clusters = [(vars(scores[labels[s]].clusters), vars(scores[first[s]].clusters)) for s in labels if s in first]
+        return [
+            Spread.of([score.bits_per_character for score in own]).text(),
+            Spread.of([score.chain for score in own]).text(),
+            Spread.of([score.accuracy for score in own]).text(".1%"),
+            "" if labels is first else paired_difference(clusters).text() if clusters else "-",
+        ]
+
+    return cells
 
 
 def with_error(value: float, error: float | None) -> str:

@@ -156,12 +156,16 @@ def interval(rights: Sequence[Sequence[float]]) -> tuple[float, float, float]:
     return mean, middle - half, middle + half
 
 
-def paired(ours: Sequence[Sequence[float]], theirs: Sequence[Sequence[float]]) -> str:
-    """Our accuracy less theirs on the same pairs, in points; after ± half of its 95% interval, from the spread between
-    paradigms, by the t distribution."""
-    numbers, counts = list(range(len(ours))), [len(rights) for rights in ours]
-    of_ours, of_theirs = (
-        {"documents": numbers, "counts": counts, "sums": [100 * sum(rights) for rights in side]}
-        for side in (ours, theirs)
-    )
-    return paired_difference([(of_ours, of_theirs)]).text(".1f")
+Rights = Sequence[Sequence[float]]
+"""Of one checkpoint: for each paradigm, what `right` gives."""
+
+
+def paired(*seeds: tuple[Rights, Rights]) -> str:
+    """Our accuracy less theirs on the same pairs, in points, mean of the seeds (ours, theirs); after ± half of its 95% interval,
+    from the spread between paradigms and between seeds, by the t distribution."""
+
+    def clusters(side: Rights) -> dict[str, list]:
+        counts = [len(rights) for rights in side]
+        return {"documents": list(range(len(side))), "counts": counts, "sums": [100 * sum(rights) for rights in side]}
+
+    return paired_difference([(clusters(ours), clusters(theirs)) for ours, theirs in seeds]).text(".1f")

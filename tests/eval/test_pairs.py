@@ -7,6 +7,7 @@ import zipfile
 from pathlib import Path
 
 import pytest
+from rich.console import Console
 
 from data.tokenizer import Tokenizer
 from eval import pairs
@@ -102,9 +103,20 @@ def test_paired_difference_by_hand() -> None:
     """Three paradigms of 2 pairs: +2, 0 and +1 right of 6, so +50 points. They lie 1, -1 and 0 from 2 x 0.5, so the error is
     sqrt(3/2 x 2) / 6, and t with two degrees of freedom is 4.303."""
     ours, theirs = [[1.0, 1.0], [0.0, 1.0], [1.0, 0.0]], [[0.0, 0.0], [0.0, 1.0], [0.0, 0.0]]
-    assert paired(ours, theirs) == "+50.0 ± 124.2"
-    assert paired(theirs, ours) == "-50.0 ± 124.2"
-    assert paired(ours[:1], theirs[:1]) == "+100.0"
+    assert paired((ours, theirs)) == "+50.0 ± 124.2"
+    assert paired((theirs, ours)) == "-50.0 ± 124.2"
+    assert paired((ours[:1], theirs[:1])) == "+100.0"
+
+
+def test_a_difference_of_two_seeds_by_hand() -> None:
+    """Two paradigms of 2 pairs: seed 0 has +2 and +1 right of 4 (75 points), seed 1 has +1 and +2 (75 points). That is +3 of 4 in
+    both paradigms, and nothing is left of either spread. With a seed of 25 points instead (+1, 0), the mean is 50; paradigms have
+    +3 and +1 of 4, 1 from 2 each, so the error is sqrt(2 x 2) / 8 = 25 points; seeds lie 25 from it, so sqrt(1250 / 2) = 25 more.
+    Together 35.36, of two degrees of freedom (Welch and Satterthwaite), whose t is 4.303."""
+    none, half, both = [0.0, 0.0], [0.0, 1.0], [1.0, 1.0]
+    theirs = [none, none]
+    assert paired(([both, half], theirs), ([half, both], theirs)) == "+75.0 ± 0.0"
+    assert paired(([both, half], theirs), ([half, none], theirs)) == "+50.0 ± 152.1"
 
 
 def test_climp_s_tables_are_read(tmp_path: Path) -> None:
@@ -135,3 +147,24 @@ def test_equal_sentences_and_equal_but_for_rounding_are_ties(monkeypatch: pytest
     totals["c"] = float("nan")
     with pytest.raises(ValueError, match="the checkpoint has diverged"):
         right(None, None, [("a", "c")], "original")
+
+
+def test_models_of_several_seeds_have_a_table(
+    tokenizer: Tokenizer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
+    rights = {
+        "a-seed0": [1.0, 1.0, 0.5],
+        "a-seed1": [1.0, 0.0, 0.5],
+        "b-seed1": [0.0, 0.0, 0.0],
+        "c-seed7": [1.0, 0.0, 0.0],
+    }
+    opened = {label: (tiny_model("tta", vocab_size=tokenizer.vocab_size), tokenizer) for label in rights}
+    (tmp_path / "a.jsonl").write_text(TEXT)
+    monkeypatch.setattr(pairs, "open_checkpoints", lambda paths: opened)
+    answers = iter(rights.values())
+    monkeypatch.setattr(pairs, "right", lambda *_: next(answers))
+    config = pairs.PairsConfig((Path("x"),), (tmp_path / "a.jsonl",), out=tmp_path / "out")
+    assert pairs.run(config, Console(width=200)) == 0
+    rows = [[cell.strip() for cell in line.split("│")[1:-1]] for line in capsys.readouterr().out.splitlines()]
+    # One paradigm has no spread, and two models have one seed in common, so no difference has an interval.
+    assert rows[-5:-2] == [["a", "2", "66.7 ± 23.6", ""], ["b", "1", "0.0", "-50.0"], ["c", "1", "33.3", "-"]]

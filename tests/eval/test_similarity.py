@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from rich.console import Console
 
 from data.tokenizer import Tokenizer
 from eval import similarity
@@ -104,3 +105,22 @@ def test_one_command_measures_what_it_can_read(
     assert record["pairs"] == 4 and record["pearson"] > 60
     monkeypatch.setattr(sys, "argv", ["sts", *options, "--data", str(tmp_path / "a.jsonl"), "--layer", "9"])
     assert similarity.main() == 1 and "layer is 9; this model has 0" in " ".join(capsys.readouterr().out.split())
+
+
+def test_models_of_several_seeds_have_a_table(
+    tokenizer: Tokenizer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
+    opened = {
+        label: (tiny_model("tta", vocab_size=tokenizer.vocab_size), tokenizer)
+        for label in ("a-seed0", "a-seed3", "b-seed0")
+    }
+    answers = iter(
+        [{"pearson": 50.0, "spearman": 1.0}, {"pearson": 54.0, "spearman": 2.0}, {"pearson": 40.0, "spearman": 3.0}]
+    )
+    (tmp_path / "a.tsv").write_text("sentence1\tsentence2\tscore\na\tb\t1\nc\td\t2\ne\tf\t3\n")
+    monkeypatch.setattr(similarity, "open_checkpoints", lambda paths: opened)
+    monkeypatch.setattr(similarity, "measure", lambda *_: next(answers))
+    config = similarity.SimilarityConfig((Path("x"),), (str(tmp_path / "a.tsv"),), out=tmp_path / "out")
+    assert similarity.run(config, Console(width=200)) == 0
+    rows = [[cell.strip() for cell in line.split("│")[1:-1]] for line in capsys.readouterr().out.splitlines()]
+    assert rows[-3:-1] == [["a", "2", "52.0 ± 2.8"], ["b", "1", "40.0"]]

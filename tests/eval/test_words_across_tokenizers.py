@@ -105,6 +105,30 @@ def test_two_tokenizers_meet_in_one_table(
     assert [json.loads(line)["key"] for line in (tmp_path / "results.jsonl").read_text().splitlines()] == again
 
 
+def test_models_of_several_seeds_have_a_table(
+    text_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    tokenizer = tokenizers(text_file)[0]
+    opened = {}
+    for label in ("local-seed0", "local-seed1", "vanilla-seed1"):
+        model = tiny_model(label.split("-")[0], vocab_size=tokenizer.vocab_size, max_length=128).eval()
+        with torch.no_grad():
+            model.architecture.embedding.table.weight.mul_(1 + 0.1 * len(opened))
+        opened[label] = (model, tokenizer)
+    monkeypatch.setattr(module, "open_checkpoints", lambda paths: opened)
+    config = WordsConfig((Path("x"),), str(text_file), held_out=0, words=40, out=tmp_path)
+    assert run(config, Console(width=200)) == 0
+    rows = [[cell.strip() for cell in line.split("│")[1:-1]] for line in capsys.readouterr().out.splitlines()]
+    by_label = {r["checkpoint"]: r for r in map(json.loads, (tmp_path / "results.jsonl").read_text().splitlines())}
+    a, b, c = (by_label[label] for label in opened)
+    [ours] = [row for row in rows if row[:2] == ["local", "2"]]
+    [theirs] = [row for row in rows if row[:2] == ["vanilla", "1"]]
+    for cell, name in zip(ours[2:4], ("bits_per_character", "chain")):
+        assert cell == f"{(a[name] + b[name]) / 2:.3f} ± {abs(a[name] - b[name]) / 2**0.5:.3f}"
+    assert ours[-1] == "" and a["bits_per_character"] != b["bits_per_character"]
+    assert theirs[-1].split(" ± ")[0] == f"{c['bits_per_character'] - b['bits_per_character']:+.3f}"  # of seed 1
+
+
 def test_what_is_held_out_is_scored(text_file: Path) -> None:
     """The second half of the held-out documents, each a document of its own."""
     text = text_file.read_text()
