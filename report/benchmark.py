@@ -5,6 +5,7 @@ python -m report.benchmark OUT      make report.html and report.md again
 
 import html
 import json
+import statistics
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -18,7 +19,7 @@ from data.files import write_atomically
 from data.statistics import Spread
 from data.text import read_lines
 from report import plots
-from report.names import shortened
+from report.names import seeds_of, shortened
 from report.page import STYLE, html_table, markdown_table
 
 MEANINGS = (
@@ -27,6 +28,8 @@ MEANINGS = (
      "difference of a few of them is no finding, and dev sets of a few hundred rows add an error of their own."),
     ("average", "over the tasks in the table, for those who have all of them and diverged in none. The diagnostic set (AX) is "
      "not in it."),
+    ("by model", "checkpoints that differ in the seed of their pretraining alone: the mean of their scores, and after ± the "
+     "standard deviation between them."),
     ("majority, bag of words", "the commonest answer, and a linear model of TF-IDF, without pretraining. Judge by these."),
 )  # fmt: skip
 
@@ -111,6 +114,19 @@ class Benchmark:
             rows.append([label, *cells, average, *beside])
         return head, rows
 
+    def by_model(self) -> tuple[tuple[str, ...], list[list[str]]] | None:
+        """A row for each model, where one was pretrained with several seeds: of its checkpoints' means."""
+        seeds = seeds_of(self.labels)
+        rows = []
+        for model, labels in seeds.items():
+            cells = []
+            for task in self.tasks:
+                found = [self.scores(label, task) for label in labels.values()]
+                whole = all(found) and not any(self.diverged(label, task) for label in labels.values())
+                cells.append(Spread.of([statistics.fmean(own) for own in found]).text(".1f") if whole else "-")
+            rows.append([model, str(len(labels)), *cells])
+        return (("by model", "seeds of pretraining", *self.tasks), rows) if seeds else None
+
     def details(self) -> tuple[tuple[str, ...], list[list[str]]]:
         """Each metric of each dev set, and how it was come by."""
         head = ("", "task", "metrics on dev", "best epochs", "rows cut", "tokens/s")
@@ -181,6 +197,9 @@ def write_report(folder: Path, records: Sequence[dict[str, Any]] | None = None) 
     recipes = list(dict.fromkeys(json.dumps(r["recipe"]) for r in benchmark.records if r["recipe"]))
     (head, rows), (detail_head, detail_rows) = benchmark.table(), benchmark.details()
     lines = [f"# {benchmark.title}: checkpoints side by side", "", *markdown_table(head, rows)]
+    by_model = benchmark.by_model()
+    if by_model:
+        lines += markdown_table(*by_model)
     lines += [*markdown_table(detail_head, detail_rows), *(f"- **{name}**: {text}" for name, text in MEANINGS)]
     lines += ["", *(f"Recipe for all tasks: `{recipe}`" for recipe in recipes)]
     write_atomically(folder / "report.md", "\n".join(lines) + "\n")
@@ -188,7 +207,7 @@ def write_report(folder: Path, records: Sequence[dict[str, Any]] | None = None) 
     page = PAGE.format(
         title=e(benchmark.title),
         style=STYLE,
-        table=html_table(head, rows),
+        table=html_table(head, rows) + (html_table(*by_model) if by_model else ""),
         picture=plots.as_data_uri(picture(benchmark)),
         details=html_table(detail_head, detail_rows),
         meanings="".join(f"<dt>{e(name)}</dt><dd>{e(text)}</dd>" for name, text in MEANINGS),

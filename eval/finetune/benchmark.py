@@ -23,7 +23,7 @@ import tyro
 from rich.console import Console
 from rich.markup import escape
 from rich.progress import Progress
-from rich.table import Table
+from rich.table import Column, Table
 
 from data.files import user_path, write_atomically
 from data.options import check_types
@@ -147,13 +147,14 @@ def run(config: BenchmarkConfig, tasks: dict[str, Task], title: str, console: Co
     records = store.own(keys)
     if not config.dry_run and records:
         write_atomically(config.out / "shown.json", json.dumps([record["key"] for record in records]) + "\n")
-        head, rows = write_report(config.out, records).table()
-        printed = Table(title=f"{title}, dev (± standard deviation of seeds)", title_justify="left")
-        for column in head:
-            printed.add_column(escape(column), overflow="fold")
-        for row in rows:
-            printed.add_row(*map(escape, row))
-        console.print(printed)
+        benchmark = write_report(config.out, records)
+        for table in filter(None, (benchmark.table(), benchmark.by_model())):
+            head, rows = table
+            columns = [Column(escape(name), overflow="fold") for name in head]
+            printed = Table(*columns, title=f"{title}, dev (± standard deviation of seeds)", title_justify="left")
+            for row in rows:
+                printed.add_row(*map(escape, row))
+            console.print(printed)
         for label in opened:
             pack(config.out, label)
         console.print(f"Report: {config.out / 'report.html'}", soft_wrap=True, highlight=False)

@@ -11,6 +11,7 @@ from data.text import read_lines
 from data.tokenizer import Tokenizer
 from eval import glue
 from eval.finetune.benchmark import main
+from report.benchmark import Benchmark, write_report
 from tests.model.models import tiny_model
 from training import checkpoint
 
@@ -122,3 +123,29 @@ def test_a_damaged_record_is_named(
     assert "results.jsonl, line 1: damaged" in " ".join(capsys.readouterr().out.split())
     assert (tmp_path / "out" / "results.damaged.jsonl").read_text() == '{"key": "x"\n'
     assert len(read_lines(tmp_path / "out" / "results.jsonl")) == 4
+
+
+def test_models_of_several_seeds_have_a_row(tmp_path: Path) -> None:
+    """By hand: the means of local's checkpoints are 51 and 55, so 53 and a deviation of sqrt(8); vanilla has one seed."""
+    scores = {"local-seed0": [50.0, 52.0], "local-seed1": [55.0, 55.0], "vanilla-seed0": [61.0], "majority": [40.0]}
+    rest = {"task": "CoLA", "benchmark": "GLUE", "measures": ["mcc"], "recipe": {}, "extra": {}, "cut": {"train": 0}}
+    rest |= {"best_epoch": 1, "tokens_per_second": 1.0}
+    records = [
+        {
+            "checkpoint": f"runs/a/checkpoints/{name}",
+            "seed": seed,
+            "metrics": {"dev": {"mcc": score}},
+            "key": name,
+            **rest,
+        }
+        for name, own in scores.items()
+        for seed, score in enumerate(own)
+    ]
+    expected = [["local", "2", "53.0 ± 2.8"], ["vanilla", "1", "61.0"], ["majority", "1", "40.0"]]
+    assert Benchmark("GLUE", records).by_model() == (("by model", "seeds of pretraining", "CoLA"), expected)
+    write_report(tmp_path, records)
+    assert "| local | 2 | 53.0 ± 2.8 |" in (tmp_path / "report.md").read_text()
+    assert "<td>local</td><td>2</td><td>53.0 ± 2.8</td>" in (tmp_path / "report.html").read_text()
+    records[0]["diverged"] = True
+    assert Benchmark("GLUE", records).by_model()[1][0] == ["local", "2", "-"]
+    assert Benchmark("GLUE", [r for r in records if r["checkpoint"].endswith("0")]).by_model() is None
