@@ -5,6 +5,7 @@ import pytest
 from data.measure import measure, write_text
 
 
+@pytest.mark.slow
 def test_the_generated_text_hardly_repeats_a_line(tmp_path: Path) -> None:
     write_text(tmp_path / "a.txt", 1)
     lines = [line for line in (tmp_path / "a.txt").read_text().split("\n") if len(line) > 20]

@@ -266,6 +266,7 @@ def test_span_metrics_by_hand() -> None:
     assert measure(("em", "span_f1"), accepted, [""]) == {"em": 0.0, "span_f1": 0.0}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("form", ["choice", "span"])
 def test_choices_and_spans_are_learned(form: str, tokenizer: Tokenizer) -> None:
     """Which noun sees? It stands before the verb: no choice is right by itself."""

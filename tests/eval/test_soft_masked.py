@@ -133,6 +133,7 @@ def test_the_loss_by_hand_and_padding_counts_for_nothing(characters: Tokenizer) 
     torch.testing.assert_close(both, (n * alone[0] + m * alone[1]) / (n + m), rtol=1e-3, atol=1e-4)
 
 
+@pytest.mark.slow
 def test_it_learns_a_rule_and_keeps_lengths(characters: Tokenizer) -> None:
     """Of texts in which every 再 should be 在."""
     torch.manual_seed(0)

@@ -168,6 +168,7 @@ print(json.dumps({"ids": batch["input_ids"].tolist(), "names": sorted(batch), "l
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ("local", pytest.param("vanilla-bert", marks=pytest.mark.slow)))
 def test_a_clean_process_elsewhere_reads_the_folder(kind: str, exported, tokenizer: Tokenizer, tmp_path: Path) -> None:
     model, folder = exported(kind)

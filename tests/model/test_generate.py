@@ -122,6 +122,7 @@ def test_draws_are_from_the_nucleus() -> None:
         assert found.tolist() == pytest.approx(p, abs=4 * math.sqrt(0.25 / 4_000))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("name", "steps"), [("local", 150), pytest.param("vanilla", 400, marks=pytest.mark.slow)])
 def test_it_learns_to_copy(name: str, steps: int) -> None:
     """Two tokens to copy, the last first, of 3,481 sources; the 32 that it is asked for are drawn like those it learned from."""

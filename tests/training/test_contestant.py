@@ -41,6 +41,7 @@ def contestant(architecture: str, **options: object) -> Contestant:
     return Contestant(Entry.parse(architecture), 0, model, OptimizerConfig(), batches, Budget("tokens", 1e6), **options)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("architecture", FAMILY)
 def test_compiled_it_is_one_graph_and_compiled_before_the_clock_starts(
     architecture: str, monkeypatch: pytest.MonkeyPatch

@@ -248,6 +248,7 @@ def test_a_share_of_the_budget_is_annealed_to_its_own_end(base: list[str], monke
     assert set(Results.load(folder).families()) == {f"tta:{TINY}"}
 
 
+@pytest.mark.slow
 def test_the_default_evaluation_fits_a_small_corpus(
     base: list[str], text_file: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
 ) -> None:
@@ -286,6 +287,7 @@ def test_a_model_learns(base: list[str], uninterrupted: Path) -> None:
     assert final["tta"] < 3.6 and final["vanilla"] < 4.4  # a uniform guess: 5.8
 
 
+@pytest.mark.slow
 def test_a_machine_with_two_threads_trains(base: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
     """All other tests run on one thread."""
     torch.set_num_threads(2)

@@ -89,6 +89,7 @@ def test_what_cannot_be_started_from_is_said(tmp_path: Path) -> None:
         Entry.parse("local:init=")
 
 
+@pytest.mark.slow
 def test_a_race_starts_warm_stops_and_goes_on(text_file: Path, tmp_path: Path, monkeypatch, capsys) -> None:
     paths = ["--corpus", str(text_file), "--runs", str(tmp_path), "--cache", str(tmp_path / "cache")]
     base = [*OPTIONS, *paths, "--budget", "16ktok"]
