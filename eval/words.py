@@ -171,7 +171,6 @@ def table(scores: dict[str, WholeWordScore], tokenized: dict[str, Tokenized], wh
 
 
 def of_seeds(scores: dict[str, WholeWordScore]) -> Cells:
-
     def cells(labels: dict[int, str], first: dict[int, str]) -> list[str]:
         own = [scores[label] for label in labels.values()]
         clusters = [(vars(scores[labels[s]].clusters), vars(scores[first[s]].clusters)) for s in labels if s in first]

@@ -115,14 +115,15 @@ class Benchmark:
         return head, rows
 
     def by_model(self) -> tuple[tuple[str, ...], list[list[str]]] | None:
-        """A row for each model, where one was pretrained with several seeds: of its checkpoints' means."""
-        seeds = seeds_of(self.labels)
+        """A row for each model, where one was pretrained with several seeds: the means of its checkpoints. None if recipes differ."""
+        called = {r["checkpoint"]: self.label(r) for r in self.records}  # whole paths, since two runs are two models
+        seeds = seeds_of(list(called)) if len(called) == len(self.labels) else {}
         rows = []
-        for model, labels in seeds.items():
-            cells = []
+        for model, paths in seeds.items():
+            labels, cells = [called[path] for path in paths.values()], []
             for task in self.tasks:
-                found = [self.scores(label, task) for label in labels.values()]
-                whole = all(found) and not any(self.diverged(label, task) for label in labels.values())
+                found = [self.scores(label, task) for label in labels]
+                whole = all(found) and not any(self.diverged(label, task) for label in labels)
                 cells.append(Spread.of([statistics.fmean(own) for own in found]).text(".1f") if whole else "-")
             rows.append([model, str(len(labels)), *cells])
         return (("by model", "seeds of pretraining", *self.tasks), rows) if seeds else None
