@@ -115,7 +115,7 @@ class Benchmark:
         return head, rows
 
     def by_model(self) -> tuple[tuple[str, ...], list[list[str]]] | None:
-        """A row for each model, where one was pretrained with several seeds: the means of its checkpoints. None if recipes differ."""
+        """A row for each model, if one has several seeds of pretraining: means of its checkpoints. None if recipes differ."""
         called = {r["checkpoint"]: self.label(r) for r in self.records}  # whole paths, since two runs are two models
         seeds = seeds_of(list(called)) if len(called) == len(self.labels) else {}
         rows = []
